@@ -1,0 +1,389 @@
+"""The parameters of a study: declared here once, one model per notebook, checked before any work.
+
+A ``params/<profile>.yaml`` holds the parameters that several notebooks share (``study``, ``work_dir``, ``arms``,
+``folds``, ``seed``) and one section per notebook. A notebook builds its own model from its ``parameters`` cell; the
+command line builds the whole ``Study`` from the YAML. Unknown, missing and wrong parameters are refused with their
+name, the offending value, what is allowed and the closest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from brainmets.paths import NOTEBOOKS
+from brainmets.regions import LABELS, SEQUENCES
+
+Arm = Literal["default", "tversky_bce", "segresnet"]
+Strategy = Literal["finetune", "scratch"]
+Label = Literal["background", "netc", "snfh", "et", "rc"]
+Fold = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, missing or wrong; the message names each one."""
+
+
+class Parameters(BaseModel):
+    """Frozen, complete, and closed to unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            refuse(type(self), error)
+
+
+# --- cohorts -----------------------------------------------------------------------------------------------------
+
+
+class Layout(Parameters):
+    """Where a cohort's files lie below its folder: one pattern per sequence and one for the label map.
+
+    Each pattern holds ``{case}``; ``patient`` is a regular expression that is matched from the start of a case's
+    name and whose first group is the patient (several cases of one patient never part in a split).
+    """
+
+    t1n: str
+    t1c: str
+    t2w: str
+    t2f: str
+    label: str
+    patient: str = "(.+)"
+
+    @model_validator(mode="after")
+    def _patterns_name_the_case(self) -> Self:
+        for name in (*SEQUENCES, "label"):
+            if "{case}" not in getattr(self, name):
+                raise ValueError(f"{name}: {getattr(self, name)!r} must contain {{case}}")
+        try:
+            groups = re.compile(self.patient).groups
+        except re.error as error:
+            raise ValueError(f"patient: {self.patient!r} is not a regular expression ({error})") from error
+        if groups < 1:
+            raise ValueError(f"patient: {self.patient!r} needs a group, such as '(P[0-9]+)'")
+        return self
+
+
+BRATS_LAYOUT = {
+    **{sequence: f"{{case}}/{{case}}-{sequence}.nii.gz" for sequence in SEQUENCES},
+    "label": "{case}/{case}-seg.nii.gz",
+    "patient": r"(.+)-\d{3}$",
+}
+"""BraTS naming: ``BraTS-MET-00001-000`` is patient ``BraTS-MET-00001``, time point ``000``."""
+
+
+class Phantoms(Parameters):
+    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
+
+    site: Literal["source", "target"]
+    patients: PositiveInt
+    spacing_mm: PositiveFloat
+    seed: int
+
+
+class Cohort(Parameters):
+    """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out."""
+
+    folder: str
+    layout: Literal["brats"] | Layout
+    label_map: dict[int, Label]
+    held_out: int | list[str]
+    phantoms: Phantoms | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if isinstance(self.held_out, int) and self.held_out < 0:
+            raise ValueError(f"held_out: {self.held_out} must be 0 or more, or a list of case names")
+        if 0 in self.label_map and self.label_map[0] != "background":
+            raise ValueError(f"label_map: 0 is background, not {self.label_map[0]!r}")
+        return self
+
+    @property
+    def files(self) -> Layout:
+        """The layout spelled out."""
+        return Layout(**BRATS_LAYOUT) if self.layout == "brats" else self.layout
+
+    @property
+    def values(self) -> dict[int, int]:
+        """The cohort's label values to BraTS label values; background (0 to 0) included."""
+        return {0: 0, **{value: LABELS[name] for value, name in self.label_map.items()}}
+
+
+# --- arms --------------------------------------------------------------------------------------------------------
+
+
+class DefaultArm(Parameters):
+    """nnU-Net's own network, loss and optimiser."""
+
+    learning_rate: PositiveFloat
+
+
+class TverskyBCEArm(Parameters):
+    """nnU-Net's network; Tversky plus weighted binary cross-entropy."""
+
+    learning_rate: PositiveFloat
+    alpha: PositiveFloat  # weight of false positives
+    beta: PositiveFloat  # weight of false negatives
+    positive_weight: PositiveFloat  # weight of a positive voxel's cross-entropy
+
+
+class SegResNetArm(Parameters):
+    """MONAI's SegResNet with Adam."""
+
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    filters: PositiveInt  # feature maps of the first level
+
+
+class Arms(Parameters):
+    """Settings of the arms that a study runs; an arm that is left out is not run."""
+
+    default: DefaultArm | None = None
+    tversky_bce: TverskyBCEArm | None = None
+    segresnet: SegResNetArm | None = None
+
+    @property
+    def names(self) -> list[Arm]:
+        """The arms that are run, in a fixed order."""
+        every: tuple[Arm, ...] = ("default", "tversky_bce", "segresnet")
+        return [name for name in every if getattr(self, name) is not None]
+
+
+# --- notebooks ---------------------------------------------------------------------------------------------------
+
+
+class NotebookParameters(Parameters):
+    """What every notebook is told."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    work_dir: str
+
+
+class Audit(NotebookParameters):
+    """Notebook 01."""
+
+    seed: int
+    source: Cohort
+    target: Cohort
+    n_folds: Annotated[int, Field(ge=2)]
+
+
+class Alignment(NotebookParameters):
+    """Notebook 02. ``None`` leaves the choice to nnU-Net's planner."""
+
+    source: Cohort
+    target: Cohort
+    gpu_memory_gb: PositiveFloat
+    base_features: PositiveInt
+    patch_size: list[PositiveInt] | None
+    batch_size: PositiveInt | None
+    workers: Annotated[int, Field(ge=1)]
+
+
+class Training(NotebookParameters):
+    """What the three training notebooks share."""
+
+    seed: int
+    arms: Arms
+    arm: Arm
+    fold: Fold
+    epochs: PositiveInt
+    iterations_per_epoch: PositiveInt
+    validation_iterations: PositiveInt
+    augmentation_workers: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _arm_has_settings(self) -> Self:
+        if self.arm not in self.arms.names:
+            raise ValueError(f"arm: {self.arm!r} has no settings under arms (there: {', '.join(self.arms.names)})")
+        return self
+
+
+class Pretraining(Training):
+    """Notebook 03."""
+
+
+class FineTuning(Training):
+    """Notebook 04."""
+
+    transfer_head: bool
+
+
+class FromScratch(Training):
+    """Notebook 05."""
+
+
+class Evaluation(NotebookParameters):
+    """Notebook 06."""
+
+    arm: Arm
+    strategy: Strategy
+    folds: Annotated[list[Fold], Field(min_length=1)]
+    tile_step: Annotated[float, Field(gt=0, le=1)]
+    mirroring: bool
+    lesion_definition: Literal["brats_2023", "brats_2026"]
+    workers: Annotated[int, Field(ge=1)]
+
+
+class Statistics(NotebookParameters):
+    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders."""
+
+    scores_dir: str | None
+    out_dir: str | None
+    alpha: Probability
+    n_bootstrap: PositiveInt
+    seed: int
+
+
+class CaseReview(NotebookParameters):
+    """Notebook 08."""
+
+    arms: Arms
+    n_cases: PositiveInt
+    pseudonyms: bool
+
+
+MODELS: dict[str, type[NotebookParameters]] = dict(
+    zip(
+        NOTEBOOKS,
+        (Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
+        strict=True,
+    )
+)
+SHARED = ("study", "work_dir", "seed", "arms", "folds", "source", "target")
+"""Parameters that stand once, at the top of the YAML, for every notebook that declares them."""
+PER_JOB = ("arm", "fold", "strategy")
+"""Parameters that the engine fills in, one value per job."""
+
+
+# --- the whole study ---------------------------------------------------------------------------------------------
+
+
+class Study:
+    """All parameters of a study, read from its YAML.
+
+    ``study.notebook("03_pretraining", arm="default", fold=0)`` gives the model of one job. Reading checks every
+    notebook's section with every arm, fold and strategy, so that nothing starts that a later step would refuse.
+    """
+
+    def __init__(self, content: dict[str, Any], origin: str) -> None:
+        self.content = content
+        self.origin = origin
+        known = (*SHARED, *(section(name) for name in NOTEBOOKS))
+        _refuse_names(set(content), set(known), origin)
+        for name in NOTEBOOKS:
+            self._check_section(name)
+        self.arms = Arms(**content["arms"]).names
+        self.folds = list(content["folds"])
+        self._check_values()
+
+    @classmethod
+    def read(cls, path: Path) -> Study:
+        """Read a YAML file. Raises ``ParameterError`` naming the file and every parameter that is not right."""
+        if not path.is_file():
+            raise ParameterError(f"{path}: there is no such parameters file")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ParameterError(f"{path} is not YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise ParameterError(f"{path} must hold names and values, not a {type(content).__name__}")
+        return cls(content, str(path))
+
+    def values(self, notebook: str, **job: Any) -> dict[str, Any]:
+        """The plain values that ``notebook``'s parameters cell is given, ``job`` (arm, fold, strategy) included."""
+        fields = MODELS[notebook].model_fields
+        shared = {name: self.content[name] for name in SHARED if name in fields}
+        return {**shared, **self.content[section(notebook)], **job}
+
+    def notebook(self, notebook: str, **job: Any) -> NotebookParameters:
+        """The validated parameters of one job of ``notebook``."""
+        try:
+            return MODELS[notebook](**self.values(notebook, **job))
+        except ParameterError as error:
+            raise ParameterError(f"{self.origin}, section {section(notebook)}: {error}") from None
+
+    def jobs(self, notebook: str) -> list[dict[str, Any]]:
+        """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once."""
+        fields = MODELS[notebook].model_fields
+        jobs: list[dict[str, Any]] = [{}]
+        for name, choices in (("arm", self.arms), ("strategy", ["finetune", "scratch"]), ("fold", self.folds)):
+            if name in fields:
+                jobs = [{**job, name: choice} for job in jobs for choice in choices]
+        return jobs
+
+    def _check_section(self, notebook: str) -> None:
+        fields = MODELS[notebook].model_fields
+        own = {name for name in fields if name not in (*SHARED, *PER_JOB)}
+        given = self.content[section(notebook)]
+        where = f"{self.origin}, section {section(notebook)}"
+        if not isinstance(given, dict):
+            raise ParameterError(f"{where} must hold names and values, not {given!r}")
+        _refuse_names(set(given), own, where)
+
+    def _check_values(self) -> None:
+        if not self.folds or len(set(self.folds)) != len(self.folds):
+            raise ParameterError(f"{self.origin}: folds: {self.folds!r} must list at least one fold, each once")
+        if not self.arms:
+            raise ParameterError(f"{self.origin}: arms: name at least one of default, tversky_bce, segresnet")
+        for notebook in NOTEBOOKS:
+            for job in self.jobs(notebook):
+                self.notebook(notebook, **job)
+        n_folds = self.content["audit"]["n_folds"]
+        if beyond := [fold for fold in self.folds if fold >= n_folds]:
+            raise ParameterError(f"{self.origin}: folds: {beyond} must be below audit.n_folds, which is {n_folds}")
+        fine_tuning, scratch = self.content["fine_tuning"], self.content["from_scratch"]
+        unequal = [name for name in scratch if scratch[name] != fine_tuning[name]]
+        if unequal:
+            raise ParameterError(
+                f"{self.origin}: fine_tuning and from_scratch must differ in the initialisation alone, yet "
+                + ", ".join(f"{name} is {fine_tuning[name]!r} and {scratch[name]!r}" for name in unequal)
+            )
+
+
+def section(notebook: str) -> str:
+    """The YAML section of a notebook: its name without the number and, for 01 and 02, without what it is about."""
+    return {"01_data_audit": "audit", "02_plan_alignment": "alignment"}.get(notebook, notebook[3:])
+
+
+def refuse(model: type[BaseModel], error: ValidationError) -> NoReturn:
+    """Turn pydantic's report into one line per parameter, with the closest known name for an unknown one."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown parameter{closest(str(problem['loc'][-1]), list(model.model_fields))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{name}: missing; {model.__name__} needs it")
+        else:
+            value = f" (given: {problem['input']!r})" if name else ""
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}{value}" if name else message)
+    raise ParameterError("; ".join(lines)) from None
+
+
+def closest(name: str, known: list[str]) -> str:
+    """``"; did you mean 'epochs'?"`` for the closest known name, or the list of names where none is close."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(known))}"
+
+
+def _refuse_names(given: set[str], known: set[str], where: str) -> None:
+    problems = [f"{name}: unknown parameter{closest(str(name), sorted(known))}" for name in sorted(map(str, given - known))]
+    problems += [f"{name}: missing{_nearest_given(name, given - known)}" for name in sorted(known - given)]
+    if problems:
+        raise ParameterError(f"{where}: " + "; ".join(problems))
+
+
+def _nearest_given(name: str, stray: set[str]) -> str:
+    found = difflib.get_close_matches(name, sorted(map(str, stray)), n=1)
+    return f" (is {found[0]!r} meant for it?)" if found else ""

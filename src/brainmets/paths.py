@@ -1,0 +1,166 @@
+"""Where a study keeps its files. No other module spells a path below ``work/`` or ``reports/``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+NOTEBOOKS: tuple[str, ...] = (
+    "01_data_audit",
+    "02_plan_alignment",
+    "03_pretraining",
+    "04_fine_tuning",
+    "05_from_scratch",
+    "06_evaluation",
+    "07_statistics",
+    "08_case_review",
+)
+COHORTS: tuple[str, ...] = ("source", "target")
+
+
+def project_root() -> Path:
+    """The checkout that the current folder lies in: the nearest folder upwards that holds ``notebooks/`` and ``params/``.
+
+    ``BRAINMETS_ROOT`` overrides the search. Raises ``FileNotFoundError`` where there is none, saying what to do.
+    """
+    chosen = os.environ.get("BRAINMETS_ROOT")
+    if chosen:
+        return Path(chosen).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{here} lies in no BrainMets checkout (a folder with notebooks/ and params/): "
+        "change into the checkout, or set BRAINMETS_ROOT to it"
+    )
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path as it is; a relative one (and ``~``) read from the checkout, wherever the notebook runs."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else project_root() / path
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
+
+    ``work_dir`` is read from the checkout when relative. ``stage`` is "pretraining", "finetune" or "scratch";
+    ``strategy`` is "finetune" or "scratch"; ``cohort`` is "source" or "target".
+    """
+
+    work_dir: str
+    study: str
+
+    @property
+    def work(self) -> Path:
+        """Everything generated that is not the report."""
+        return resolve(self.work_dir) / self.study
+
+    @property
+    def report(self) -> Path:
+        """The folder to hand on: ``index.html`` and all it shows."""
+        return project_root() / "reports" / self.study
+
+    # 01 data audit
+    def cases(self, cohort: str) -> Path:
+        """``cases.csv``: one row per case: case, patient, held_out, files, shape, spacing, volumes."""
+        return self.work / "audit" / cohort / "cases.csv"
+
+    def findings(self, cohort: str) -> Path:
+        """``findings.csv``: one row per remark of the audit: severity, case, file, finding."""
+        return self.work / "audit" / cohort / "findings.csv"
+
+    @property
+    def splits(self) -> Path:
+        """``splits.json``: held-out cases and folds of both cohorts."""
+        return self.work / "audit" / "splits.json"
+
+    @property
+    def audit(self) -> Path:
+        """``audit.json``: provenance record of notebook 01; written last."""
+        return self.work / "audit" / "audit.json"
+
+    # 02 plan alignment
+    @property
+    def nnunet_raw(self) -> Path:
+        """nnU-Net's raw folder (``dataset.json`` points at the cohorts' own images; labels are mapped copies)."""
+        return self.work / "nnunet" / "raw"
+
+    @property
+    def nnunet_preprocessed(self) -> Path:
+        """nnU-Net's preprocessed folder."""
+        return self.work / "nnunet" / "preprocessed"
+
+    @property
+    def alignment(self) -> Path:
+        """``alignment.json``: what both plans agree on; provenance of notebook 02; written last."""
+        return self.work / "alignment" / "alignment.json"
+
+    # 03-05 training
+    def training_folder(self, stage: str, arm: str, fold: int) -> Path:
+        """Checkpoints, nnU-Net's log and the parameters' fingerprint of one training."""
+        return self.work / "training" / stage / arm / f"fold_{fold}"
+
+    def checkpoint(self, stage: str, arm: str, fold: int) -> Path:
+        """The finished model."""
+        return self.training_folder(stage, arm, fold) / "checkpoint_final.pth"
+
+    def training(self, stage: str, arm: str, fold: int) -> Path:
+        """``training.json``: curves, device, seconds, checkpoint hash, provenance; written last."""
+        return self.training_folder(stage, arm, fold) / "training.json"
+
+    # 06 evaluation
+    @property
+    def evaluations(self) -> Path:
+        """The folder that holds every (arm, strategy)'s evaluation."""
+        return self.work / "evaluation"
+
+    def evaluation_folder(self, arm: str, strategy: str) -> Path:
+        """Predictions and tables of one (arm, strategy)."""
+        return self.evaluations / arm / strategy
+
+    def predictions(self, arm: str, strategy: str) -> Path:
+        """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""
+        return self.evaluation_folder(arm, strategy) / "predictions"
+
+    @property
+    def references(self) -> Path:
+        """Folder of the held-out cases' reference label maps in BraTS labels, ``<case>.nii.gz``."""
+        return self.work / "audit" / "target" / "references"
+
+    def scores(self, arm: str, strategy: str) -> Path:
+        """``scores.csv``, long: arm, strategy, case, region, metric, value, unit."""
+        return self.evaluation_folder(arm, strategy) / "scores.csv"
+
+    def lesions(self, arm: str, strategy: str) -> Path:
+        """``lesions.csv``: one row per reference or predicted lesion."""
+        return self.evaluation_folder(arm, strategy) / "lesions.csv"
+
+    def evaluation(self, arm: str, strategy: str) -> Path:
+        """``evaluation.json``: provenance of notebook 06; written last."""
+        return self.evaluation_folder(arm, strategy) / "evaluation.json"
+
+    # 07 statistics and 08 case review
+    @property
+    def statistics(self) -> Path:
+        """Folder of notebook 07's tables, figures and ``statistics.json`` (written last)."""
+        return self.work / "statistics"
+
+    @property
+    def review(self) -> Path:
+        """Folder of notebook 08's figures, tables and ``review.json`` (written last)."""
+        return self.work / "review"
+
+    # the engine
+    @property
+    def runs(self) -> Path:
+        """Executed notebooks (``.ipynb``) and their logs (``.log``), one pair per step."""
+        return self.work / "runs"
+
+    @property
+    def index(self) -> Path:
+        """The report's first page."""
+        return self.report / "index.html"
