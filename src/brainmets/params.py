@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from brainmets.paths import NOTEBOOKS
 from brainmets.regions import LABELS, SEQUENCES
@@ -178,14 +186,10 @@ class Audit(NotebookParameters):
 
 
 class Alignment(NotebookParameters):
-    """Notebook 02. ``None`` leaves the choice to nnU-Net's planner."""
+    """Notebook 02. ``gpu_memory_gb`` and ``base_features`` are nnU-Net's planner's own two levers."""
 
-    source: Cohort
-    target: Cohort
     gpu_memory_gb: PositiveFloat
     base_features: PositiveInt
-    patch_size: list[PositiveInt] | None
-    batch_size: PositiveInt | None
     workers: Annotated[int, Field(ge=1)]
 
 
@@ -316,7 +320,11 @@ class Study:
         """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once."""
         fields = MODELS[notebook].model_fields
         jobs: list[dict[str, Any]] = [{}]
-        for name, choices in (("arm", self.arms), ("strategy", ["finetune", "scratch"]), ("fold", self.folds)):
+        for name, choices in (
+            ("arm", self.arms),
+            ("strategy", ["finetune", "scratch"]),
+            ("fold", self.folds),
+        ):
             if name in fields:
                 jobs = [{**job, name: choice} for job in jobs for choice in choices]
         return jobs
@@ -378,7 +386,9 @@ def closest(name: str, known: list[str]) -> str:
 
 
 def _refuse_names(given: set[str], known: set[str], where: str) -> None:
-    problems = [f"{name}: unknown parameter{closest(str(name), sorted(known))}" for name in sorted(map(str, given - known))]
+    problems = [
+        f"{name}: unknown parameter{closest(str(name), sorted(known))}" for name in sorted(map(str, given - known))
+    ]
     problems += [f"{name}: missing{_nearest_given(name, given - known)}" for name in sorted(known - given)]
     if problems:
         raise ParameterError(f"{where}: " + "; ".join(problems))

@@ -73,6 +73,14 @@ class StudyPaths:
         """``findings.csv``: one row per remark of the audit: severity, case, file, finding."""
         return self.work / "audit" / cohort / "findings.csv"
 
+    def manifest(self, cohort: str) -> Path:
+        """``manifest.json``: where each case's files lie; the only file with absolute paths, never in a report."""
+        return self.work / "audit" / cohort / "manifest.json"
+
+    def labels(self, cohort: str) -> Path:
+        """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""
+        return self.work / "audit" / cohort / "labels"
+
     @property
     def splits(self) -> Path:
         """``splits.json``: held-out cases and folds of both cohorts."""

@@ -19,7 +19,18 @@ from typing import Any
 from brainmets.atomic import write_json
 from brainmets.paths import project_root
 
-PACKAGES = ("brainmets", "torch", "nnunetv2", "monai", "numpy", "scipy", "pandas", "statsmodels", "SimpleITK", "nibabel")
+PACKAGES = (
+    "brainmets",
+    "torch",
+    "nnunetv2",
+    "monai",
+    "numpy",
+    "scipy",
+    "pandas",
+    "statsmodels",
+    "SimpleITK",
+    "nibabel",
+)
 
 
 def sha256(path: Path) -> str:
@@ -36,7 +47,11 @@ def commit() -> str:
             ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

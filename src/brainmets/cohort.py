@@ -1,0 +1,165 @@
+"""Cohorts on disk: which cases a declared folder holds, and the label maps in BraTS labels.
+
+A cohort is read, never changed. What is found is written once, by notebook 01, as the cohort's manifest; every later
+step reads the manifest and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from brainmets.atomic import read_json, replacing, write_json
+from brainmets.params import Cohort
+from brainmets.paths import resolve
+from brainmets.regions import SEQUENCES
+
+
+class CohortError(ValueError):
+    """A cohort that cannot be used as it is declared; the message names the folder, file or case and what to do."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan session of one patient.
+
+    ``images`` maps each sequence (t1n, t1c, t2w, t2f) to its file; ``label`` is the cohort's own label map.
+    """
+
+    case: str
+    patient: str
+    images: dict[str, Path]
+    label: Path
+
+    @property
+    def channels(self) -> list[Path]:
+        """The images in channel order."""
+        return [self.images[sequence] for sequence in SEQUENCES]
+
+
+def find_cases(declaration: Cohort) -> list[Case]:
+    """Every case of a declared cohort, sorted by name.
+
+    A case is a name for which at least one of the five patterns finds a file. Raises ``CohortError`` where the
+    folder is missing or holds no case, where a case lacks a file, or where a name does not give a patient.
+    """
+    folder = resolve(declaration.folder)
+    if not folder.is_dir():
+        raise CohortError(f"the cohort's folder {declaration.folder} is not there; correct `folder` in the parameters")
+    patterns = {name: getattr(declaration.files, name) for name in (*SEQUENCES, "label")}
+    names = sorted({case for pattern in patterns.values() for case in _names(folder, pattern)})
+    if not names:
+        raise CohortError(
+            f"{declaration.folder} holds no case: no file matches {patterns['t1c']!r}; "
+            "correct `folder` or `layout` in the parameters"
+        )
+    missing = [
+        pattern.format(case=case)
+        for case in names
+        for pattern in patterns.values()
+        if not (folder / pattern.format(case=case)).is_file()
+    ]
+    if missing:
+        raise CohortError(
+            f"{declaration.folder}: {len(missing)} file(s) missing: {', '.join(missing[:10])}"
+            f"{' ...' if len(missing) > 10 else ''}; every case needs t1n, t1c, t2w, t2f and a label map: "
+            "add the files or move the case out of the folder"
+        )
+    return [
+        Case(
+            case=name,
+            patient=_patient(name, declaration),
+            images={sequence: folder / patterns[sequence].format(case=name) for sequence in SEQUENCES},
+            label=folder / patterns["label"].format(case=name),
+        )
+        for name in names
+    ]
+
+
+def _names(folder: Path, pattern: str) -> list[str]:
+    glob = pattern.replace("{case}", "*")
+    first, *rest = pattern.split("{case}")
+    matcher = re.compile(re.escape(first) + r"(?P<case>[^/]+)" + "(?P=case)".join(map(re.escape, rest)))
+    found = (matcher.fullmatch(path.relative_to(folder).as_posix()) for path in folder.glob(glob))
+    return [match["case"] for match in found if match]
+
+
+def _patient(case: str, declaration: Cohort) -> str:
+    match = re.match(declaration.files.patient, case)
+    if match is None or not match.group(1):
+        raise CohortError(
+            f"case {case!r} of {declaration.folder}: the pattern {declaration.files.patient!r} finds no patient in "
+            "its name; correct `layout.patient` in the parameters"
+        )
+    return match.group(1)
+
+
+def read_labels(path: Path) -> npt.NDArray[np.int64]:
+    """A label map's values, in the file's axis order; values that are not whole numbers are refused."""
+    values = np.asanyarray(nib.load(path).dataobj)
+    whole = np.rint(values)
+    if not np.array_equal(values, whole):
+        stray = np.unique(values[values != whole])[:5]
+        raise CohortError(f"{path.name}: a label map must hold whole numbers, found {stray.tolist()}")
+    return whole.astype(np.int64)
+
+
+def map_labels(labels: npt.NDArray[np.int64], declaration: Cohort, name: str) -> npt.NDArray[np.uint8]:
+    """The cohort's label values as BraTS labels; a value that ``label_map`` does not name is refused.
+
+    ``name`` is the file's name for the message. An empty map stays empty.
+    """
+    values = np.unique(labels)
+    unknown = [int(value) for value in values if int(value) not in declaration.values]
+    if unknown:
+        raise CohortError(
+            f"{name}: label value(s) {unknown} are not in the cohort's label_map {dict(declaration.label_map)}; "
+            "add them to the parameters (as background, where they are to be ignored)"
+        )
+    mapped = np.zeros(labels.shape, np.uint8)
+    for value in values:
+        mapped[labels == value] = declaration.values[int(value)]
+    return mapped
+
+
+def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
+    """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``."""
+    image = nib.load(case.label)
+    mapped = map_labels(read_labels(case.label), declaration, case.label.name)
+    path = folder / f"{case.case}.nii.gz"
+    with replacing(path) as aside:
+        nib.save(nib.Nifti1Image(mapped, image.affine), aside)
+    return path
+
+
+def write_manifest(path: Path, cases: list[Case]) -> Path:
+    """Write where each case's files lie, for the steps that follow; the paths are absolute."""
+    return write_json(
+        path,
+        {
+            case.case: {
+                "patient": case.patient,
+                "images": {sequence: str(image) for sequence, image in case.images.items()},
+                "label": str(case.label),
+            }
+            for case in cases
+        },
+    )
+
+
+def read_manifest(path: Path) -> dict[str, Case]:
+    """The cases by name, as ``write_manifest`` wrote them."""
+    return {
+        name: Case(
+            case=name,
+            patient=entry["patient"],
+            images={sequence: Path(image) for sequence, image in entry["images"].items()},
+            label=Path(entry["label"]),
+        )
+        for name, entry in read_json(path).items()
+    }
