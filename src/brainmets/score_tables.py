@@ -1,0 +1,301 @@
+"""Score tables: the long layout of this project and the wide layout of the paper's released files, read and checked.
+
+Long: ``arm, strategy, case, region, metric, value, unit``, one value a row. Wide: a file
+``scores_<arm>_<strategy>.csv`` with one row per case and columns such as ``DICE_et`` or ``Predicted_volume_wt``.
+Rows may stand in any order; cases are paired by name, never by row.
+
+What a table may not hold is refused with the file's name: text where a number belongs, a case twice, a case that one
+model has and another has not. What it may hold: a value that is empty, NaN or infinite. That value is *undefined*; it
+stays in the table, ``undefined`` lists it, every summary is printed with the n that is left, and a paired comparison
+leaves the whole pair out and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ["arm", "strategy", "case", "region", "metric", "value", "unit"]
+KEY = ["arm", "strategy", "case", "region", "metric"]
+ARMS = ("default", "tversky_bce", "segresnet")
+STRATEGIES = ("finetune", "scratch")
+REGION_ORDER = ("ET", "TC", "WT", "RC")
+SUFFIX = ".nii.gz"
+
+WIDE_METRICS = {
+    "DICE": ("dice", "1"),
+    "Hausdorff": ("hd95", "mm"),  # the released "Hausdorff" is the 95th percentile
+    "Sensitivity": ("sensitivity", "1"),
+    "Specificity": ("specificity", "1"),
+    "True_volume": ("reference_volume", "mL"),
+    "Predicted_volume": ("predicted_volume", "mL"),
+}
+WIDE_COLUMNS = {
+    f"{name}_{region.lower()}": (region, metric, unit)
+    for name, (metric, unit) in WIDE_METRICS.items()
+    for region in ("ET", "TC", "WT")
+}
+
+LESION_COLUMNS = [
+    "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
+    "detected",
+]  # fmt: skip
+
+
+class ScoreTableError(ValueError):
+    """A score table that cannot be used; the message names the file, the value and what to do."""
+
+
+def find_score_files(folder: Path) -> list[Path]:
+    """Every ``scores.csv`` (long) and ``scores_<arm>_<strategy>.csv`` (wide) in ``folder`` or below it, sorted.
+
+    Raises ``ScoreTableError`` where the folder is absent or holds none.
+    """
+    if not folder.is_dir():
+        raise ScoreTableError(f"{folder}: there is no such folder; give scores_dir a folder with score tables")
+    files = sorted({*folder.rglob("scores.csv"), *folder.rglob("scores_*_*.csv")})
+    if not files:
+        raise ScoreTableError(
+            f"{folder} and its subfolders hold no scores.csv and no scores_<arm>_<strategy>.csv; "
+            "run notebook 06, or give scores_dir the folder of the tables"
+        )
+    return files
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """Read, check and join every score table in ``folder`` or below it.
+
+    Returns the long table with columns ``COLUMNS``, sorted by arm, strategy, region, metric and case, so that the
+    order of files and rows leaves no trace. ``case`` is without ``.nii.gz``; an undefined value is NaN or infinite.
+    Raises ``ScoreTableError`` as the module's first lines say; an empty table is refused as well.
+    """
+    tables = [read_wide(file) if is_wide(file) else read_long(file) for file in find_score_files(folder)]
+    scores = pd.concat(tables, ignore_index=True)
+    _refuse_duplicates(scores)
+    _refuse_mixed_units(scores)
+    _refuse_missing_cases(scores)
+    return in_order(scores[COLUMNS])
+
+
+def is_wide(file: Path) -> bool:
+    """Whether ``file`` has the paper's layout, told by its first column's name."""
+    with file.open(encoding="utf-8-sig") as handle:
+        return handle.readline().split(",")[0].strip().strip('"') == "sample"
+
+
+def read_long(file: Path) -> pd.DataFrame:
+    """One table in the long layout; the columns of ``COLUMNS`` and ``file``, the table's path."""
+    table = _read_text(file)
+    absent = [name for name in COLUMNS if name not in table.columns]
+    if absent:
+        raise ScoreTableError(
+            f"{file} lacks the column {', '.join(absent)}; a long table has {', '.join(COLUMNS)}, "
+            "a wide one starts with the column sample"
+        )
+    for name in (*KEY, "unit"):
+        blank = table.index[table[name] == ""]
+        if len(blank):
+            raise ScoreTableError(f"{file}, line {blank[0] + 2}: {name} is empty")
+    table["arm"] = table["arm"].map(arm_name)
+    table["case"] = table["case"].str.removesuffix(SUFFIX)
+    _refuse_unknown(file, table, "strategy", STRATEGIES)
+    _refuse_unknown(file, table, "region", REGION_ORDER)
+    table["value"] = _numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
+    return table[COLUMNS].assign(file=str(file))
+
+
+def read_wide(file: Path) -> pd.DataFrame:
+    """One released table; arm and strategy come from its name, ``scores_<arm>_<strategy>.csv``.
+
+    ``Hausdorff_*`` is read as hd95 in mm, ``True_volume_*`` and ``Predicted_volume_*`` as volumes in mL.
+    """
+    arm, _, strategy = file.stem.removeprefix("scores_").rpartition("_")
+    if not arm or strategy not in STRATEGIES:
+        raise ScoreTableError(
+            f"{file}: a wide table is named scores_<arm>_<strategy>.csv with strategy {' or '.join(STRATEGIES)}"
+        )
+    table = _read_text(file)
+    unknown = [name for name in table.columns if name != "sample" and name not in WIDE_COLUMNS]
+    absent = [name for name in WIDE_COLUMNS if name not in table.columns]
+    if unknown or absent:
+        problems = [f"unknown column {name}" for name in unknown] + [f"no column {name}" for name in absent]
+        raise ScoreTableError(f"{file}: {', '.join(problems)}; a wide table has sample, {', '.join(WIDE_COLUMNS)}")
+    case = table["sample"].str.removesuffix(SUFFIX)
+    blank = table.index[case == ""]
+    if len(blank):
+        raise ScoreTableError(f"{file}, line {blank[0] + 2}: sample is empty")
+    parts = [
+        pd.DataFrame(
+            {
+                "case": case,
+                "region": region,
+                "metric": metric,
+                "value": _numbers(file, case + " " + column, table[column]),
+                "unit": unit,
+            }
+        )
+        for column, (region, metric, unit) in WIDE_COLUMNS.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(arm=arm_name(arm), strategy=strategy, file=str(file))
+
+
+def read_lesions(folder: Path) -> pd.DataFrame:
+    """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
+
+    A table without rows where there is none (score tables alone hold no lesions). ``detected`` is boolean,
+    ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
+    ``ScoreTableError`` for an absent column, text in a number column, or a lesion that stands twice.
+    """
+    files = sorted(folder.rglob("lesions.csv"))
+    tables = []
+    for file in files:
+        table = _read_text(file)
+        absent = [name for name in LESION_COLUMNS if name not in table.columns]
+        if absent:
+            raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
+        table["arm"] = table["arm"].map(arm_name)
+        table["case"] = table["case"].str.removesuffix(SUFFIX)
+        name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
+        for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
+            table[column] = _numbers(file, name + " " + column, table[column])
+        _refuse_unknown(file, table, "detected", ("True", "False"))
+        table["detected"] = table["detected"] == "True"
+        tables.append(table[LESION_COLUMNS])
+    if not tables:
+        return pd.DataFrame(columns=LESION_COLUMNS)
+    lesions = pd.concat(tables, ignore_index=True)
+    again = lesions[lesions.duplicated(["arm", "strategy", "case", "region", "kind", "lesion"])]
+    if len(again):
+        row = again.iloc[0]
+        raise ScoreTableError(
+            f"{folder}: {row['arm']} {row['strategy']} {row['case']} {row['region']} {row['kind']} lesion "
+            f"{row['lesion']:g} stands twice; take one lesions.csv away"
+        )
+    return lesions
+
+
+def arm_name(written: str) -> str:
+    """The arm's name here for any spelling of it: case, spaces, hyphens and underscores do not count.
+
+    A name that is none of this project's arms is kept as it is written.
+    """
+    plain = written.lower().replace("_", "").replace("-", "").replace(" ", "")
+    return {arm.replace("_", ""): arm for arm in ARMS}.get(plain, written)
+
+
+def ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
+    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet."""
+    names = set(found)
+    return [name for name in known if name in names] + sorted(names - set(known))
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort by arm, strategy, region, metric and case as far as the table has them; a new index."""
+    known = {"arm": ARMS, "strategy": STRATEGIES, "region": REGION_ORDER}
+    by = [name for name in ("arm", "strategy", "region", "metric", "case") if name in table.columns]
+
+    def rank(column: pd.Series) -> pd.Series:
+        names = ordered(column, known[str(column.name)]) if column.name in known else sorted(set(column))
+        return column.map({name: place for place, name in enumerate(names)})
+
+    return table.sort_values(by, key=rank, kind="stable", ignore_index=True)
+
+
+def models(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (arm, strategy) pairs of the table, arms first."""
+    present = set(zip(scores["arm"], scores["strategy"], strict=True))
+    every = [(arm, strategy) for arm in ordered(scores["arm"], ARMS) for strategy in STRATEGIES]
+    return [model for model in every if model in present]
+
+
+def undefined(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose value is not a finite number: what every summary leaves out, by name."""
+    return scores[~np.isfinite(scores["value"])].reset_index(drop=True)
+
+
+def values(scores: pd.DataFrame, metric: str, region: str) -> pd.DataFrame:
+    """One metric in one region: index = case, columns = (arm, strategy), values in the metric's unit.
+
+    Undefined values are NaN. A table without rows for the metric and region gives an empty one.
+    """
+    chosen = scores[(scores["metric"] == metric) & (scores["region"] == region)]
+    wide = chosen.pivot(index="case", columns=["arm", "strategy"], values="value").sort_index()
+    return wide.reindex(columns=pd.MultiIndex.from_tuples(models(scores), names=["arm", "strategy"])).where(
+        np.isfinite
+    )
+
+
+def unit_of(scores: pd.DataFrame, metric: str) -> str:
+    """The metric's unit, "1" for a ratio."""
+    return str(scores.loc[scores["metric"] == metric, "unit"].iloc[0])
+
+
+def _read_text(file: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
+    if table.empty:
+        raise ScoreTableError(f"{file} holds no rows; run the step that writes it again")
+    return table.apply(lambda column: column.str.strip())
+
+
+def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
+    """Text to numbers; empty and "nan" are NaN, other text is refused with its place."""
+    numbers = pd.to_numeric(written.where(written != "", "nan"), errors="coerce").astype(float)
+    wrong = numbers.isna() & ~written.str.lower().isin(["", "nan", "na"])
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ScoreTableError(f"{file}, line {row + 2}, {names.iloc[row]}: {written.iloc[row]!r} is not a number")
+    return numbers
+
+
+def _refuse_unknown(file: Path, table: pd.DataFrame, column: str, known: Sequence[str]) -> None:
+    wrong = table.index[~table[column].isin(known)]
+    if len(wrong):
+        raise ScoreTableError(
+            f"{file}, line {wrong[0] + 2}: {column} {table.loc[wrong[0], column]!r} is none of {', '.join(known)}"
+        )
+
+
+def _refuse_duplicates(scores: pd.DataFrame) -> None:
+    again = scores[scores.duplicated(KEY, keep=False)]
+    if len(again):
+        row = again.iloc[0]
+        same = again[(again[KEY] == row[KEY]).all(axis=1)]
+        raise ScoreTableError(
+            f"{row['arm']} {row['strategy']}: case {row['case']} has {len(same)} values of {row['metric']} "
+            f"{row['region']} in {' and '.join(sorted(set(same['file'])))}; keep one"
+        )
+
+
+def _refuse_mixed_units(scores: pd.DataFrame) -> None:
+    units = scores.groupby("metric")["unit"].unique()
+    for metric, found in units.items():
+        if len(found) > 1:
+            raise ScoreTableError(f"{metric} comes in {' and in '.join(sorted(found))}; give every table one unit")
+
+
+def _refuse_missing_cases(scores: pd.DataFrame) -> None:
+    """Every model needs the same cases, regions and metrics; RC stands only where it occurs and is not asked for."""
+    asked = scores[scores["region"] != "RC"]
+    wanted = set(zip(asked["case"], asked["region"], asked["metric"], strict=True))
+    problems = []
+    for arm, strategy in models(scores):
+        own = asked[(asked["arm"] == arm) & (asked["strategy"] == strategy)]
+        lacking = wanted - set(zip(own["case"], own["region"], own["metric"], strict=True))
+        cases = sorted({case for case, _, _ in lacking} - set(own["case"]))
+        if cases:
+            problems.append(f"{arm} {strategy} has no case {', '.join(cases)}")
+        elif lacking:
+            case, region, metric = sorted(lacking)[0]
+            problems.append(f"{arm} {strategy} has no {metric} {region} of case {case} (and {len(lacking) - 1} more)")
+    if problems:
+        raise ScoreTableError(
+            "; ".join(problems)
+            + ". Every model must be scored on the same cases: score what is missing (brainmets score --missing worst "
+            "counts an absent prediction as empty) or take the case out of every table"
+        )
