@@ -78,14 +78,14 @@ def bend_template(rng: np.random.Generator, grid: Grid, centre_mm: npt.ArrayLike
     """A random head whose brain sits at ``centre_mm`` of ``grid``.
 
     Scaled by 0.92 to 1.02 along each axis, turned by a few degrees, and displaced by two random B-spline fields
-    (60 mm and 25 mm nodes; standard deviations 4 mm and 1.5 mm, which keeps the map one to one). The same ``rng``
+    (60 mm and 25 mm nodes; standard deviations 3 mm and 1.2 mm, which keeps the map one to one). The same ``rng``
     state gives the same head at any spacing.
     """
     matrix = _rotation(rng.normal(0, 3, 3)) / rng.uniform(0.92, 1.02, 3)
     axes = [grid.axis(i) - np.float32(np.asarray(centre_mm)[i]) for i in range(3)]
     places = []
     for row in range(3):
-        bend = 4.0 * smooth_field(rng, axes, HEAD_REACH_MM, 60) + 1.5 * smooth_field(rng, axes, HEAD_REACH_MM, 25)
+        bend = 3.0 * smooth_field(rng, axes, HEAD_REACH_MM, 60) + 1.2 * smooth_field(rng, axes, HEAD_REACH_MM, 25)
         x, y, z = (np.float32(matrix[row, i]) * axes[i] for i in range(3))
         straight = x[:, None, None] + y[None, :, None] + z[None, None, :]
         places.append(bend + straight + np.float32(BRAIN_CENTRE_MM[row] - _TEMPLATE_ORIGIN_MM[row]))
