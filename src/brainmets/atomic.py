@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> Path:
     """Write indented JSON; NaN and infinity are refused (``ValueError``), since JSON has no word for them."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 

@@ -20,7 +20,7 @@ COHORTS: tuple[str, ...] = ("source", "target")
 
 
 def project_root() -> Path:
-    """The checkout that the current folder lies in: the nearest folder upwards that holds ``notebooks/`` and ``params/``.
+    """The checkout around the current folder: the nearest folder upwards that holds ``notebooks/`` and ``params/``.
 
     ``BRAINMETS_ROOT`` overrides the search. Raises ``FileNotFoundError`` where there is none, saying what to do.
     """
