@@ -82,9 +82,9 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str) -> Figure:
 def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     """Every held-out case as a line from its score from scratch to its score fine-tuned.
 
-    Rows are arms, columns regions. A solid line ends higher than it begins, a dashed one lower or level; distances stand on a scale that is linear up
-    to 1 mm and logarithmic above, so that one bad case does not flatten the others. With one strategy there are
-    points without lines.
+    Rows are arms, columns regions. A solid line ends higher than it begins, a dashed one lower or level. Distances
+    stand on a scale that is linear up to 1 mm and logarithmic above, so that one bad case does not flatten the
+    others. With one strategy there are points without lines.
     """
     arms = ordered(scores["arm"], ARMS)
     regions = ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER)
