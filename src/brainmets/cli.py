@@ -1,0 +1,115 @@
+"""The ``brainmets`` command: ``study``, ``notebook``, ``score`` and ``report``.
+
+Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brainmets.params import ParameterError, Study
+
+ADDED = {
+    "score": ("brainmets.scoring_cli", "add_score_command", "run_score"),
+    "report": ("brainmets.report", "add_report_command", "run_report"),
+}
+"""Commands of other modules: name -> module, the function that adds its arguments, the function that runs it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; gives its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, further = _split(words)
+    args = _parser(words[0] if words else "").parse_args(words)
+    if further and args.command != "study":
+        print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
+        return 2
+    try:
+        return _dispatch(args, further)
+    except (ParameterError, FileNotFoundError) as error:
+        print(f"brainmets {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
+    if args.command == "study":
+        from brainmets import study
+
+        return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=further)
+    if args.command == "notebook":
+        return _notebook(args)
+    module, _, runner = ADDED[args.command]
+    return getattr(import_module(module), runner)(args) or 0
+
+
+def _notebook(args: argparse.Namespace) -> int:
+    from brainmets import notebook
+    from brainmets.devices import BusyError
+
+    name = notebook.find(args.name)
+    try:
+        executed = notebook.run(Study.read(args.params), name, _values(args.values), args.threads)
+    except (BusyError, notebook.StepError) as error:
+        print(f"brainmets notebook: {error}", file=sys.stderr)
+        return 1
+    print(f"executed copy: {notebook.shown(executed)}")
+    return 0
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    study = commands.add_parser(
+        "study",
+        help="run every step of a study that is not done yet",
+        description="Run every step of a study that is not done yet. Options after -- go to Snakemake.",
+    )
+    study.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
+    study.add_argument(
+        "--profile", default="local", help="local, slurm, or a folder with a Snakemake profile (default: local)"
+    )
+    study.add_argument("-n", "--dry-run", action="store_true", help="say what would be run, and run nothing")
+
+    one = commands.add_parser("notebook", help="run one notebook through papermill")
+    one.add_argument("--threads", type=int, metavar="N", help="threads of the numeric libraries (default: all cores)")
+    one.add_argument("name", help="03_pretraining, 03 or pretraining")
+    one.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
+    one.add_argument(
+        "values", nargs="*", metavar="key=value", help="arm, fold, strategy, or a parameter to change for this run"
+    )
+    for name, (module, add, _) in ADDED.items():
+        # imported only when asked for: reading scores needs no papermill, and a study needs no report before its end
+        if command in (name, "", "-h", "--help") and find_spec(module):
+            getattr(import_module(module), add)(commands)
+    return parser
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words before and after ``--``."""
+    if "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
+def _values(pairs: list[str]) -> dict[str, Any]:
+    """``["fold=1", "arm=default"]`` as names and values, each value read as YAML."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ParameterError(f"{pair!r} must be key=value, such as arm=default")
+        values[name] = yaml.safe_load(text)
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Who may use what: locks between processes, free GPUs, and the number of threads of a job."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DEVICES_VARIABLE = "BRAINMETS_DEVICES"
+"""Environment variable: the GPUs that a study shares out, such as ``0,1``; empty for none."""
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    "nnUNet_def_n_proc",
+)
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA, WSL and AMD drivers
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class BusyError(RuntimeError):
+    """Another process holds the lock; the message says which and what to do."""
+
+
+@contextmanager
+def locked(path: Path, subject: str) -> Iterator[int]:
+    """Hold the lock file ``path`` for the length of the block; gives its file descriptor.
+
+    The lock belongs to the process and ends with it, however it ends; the file stays. Raises ``BusyError`` naming
+    ``subject`` and the holder's process where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "unknown"
+            raise BusyError(
+                f"{subject} is in the hands of another process ({holder}; lock file {path}): "
+                "wait for it or end it, then run again"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
+        handle.flush()
+        yield handle.fileno()
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use: its affinity, cut by a container's quota (cgroup v2); at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    quota_file = Path("/sys/fs/cgroup/cpu.max")
+    if quota_file.is_file():
+        quota, period = quota_file.read_text().split()[:2]
+        if quota != "max":
+            cores = min(cores, int(quota) // int(period))
+    return max(1, cores)
+
+
+def cuda_devices() -> list[str]:
+    """The GPUs that torch can use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without one.
+
+    ``BRAINMETS_DEVICES`` answers without asking torch. Torch is asked in a process of its own, and only where a GPU
+    driver is there, because importing it takes seconds.
+    """
+    if DEVICES_VARIABLE in os.environ:
+        return _names(os.environ[DEVICES_VARIABLE])
+    if not any(Path(name).exists() for name in DEVICE_FILES):
+        return []
+    question = "import torch; print(torch.cuda.device_count())"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=True)
+    count = int(answer.stdout.split()[-1])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return _names(visible)[:count] if visible is not None else [str(number) for number in range(count)]
+
+
+@contextmanager
+def free_device(devices: list[str], on_wait: Callable[[str], None]) -> Iterator[str | None]:
+    """Hold one of ``devices`` that no other BrainMets process of this user holds, waiting until one is free.
+
+    Gives its name, or ``None`` at once where ``devices`` is empty. ``on_wait`` is told once that it waits. A count
+    of GPUs alone would put every job of a machine on GPU 0.
+    """
+    if not devices:
+        yield None
+        return
+    folder = Path(tempfile.gettempdir()) / f"brainmets-devices-{os.getuid()}"
+    told = False
+    while True:
+        for device in devices:
+            try:
+                with locked(folder / f"{device.replace('/', '_')}.lock", f"GPU {device}"):
+                    yield device
+                    return
+            except BusyError:
+                continue
+        if not told:
+            on_wait(f"waiting for a free GPU of {', '.join(devices)}")
+            told = True
+        time.sleep(1)
+
+
+def set_threads(count: int) -> None:
+    """Limit the numeric libraries of this process's children to ``count`` threads."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, even when the parent is killed (Linux).
+
+    Otherwise a training whose runner was killed would go on holding its GPU.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip() not in ("", "-1")]
