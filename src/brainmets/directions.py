@@ -1,0 +1,49 @@
+"""Which direction of each metric is better, and which differences of it are real rather than rounding.
+
+A metric that is not listed here has no direction: it is described, never tested.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Alternative = Literal["greater", "less", "two-sided"]
+
+PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")
+"""The metrics that the paper tests; its two figures show the first two."""
+
+HIGHER_IS_BETTER = (
+    *("dice", "sensitivity", "specificity", "precision", "nsd_1mm"),
+    *(
+        "lesion_dice",
+        "lesion_nsd",
+        "lesion_nsd_1mm",
+        "lesion_tp",
+        "lesion_f1",
+        "lesion_sensitivity",
+        "lesion_precision",
+    ),
+)
+LOWER_IS_BETTER = ("hd95", "hd", "lesion_hd95", "lesion_hd", "lesion_fp", "lesion_fn")
+
+DECIMALS_MM = 4
+DECIMALS = 12
+
+
+def better(metric: str) -> Alternative | None:
+    """The alternative under which the first model is the better one; None for a metric without a direction."""
+    if metric in HIGHER_IS_BETTER:
+        return "greater"
+    return "less" if metric in LOWER_IS_BETTER else None
+
+
+def rounded(differences: npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.float64]:
+    """Differences (any shape) without the noise of how numbers are stored, so that ties are seen as ties.
+
+    Distances are rounded to 0.0001 mm: image headers hold spacing in single precision, so that two equal boundaries
+    may differ by 0.0000014 mm, and a rank test would count that as an improvement. Other units are rounded to 1e-12.
+    """
+    return np.round(differences, DECIMALS_MM if unit == "mm" else DECIMALS)
