@@ -1,0 +1,105 @@
+"""A small finished study for the review and the report: phantoms, references, and predictions made by damaging them.
+
+Nothing here is trained; the numbers only have to be consistent, so that tests can work them out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from brainmets import phantoms
+from brainmets.cohort import Case, write_manifest
+from brainmets.paths import StudyPaths
+from brainmets.regions import region_mask
+
+MODELS = [("default", "finetune"), ("default", "scratch"), ("segresnet", "finetune"), ("segresnet", "scratch")]
+TO_BRATS = np.array([0, 2, 1, 3, 1], np.uint8)  # target site: oedema, non-enhancing, enhancing, necrosis
+
+
+def make(work_dir: Path, study: str = "tiny", patients: int = 3, spacing_mm: float = 4.0) -> StudyPaths:
+    """Cohort, references, predictions, scores and lesions below ``work_dir/study``."""
+    files = StudyPaths(str(work_dir), study)
+    cohort = phantoms.make_cohort(work_dir / "cohort", "target", patients, spacing_mm, seed=4)
+    cases = []
+    for name in sorted(path.name for path in cohort.iterdir() if path.is_dir()):
+        parts = dict(zip(("t1n", "t1c", "t2w", "t2f", "label"), ("T1", "T1GD", "T2", "FLAIR", "LABEL"), strict=True))
+        paths = {key: cohort / name / f"{name}_{part}.nii.gz" for key, part in parts.items()}
+        label = paths.pop("label")
+        cases.append(Case(case=name, patient=name, images=paths, label=label))
+    write_manifest(files.manifest("target"), cases)
+    references = {}
+    for case in cases:
+        image = nib.load(case.label)
+        references[case.case] = TO_BRATS[np.asarray(image.dataobj)]
+        save(references[case.case], image.affine, files.references / f"{case.case}.nii.gz")
+    affines = {case.case: nib.load(case.label).affine for case in cases}
+    for number, (arm, strategy) in enumerate(MODELS):
+        scores, lesions = [], []
+        for case, reference in references.items():
+            predicted = damaged(reference, number)
+            save(predicted, affines[case], files.predictions(arm, strategy) / f"{case}.nii.gz")
+            scores += score_rows(arm, strategy, case, reference, predicted)
+            lesions += lesion_rows(arm, strategy, case, reference, predicted, affines[case])
+        pd.DataFrame(scores).to_csv(files.scores(arm, strategy), index=False)
+        pd.DataFrame(lesions).to_csv(files.lesions(arm, strategy), index=False)
+    return files
+
+
+def save(labels, affine, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels.astype(np.uint8), affine), path)
+
+
+def damaged(reference, number: int):
+    """The reference moved by ``number`` voxels along x, its tumour pieces below ``4 * number`` voxels left out."""
+    predicted = np.roll(reference, number, axis=0)
+    pieces, count = ndimage.label(np.isin(predicted, (1, 3)), np.ones((3, 3, 3)))
+    for piece in range(1, count + 1):
+        if (pieces == piece).sum() < 4 * number:
+            predicted = np.where(pieces == piece, 0, predicted)
+    return predicted
+
+
+def score_rows(arm, strategy, case, reference, predicted):
+    rows = []
+    for region in ("ET", "TC", "WT"):
+        a, b = region_mask(reference, region), region_mask(predicted, region)
+        both = np.count_nonzero(a & b)
+        values = {
+            "dice": (2 * both / (a.sum() + b.sum()), "1"),
+            "sensitivity": (both / a.sum(), "1"),
+            "specificity": (np.count_nonzero(~a & ~b) / np.count_nonzero(~a), "1"),
+            "hd95": (4.0 * (a != b).any(), "mm"),
+        }
+        for metric, (value, unit) in values.items():
+            rows.append(dict(arm=arm, strategy=strategy, case=case, region=region, metric=metric, value=value, unit=unit))
+    return rows
+
+
+def lesion_rows(arm, strategy, case, reference, predicted, affine):
+    mask = region_mask(reference, "TC")
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    volume = abs(np.linalg.det(affine[:3, :3]))
+    rows = []
+    for lesion in range(1, count + 1):
+        place = np.argwhere(pieces == lesion)
+        x, y, z = nib.affines.apply_affine(affine, place.mean(0))
+        hit = bool((region_mask(predicted, "TC") & (pieces == lesion)).any())
+        rows.append(
+            dict(
+                arm=arm, strategy=strategy, case=case, region="TC", kind="reference", lesion=lesion,
+                volume_mm3=len(place) * volume, x_mm=x, y_mm=y, z_mm=z, matched="", dice="", detected=hit,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def write_json(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
