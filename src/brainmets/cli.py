@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from brainmets.params import ParameterError, Study
+from brainmets.devices import BusyError
+from brainmets.params import ParameterError
 
 ADDED = {
     "score": ("brainmets.scoring_cli", "add_score_command", "run_score"),
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         return _dispatch(args, further)
-    except (ParameterError, FileNotFoundError) as error:
+    except (ParameterError, BusyError, FileNotFoundError) as error:
         print(f"brainmets {args.command}: {error}", file=sys.stderr)
         return 2
 
@@ -50,16 +51,15 @@ def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
 
 
 def _notebook(args: argparse.Namespace) -> int:
-    from brainmets import notebook
-    from brainmets.devices import BusyError
+    from brainmets import notebook, steps
 
     name = notebook.find(args.name)
     try:
-        executed = notebook.run(Study.read(args.params), name, _values(args.values), args.threads)
-    except (BusyError, notebook.StepError) as error:
+        executed = notebook.run(steps.read_study(args.params), name, _values(args.values), args.threads)
+    except notebook.StepError as error:
         print(f"brainmets notebook: {error}", file=sys.stderr)
         return 1
-    print(f"executed copy: {notebook.shown(executed)}")
+    print(f"executed copy: {steps.shown(executed)}")
     return 0
 
 

@@ -10,7 +10,6 @@ import ast
 import difflib
 import json
 import os
-import shlex
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any, NoReturn
 
 import nbformat
 import papermill
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
@@ -32,6 +32,7 @@ from brainmets.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_de
 from brainmets.journal import Journal
 from brainmets.params import PER_JOB, ParameterError, Study, closest
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
+from brainmets.steps import command, shown, step_name
 
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
@@ -46,6 +47,10 @@ class EnvironmentKernel(AsyncKernelManager):
 
     running: EnvironmentKernel | None = None
 
+    def __init__(self, **traits: Any) -> None:
+        # other users of the machine must not read along; only an odd build of ZeroMQ cannot encrypt
+        super().__init__(transport_encryption="auto" if zmq.has("curve") else "disabled", **traits)
+
     @property
     def kernel_spec(self) -> KernelSpec:
         """A kernel that ends with this process."""
@@ -55,7 +60,8 @@ class EnvironmentKernel(AsyncKernelManager):
         )
         EnvironmentKernel.running = self
         argv = [sys.executable, "-c", start, "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+        metadata = {"supported_encryption": ["curve"]}
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=metadata)
 
 
 def find(name: str) -> str:
@@ -70,26 +76,6 @@ def find(name: str) -> str:
     near = difflib.get_close_matches(stem, [*NOTEBOOKS, *(notebook[3:] for notebook in NOTEBOOKS)], n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NOTEBOOKS)}"
     raise ParameterError(f"{name!r} is no notebook of this study; {hint}")
-
-
-def step_name(notebook: str, job: dict[str, Any]) -> str:
-    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them."""
-    parts = [notebook, *(str(job[key]) for key in ("arm", "strategy") if key in job)]
-    return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
-
-
-def command(*words: str) -> str:
-    """A ``brainmets`` command as one types it in the checkout."""
-    script = Path(sys.executable).with_name("brainmets")
-    root = project_root()
-    shown = str(script.relative_to(root)) if script.is_relative_to(root) else str(script)
-    return shlex.join([shown, *words])
-
-
-def shown(path: Path) -> str:
-    """A path as it reads from the checkout."""
-    root = project_root()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def declared(path: Path) -> dict[str, Any]:

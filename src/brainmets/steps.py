@@ -1,0 +1,104 @@
+"""The steps of a study: their names, the file that says one is done, and the values that decide its result.
+
+The Snakefile, the notebook runner and the command line share these words.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from brainmets.params import MODELS, Study
+from brainmets.paths import StudyPaths, project_root, resolve
+
+STAGES = {"03_pretraining": "pretraining", "04_fine_tuning": "finetune", "05_from_scratch": "scratch"}
+"""The stage that each training notebook trains."""
+INDIFFERENT = ("workers", "augmentation_workers")
+"""Parameters that change how fast a step runs, not what it finds."""
+
+
+def read_study(params: Path) -> Study:
+    """The study in ``params``; it is named from the checkout in messages and commands from then on."""
+    study = Study.read(params)
+    study.origin = shown(params.resolve())
+    return study
+
+
+def step_name(notebook: str, job: dict[str, Any]) -> str:
+    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them."""
+    parts = [notebook, *(str(job[key]) for key in ("arm", "strategy") if key in job)]
+    return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
+
+
+def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
+    """The file that ``notebook`` writes last, with its provenance: where it stands, the step is done."""
+    if notebook in STAGES:
+        return files.training(STAGES[notebook], job["arm"], job["fold"])
+    if notebook == "06_evaluation":
+        return files.evaluation(job["arm"], job["strategy"])
+    return {
+        "01_data_audit": files.audit,
+        "02_plan_alignment": files.alignment,
+        "07_statistics": files.statistics / "statistics.json",
+        "08_case_review": files.review / "review.json",
+    }[notebook]
+
+
+def decisive(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that decide a step's result: without those of other arms and those that only set its speed."""
+    kept = {name: value for name, value in values.items() if name not in INDIFFERENT}
+    if "arm" in kept and "arms" in kept:
+        kept["arms"] = {kept["arm"]: kept["arms"][kept["arm"]]}
+    return kept
+
+
+def outdated(study: Study, files: StudyPaths) -> list[Path]:
+    """Results on disk that were made with other parameters than the study's now, by their own provenance record.
+
+    Snakemake notices changed parameters of what it ran itself; this also notices a notebook that was run by hand
+    with a parameter changed, and results whose Snakemake records are gone. A result without a record counts as made
+    otherwise too.
+    """
+    found = []
+    for notebook in MODELS:
+        for job in study.jobs(notebook):
+            path = result(files, notebook, job)
+            if path.is_file() and not _made_with(path, study.notebook(notebook, **job).model_dump(mode="json")):
+                found.append(path)
+    return found
+
+
+def cohort_listing(study: Study) -> dict[str, list[str]]:
+    """What lies in each cohort's folder, by name: a case that is added or taken away calls for a new audit.
+
+    Cohorts that notebook 01 makes itself are left out.
+    """
+    listing = {}
+    for cohort in ("source", "target"):
+        declared = study.content[cohort]
+        if not declared.get("phantoms"):
+            folder = resolve(declared["folder"])
+            listing[cohort] = sorted(path.name for path in folder.glob("[!.]*"))
+    return listing
+
+
+def shown(path: Path) -> str:
+    """A path as it reads from the checkout."""
+    root = project_root()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def command(*words: str) -> str:
+    """A ``brainmets`` command as one types it in the checkout."""
+    return shlex.join([shown(Path(sys.executable).with_name("brainmets")), *words])
+
+
+def _made_with(path: Path, expected: dict[str, Any]) -> bool:
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))["provenance"]["parameters"]
+        return decisive(recorded) == decisive(expected)
+    except (ValueError, KeyError, TypeError):
+        return False
