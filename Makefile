@@ -1,0 +1,46 @@
+# make study                             the demonstration study, from nothing to reports/demo/index.html
+# make study STUDY=params/smoke.yaml     another study; PROFILE=slurm sends its steps to a cluster
+# make test                              style, types and tests
+# make lab                               JupyterLab with this environment
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+STUDY ?= params/demo.yaml
+PROFILE ?= local
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.installed
+# pip warns of every location that a machine's own configuration names and that is not there; errors stay, and so does
+# pip's exit status
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
+
+.PHONY: study test lab
+
+study: $(READY)
+	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The environment's own kernel comes before one of the user's; nothing asks the network for news or extensions.
+lab: $(READY)
+	@JUPYTER_PATH="$(CURDIR)/.venv/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" JUPYTER_PREFER_ENV_PATH=1 \
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.extension_manager=readonly \
+	$(if $(filter 0,$(shell id -u)),--allow-root)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "BrainMets needs Python 3.11 or later; '$(PYTHON)' is not one. Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Making the environment in .venv: once, about 3 minutes, a download of 1.5 GB or more, 3.6 GB on disk ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) -r requirements.lock $(HUSH)
+	@$(PIP) --no-deps --editable . $(HUSH)
+	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2> /dev/null
+	@touch $@
+	@echo "The environment is ready."
