@@ -1,0 +1,102 @@
+"""Where a pair of label maps holds anything: a few small boxes instead of the whole grid.
+
+A metastasis case is nearly all background. Every score is computed on boxes that no lesion crosses and that lie
+far enough apart for lesions of different boxes never to touch, not even after a dilation by one voxel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.csgraph import connected_components
+
+Labels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+CELL = (8, 8, 4)
+"""Coarse cell in voxels, in memory order from the fastest axis; two cells that do not touch part voxels by at
+least five, so that lesions in them stay apart when both are dilated by one voxel."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One part of both label maps: ``origin`` is the index of its first voxel; both arrays are C-contiguous."""
+
+    origin: tuple[int, int, int]
+    reference: Labels
+    prediction: Labels
+
+
+def foreground_boxes(reference: Labels, prediction: Labels) -> list[Box]:
+    """Cut both label maps (3D, ``uint8``, equal shapes) into disjoint boxes that hold every non-zero voxel.
+
+    Axes order is kept. Two empty label maps give an empty list.
+    """
+    transposed = reference.flags.f_contiguous and not reference.flags.c_contiguous
+    if transposed:
+        reference, prediction = reference.T, prediction.T
+    cells = _occupied_cells(reference) | _occupied_cells(prediction)
+    boxes = []
+    for start, stop in _disjoint_boxes(cells):
+        low = start * CELL[::-1]
+        high = np.minimum(stop * CELL[::-1], reference.shape)
+        window = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        parts = [reference[window], prediction[window]]
+        if transposed:
+            parts, low = [part.T for part in parts], low[::-1]
+        first, second = (np.ascontiguousarray(part) for part in parts)
+        boxes.append(Box((int(low[0]), int(low[1]), int(low[2])), first, second))
+    return boxes
+
+
+def crop(*masks: Mask) -> tuple[tuple[int, int, int], tuple[Mask, ...]] | None:
+    """The masks (equal shapes) cut to the bounding box of their union, with its first index; None where all are empty."""
+    union = masks[0]
+    for mask in masks[1:]:
+        union = union | mask
+    rows = union.any(axis=2)
+    spans = []
+    for occupied in (rows.any(axis=1), rows.any(axis=0), union.any(axis=(0, 1))):
+        indices = np.flatnonzero(occupied)
+        if not len(indices):
+            return None
+        spans.append(slice(int(indices[0]), int(indices[-1]) + 1))
+    origin = (spans[0].start, spans[1].start, spans[2].start)
+    return origin, tuple(np.ascontiguousarray(mask[tuple(spans)]) for mask in masks)
+
+
+def _occupied_cells(labels: Labels) -> Mask:
+    """Coarse grid (last axis fastest) of the cells that may hold a non-zero voxel.
+
+    Reads eight voxels at a time; a word that runs over a row's end marks the cells of both its ends, which can only
+    add a cell.
+    """
+    flat = np.ascontiguousarray(labels).reshape(-1)
+    n_words = flat.size // 8
+    words = np.flatnonzero(flat[: n_words * 8].view(np.uint64)) * 8
+    tail = np.flatnonzero(flat[n_words * 8 :]) + n_words * 8
+    indices = np.concatenate([words, words + 7, tail])
+    rows, x = np.divmod(indices, labels.shape[2])
+    z, y = np.divmod(rows, labels.shape[1])
+    cells = np.zeros([-(-n // cell) for n, cell in zip(labels.shape, CELL[::-1], strict=True)], dtype=bool)
+    cells[z // CELL[2], y // CELL[1], x // CELL[0]] = True
+    return cells
+
+
+def _disjoint_boxes(cells: Mask) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Bounding boxes (start, stop in cells) of 26-connected groups of cells, united until none overlap."""
+    if not cells.any():
+        return []
+    found = cc3d.statistics(cc3d.connected_components(cells, connectivity=26), no_slice_conversion=True)
+    bounds = np.asarray(found["bounding_boxes"], dtype=np.int64)[1:].reshape(-1, 3, 2)
+    start, stop = bounds[:, :, 0], bounds[:, :, 1] + 1
+    while True:
+        overlap = ((start[:, None] < stop[None]) & (start[None] < stop[:, None])).all(axis=2)
+        n_groups, group = connected_components(overlap, directed=False)
+        if n_groups == len(start):
+            return list(zip(start, stop, strict=True))
+        start = np.stack([start[group == g].min(axis=0) for g in range(n_groups)])
+        stop = np.stack([stop[group == g].max(axis=0) for g in range(n_groups)])
