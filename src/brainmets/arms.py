@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -89,15 +90,10 @@ class SegResNetTrainer(StudyTrainer):
         """Nothing to switch: SegResNet has one output."""
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's step without autocast: the authors trained this arm in float32."""
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"].to(self.device, non_blocking=True)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.network(data), target)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        self.optimizer.step()
-        return {"loss": loss.detach().cpu().numpy()}
+        """In float32, as the authors trained this arm, unless bfloat16 is asked for."""
+        if self.precision == "nnunet":
+            return self.step(batch, nullcontext())
+        return super().train_step(batch)
 
 
 class PaddingSegResNet(SegResNet):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,23 @@ def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) ->
     with replacing(path) as aside:
         nib.save(nib.Nifti1Image(array, reference.affine), aside)
     return path
+
+
+def predict_cases(
+    ensemble: Ensemble, cases: Sequence[Case], folder: Path, report: Callable[[str], None]
+) -> list[Path]:
+    """Predict every case into ``folder``, which is emptied first, with one line per finished case.
+
+    Returns the files, in the order of ``cases``. No case gives an empty folder.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = []
+    started = time.monotonic()
+    for number, case in enumerate(cases, 1):
+        labels = ensemble.labels(ensemble.probabilities(case))
+        written.append(write_prediction(labels, case, folder))
+        elapsed = time.monotonic() - started
+        left = elapsed / number * (len(cases) - number)
+        report(f"case {number}/{len(cases)}  {case.case}  {elapsed:.0f} s, {left:.0f} s left")
+    return written

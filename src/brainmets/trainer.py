@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -46,6 +47,7 @@ class StudyTrainer(nnUNetTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.settings: dict[str, Any] = plans["brainmets"]["settings"]
         self.initial_lr = self.settings["learning_rate"]
+        self.precision = "nnunet"
         self.report: Callable[[str], None] = print
         self._epoch_seconds: list[float] = []
 
@@ -90,6 +92,37 @@ class StudyTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
+
+    # --- steps ---
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's own step, or one whose forward pass runs in bfloat16."""
+        if self.precision == "nnunet":
+            return super().train_step(batch)
+        return self.step(batch, torch.autocast(self.device.type, torch.bfloat16))
+
+    def step(self, batch: dict[str, Any], forward: AbstractContextManager[Any]) -> dict[str, Any]:
+        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        several = isinstance(target, list)
+        targets = [one.to(self.device, non_blocking=True) for one in (target if several else [target])]
+        self.optimizer.zero_grad(set_to_none=True)
+        with forward:
+            output = self.network(data)
+        outputs = [one.float() for one in (output if several else [output])]
+        loss = self.loss(outputs, targets) if several else self.loss(outputs[0], targets[0])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's own step in the training's precision."""
+        if self.precision == "nnunet":
+            return super().validation_step(batch)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return super().validation_step(batch)
 
     # --- epochs and checkpoints ---
 

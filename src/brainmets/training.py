@@ -120,6 +120,7 @@ def prepare(
     trainer.num_epochs = parameters.epochs
     trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
     trainer.num_val_iterations_per_epoch = parameters.validation_iterations
+    trainer.precision = parameters.precision
     trainer.initialize()
 
     transferred: list[TransferredKey] = []
