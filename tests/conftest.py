@@ -1,0 +1,32 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+from fake_checkout import FakeCheckout
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ``shared`` beside the checkout, with real data that is no part of the repository."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"the folder {folder.name}/ with real data is not beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> FakeCheckout:
+    """A checkout of tiny notebooks."""
+    return FakeCheckout(tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def built_checkout(tmp_path_factory: pytest.TempPathFactory) -> FakeCheckout:
+    """A checkout of tiny notebooks whose study has been run once; tests that use it leave it finished."""
+    checkout = FakeCheckout(tmp_path_factory.mktemp("built") / "checkout")
+    ended = checkout.study()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return checkout
