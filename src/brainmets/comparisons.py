@@ -73,9 +73,7 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
     """
     rows: list[dict[str, object]] = []
     for metric, region, alternative, table in _tested(scores):
-        arms = [
-            arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table.columns for side in STRATEGIES)
-        ]
+        arms = _arms_with(STRATEGIES, table)
         if not arms:
             continue
         first, second = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
@@ -87,7 +85,7 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
         if len(arms) > 1:
             rows += what.paired("paired: mean over arms", "paired mean", (first - second).mean(axis=1), alternative)
         rows += what.mixed("mixed", first, second, alternative)
-    return _with_holm(rows)
+    return _with_holm(rows, settings.alpha)
 
 
 def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -105,9 +103,7 @@ def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         what = _Rows(metric, region, unit_of(scores, metric), settings, table.index)
         for chosen in readings:
             sides = "+".join(chosen)
-            complete = [
-                arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table.columns for side in chosen)
-            ]
+            complete = _arms_with(chosen, table)
             block = {arm: table[[(arm, side) for side in chosen]].to_numpy(float) for arm in complete}
             for one, other in permutations(complete, 2):
                 pair = f"{one} vs {other}, {sides}"
@@ -119,7 +115,7 @@ def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
                 rows += what.paired(f"paired: {pair}", f"paired {sides}", difference, "two-sided")
                 if chosen == strategies:
                     rows += what.mixed(f"mixed: {one} vs {other}, {sides}", block[one], block[other], "two-sided")
-    return _with_holm(rows)
+    return _with_holm(rows, settings.alpha)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -160,6 +156,11 @@ def _tested(scores: pd.DataFrame) -> Iterator[tuple[str, str, Alternative, pd.Da
             continue
         for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
             yield metric, region, alternative, values(scores, metric, region)
+
+
+def _arms_with(strategies: Sequence[str], table: pd.DataFrame) -> list[str]:
+    arms = ordered(table.columns.get_level_values("arm"), ARMS)
+    return [arm for arm in arms if all((arm, side) in table.columns for side in strategies)]
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,7 @@ class _Rows:
         elif result.zeros == result.n:
             notes.append("every difference is zero: p is 1")
         elif result.smallest_p >= self.settings.alpha:
-            notes.append(
-                f"no outcome of this many pairs can fall below alpha: the smallest p is {result.smallest_p:.3g}"
-            )
+            notes.append(f"no outcome of so few pairs falls below alpha: the smallest p is {result.smallest_p:.3g}")
         if result.n == 1:
             notes.append("one pair: no interval")
         elif coverage < 1 - self.settings.alpha:
@@ -226,6 +225,7 @@ class _Rows:
             "effect": shift,
             "effect_low": low,
             "effect_high": high,
+            "smallest_p": result.smallest_p,
         }
         return [self._row(comparison, family, row, notes)]
 
@@ -267,18 +267,22 @@ class _Rows:
         }
 
     def _left_out(self, defined: npt.NDArray[np.bool_]) -> list[str]:
-        whole = defined if defined.ndim == 1 else defined.all(axis=1)
-        names = [str(name) for name in self.cases[~whole]]
+        names = [str(case) for case, kept in zip(self.cases, defined, strict=True) if not np.all(kept)]
         return [f"undefined value in {', '.join(names)}"] if names else []
 
     def _random(self, comparison: str) -> np.random.Generator:
-        return generator(self.settings.seed, comparison, self.metric, self.region)
+        pair = comparison.removeprefix("paper").removeprefix("directed")
+        return generator(self.settings.seed, pair, self.metric, self.region)
 
 
-def _with_holm(rows: list[dict[str, object]]) -> pd.DataFrame:
+def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=TEST_COLUMNS)
-    table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby("family")["p_value"].transform(lambda p_values: holm(p_values.to_list()))
+    table = pd.DataFrame(rows).reindex(columns=[*TEST_COLUMNS, "smallest_p", "family"])
+    families = table.groupby("family")["p_value"]
+    table["p_holm"] = families.transform(lambda p_values: holm(p_values.to_list()))
+    extreme = table["smallest_p"] * families.transform("count")
+    hopeless = (table["smallest_p"] < alpha) & (extreme >= alpha)
+    table.loc[hopeless, "note"] += "; no outcome of so few pairs survives Holm in this family"
     kinds = table["comparison"].map({name: place for place, name in enumerate(dict.fromkeys(table["comparison"]))})
     return table.assign(place=kinds).sort_values("place", kind="stable", ignore_index=True)[TEST_COLUMNS]

@@ -15,29 +15,23 @@ Alternative = Literal["greater", "less", "two-sided"]
 PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")
 """The metrics that the paper tests; its two figures show the first two."""
 
-HIGHER_IS_BETTER = (
-    *("dice", "sensitivity", "specificity", "precision", "nsd_1mm"),
-    *(
-        "lesion_dice",
-        "lesion_nsd",
-        "lesion_nsd_1mm",
-        "lesion_tp",
-        "lesion_f1",
-        "lesion_sensitivity",
-        "lesion_precision",
-    ),
-)
-LOWER_IS_BETTER = ("hd95", "hd", "lesion_hd95", "lesion_hd", "lesion_fp", "lesion_fn")
+HIGHER_IS_BETTER = ("dice", "sensitivity", "specificity", "precision", "nsd", "nsd_1mm", "f1")
+LOWER_IS_BETTER = ("hd95", "hd", "fp", "fn")
 
 DECIMALS_MM = 4
 DECIMALS = 12
 
 
 def better(metric: str) -> Alternative | None:
-    """The alternative under which the first model is the better one; None for a metric without a direction."""
-    if metric in HIGHER_IS_BETTER:
+    """The alternative under which the first model is the better one; None for a metric without a direction.
+
+    A lesion-wise metric has its whole-region namesake's. Volumes have none, and found lesions (``lesion_tp``) are
+    left out because they are the reference lesions less the missed ones (``lesion_fn``): one question, not two.
+    """
+    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_")
+    if plain in HIGHER_IS_BETTER:
         return "greater"
-    return "less" if metric in LOWER_IS_BETTER else None
+    return "less" if plain in LOWER_IS_BETTER else None
 
 
 def rounded(differences: npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.float64]:

@@ -61,8 +61,8 @@ def mixed_model(table: pd.DataFrame, alternative: Alternative, alpha: float) -> 
     """REML fit of value ~ first + other with a random intercept per case; the coefficient of ``first``.
 
     The coefficient over its standard error is referred to t with N - cases - (fixed effects without intercept)
-    degrees of freedom, which is exact for a complete, balanced table. Raises ``NotFittedError`` where the optimiser does
-    not converge, the variance between cases is estimated as zero, or there are no degrees of freedom.
+    degrees of freedom, which is exact for a complete, balanced table. Raises ``NotFittedError`` where the optimiser
+    does not converge, the variance between cases is estimated as zero, or there are no degrees of freedom.
     """
     value = table["value"].to_numpy(float)
     first = table["first"].to_numpy(float)

@@ -95,6 +95,7 @@ def read_long(file: Path) -> pd.DataFrame:
             f"{file} lacks the column {', '.join(absent)}; a long table has {', '.join(COLUMNS)}, "
             "a wide one starts with the column sample"
         )
+    _refuse_empty(file, table)
     for name in (*KEY, "unit"):
         blank = table.index[table[name] == ""]
         if len(blank):
@@ -123,6 +124,7 @@ def read_wide(file: Path) -> pd.DataFrame:
     if unknown or absent:
         problems = [f"unknown column {name}" for name in unknown] + [f"no column {name}" for name in absent]
         raise ScoreTableError(f"{file}: {', '.join(problems)}; a wide table has sample, {', '.join(WIDE_COLUMNS)}")
+    _refuse_empty(file, table)
     case = table["sample"].str.removesuffix(SUFFIX)
     blank = table.index[case == ""]
     if len(blank):
@@ -145,7 +147,7 @@ def read_wide(file: Path) -> pd.DataFrame:
 def read_lesions(folder: Path) -> pd.DataFrame:
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
-    A table without rows where there is none (score tables alone hold no lesions). ``detected`` is boolean,
+    A table without rows where there is no lesion (score tables alone hold none). ``detected`` is boolean,
     ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
     ``ScoreTableError`` for an absent column, text in a number column, or a lesion that stands twice.
     """
@@ -238,9 +240,12 @@ def _read_text(file: Path) -> pd.DataFrame:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
+    return table.apply(lambda column: column.str.strip())
+
+
+def _refuse_empty(file: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise ScoreTableError(f"{file} holds no rows; run the step that writes it again")
-    return table.apply(lambda column: column.str.strip())
 
 
 def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
