@@ -5,6 +5,7 @@ A metric that is not listed here has no direction: it is described, never tested
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,11 @@ def better(metric: str) -> Alternative | None:
     if plain in HIGHER_IS_BETTER:
         return "greater"
     return "less" if plain in LOWER_IS_BETTER else None
+
+
+def without_direction(metrics: Iterable[str]) -> list[str]:
+    """The metrics, each once and by alphabet, that are described and not tested."""
+    return sorted(metric for metric in set(metrics) if better(metric) is None)
 
 
 def rounded(differences: npt.NDArray[np.float64], unit: str) -> npt.NDArray[np.float64]:

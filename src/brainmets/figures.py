@@ -6,7 +6,7 @@ hatch or line style, so that nothing is lost in a grey print. Each function retu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 
 from brainmets.atomic import replacing
 from brainmets.directions import better, rounded
+from brainmets.lesions import detection_by_size as share_by_size
 from brainmets.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
 
 LineStyle = Literal["-", "--", ":"]
@@ -33,6 +34,34 @@ HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 PRINT_DPI = 200
+CAPTIONS = {
+    "mean_dice.png": (
+        "The mean Dice of each model on the held-out cases, with its 95% t interval.",
+        "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
+    ),
+    "mean_hd95.png": (
+        "The mean HD95 of each model in mm, with its 95% t interval; lower is better.",
+        "It cannot show whether one bad case makes the mean; an interval below 0 mm says that the t interval does "
+        "not fit such values.",
+    ),
+    "paired_dice.png": (
+        "Every case's Dice from scratch and fine-tuned, joined by a line.",
+        "It cannot show whether a retrained model would fall on the same side.",
+    ),
+    "paired_hd95.png": (
+        "Every case's HD95 from scratch and fine-tuned, joined by a line, logarithmic above 1 mm.",
+        "It cannot show where in the image the boundary is off.",
+    ),
+    "volume_agreement.png": (
+        "Predicted minus reference volume of every case, with bias and limits of agreement.",
+        "It cannot show overlap: a prediction in the wrong place may have the right volume.",
+    ),
+    "detection_by_size.png": (
+        "The share of reference lesions that each model finds, by lesion size, with exact 95% intervals.",
+        "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
+    ),
+}
+"""What each figure of notebook 07 shows, and what it cannot show."""
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -106,7 +135,9 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     if len(chosen) and unit_of(scores, metric) == "mm":
         panels[0, 0].set_yscale("symlog", linthresh=1, linscale=0.5)
         panels[0, 0].set_ylim(bottom=0)
-        panels[0, 0].set_yticks([0, 1, 3, 10, 30, 100], ["0", "1", "3", "10", "30", "100"])
+        largest = float(np.nanmax(chosen["value"].where(np.isfinite), initial=1))
+        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300) if tick <= max(3, 3.4 * largest)]
+        panels[0, 0].set_yticks(ticks, [f"{tick}" for tick in ticks])
     keys = [Line2D([], [], color="black", linestyle=style, label=label) for label, style in SLOPES.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -124,7 +155,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     for row, arm in enumerate(arms):
         for column, region in enumerate(regions):
             panel = panels[row, column]
-            panel.axhline(0, color="lightgrey", linewidth=0.8)
+            panel.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
             for strategy in STRATEGIES:
                 points = pairs[_model(pairs, arm, strategy) & (pairs["region"] == region)]
                 lines = limits[_model(limits, arm, strategy) & (limits["region"] == region)]
@@ -137,14 +168,15 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     return figure
 
 
-def detection_by_lesion_size(table: pd.DataFrame) -> Figure:
+def detection_by_size(lesions: pd.DataFrame) -> Figure:
     """Detected share of reference lesions by size, with exact 95% intervals; one panel per region.
 
-    ``table`` is ``lesions.detection_by_size``'s. Filled markers are fine-tuned, open ones from scratch; the number of
-    lesions stands under each size. A size without lesions has no marker; a table without rows gives a figure that
-    says so.
+    ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
+    ones from scratch; the number of lesions stands under each size. A size without lesions has no marker; a table
+    without rows gives a figure that says so.
     """
-    regions = [name for name in ordered(table["region"], REGION_ORDER) if (table["region"] == name).any()]
+    table = share_by_size(lesions)
+    regions = ordered(table["region"], REGION_ORDER)
     figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         _detection(panel, table[table["region"] == region])
@@ -160,6 +192,11 @@ def detection_by_lesion_size(table: pd.DataFrame) -> Figure:
     keys = [*arms, *_strategy_keys("grey")]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
     return figure
+
+
+def entries(files: Iterable[str]) -> list[dict[str, str]]:
+    """What ``statistics.json`` says of each figure file: ``file``, ``shows`` and ``cannot_show``, in the order given."""
+    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
 
 
 def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
@@ -203,7 +240,7 @@ def _difference(panel: Axes, points: pd.DataFrame, lines: pd.DataFrame, arm: str
     )
     for name, width in (("bias", 1.6), ("lower_limit", 0.8), ("upper_limit", 0.8)):
         for level in lines[name].dropna():
-            panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STYLES[strategy])
+            panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STYLES[strategy], zorder=0)
 
 
 def _detection(panel: Axes, table: pd.DataFrame) -> None:
@@ -224,8 +261,9 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
             markerfacecolor=arm_colour(arm) if strategy == "finetune" else "white",
             linewidth=1,
         )
-    lesions = table.groupby("bin")["n"].max()
-    panel.set_xticks(range(len(sizes)), [f"{name}\n(n = {lesions[name]})" for name in sizes])
+    count = table.groupby("bin")["n"].max()
+    panel.set_xticks(range(len(sizes)), [f"{name}\n(n = {count[name]})" for name in sizes])
+    panel.set_xlim(-0.5, len(sizes) - 0.5)
     panel.set_ylim(-0.05, 1.05)
 
 
