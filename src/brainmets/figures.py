@@ -36,11 +36,11 @@ SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "l
 PRINT_DPI = 200
 CAPTIONS = {
     "mean_dice.png": (
-        "The mean Dice of each model on the held-out cases, with its 95% t interval.",
+        "The mean Dice of each model on the held-out cases, with its t interval.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
-        "The mean HD95 of each model in mm, with its 95% t interval; lower is better.",
+        "The mean HD95 of each model in mm, with its t interval; lower is better.",
         "It cannot show whether one bad case makes the mean; an interval below 0 mm says that the t interval does "
         "not fit such values.",
     ),
@@ -91,10 +91,10 @@ def metric_title(metric: str) -> str:
     return METRIC_TITLES.get(metric, metric)
 
 
-def mean_with_interval(descriptive: pd.DataFrame, metric: str) -> Figure:
+def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
     """The paper's figures 1 and 2: bars of the mean with its t interval, by arm and strategy, one panel per region.
 
-    ``descriptive`` is ``descriptive.describe``'s table. A bar without an interval (one case) has no error bar, a
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. A bar without an interval (one case) has no error bar, a
     model without a defined value no bar but the words "no value".
     """
     table = descriptive[descriptive["metric"] == metric]
@@ -105,7 +105,7 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str) -> Figure:
         _bars(panel, table[table["region"] == region], arms, strategies)
         panel.set_title(region)
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
-    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, 95% CI" if metric in METRIC_TITLES else f"Mean {metric}")
+    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, {1 - alpha:.0%} CI")
     keys = [
         Patch(facecolor="lightgrey", edgecolor="black", hatch=HATCHES[name], label=STRATEGY_TITLES[name])
         for name in strategies
@@ -195,7 +195,7 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
 
 
 def entries(files: Iterable[str]) -> list[dict[str, str]]:
-    """What ``statistics.json`` says of each figure file: ``file``, ``shows`` and ``cannot_show``, in the order given."""
+    """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
     return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
 
 
