@@ -8,15 +8,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import yaml
 from scipy import ndimage
 
-from brainmets import phantoms
+from brainmets import figures, phantoms
 from brainmets.cohort import Case, write_manifest
-from brainmets.paths import StudyPaths
+from brainmets.descriptive import describe
+from brainmets.params import Study
+from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.provenance import Provenance
 from brainmets.regions import region_mask
+from brainmets.score_tables import COLUMNS, LESION_COLUMNS, read_scores
+from brainmets.steps import result, step_name
 
 MODELS = [("default", "finetune"), ("default", "scratch"), ("segresnet", "finetune"), ("segresnet", "scratch")]
 TO_BRATS = np.array([0, 2, 1, 3, 1], np.uint8)  # target site: oedema, non-enhancing, enhancing, necrosis
@@ -78,8 +85,8 @@ def score_rows(arm, strategy, case, reference, predicted):
             "hd95": (4.0 * (a != b).any(), "mm"),
         }
         for metric, (value, unit) in values.items():
-            rows.append(dict(arm=arm, strategy=strategy, case=case, region=region, metric=metric, value=value, unit=unit))
-    return rows
+            rows.append((arm, strategy, case, region, metric, value, unit))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
 def lesion_rows(arm, strategy, case, reference, predicted, affine):
@@ -91,15 +98,65 @@ def lesion_rows(arm, strategy, case, reference, predicted, affine):
         place = np.argwhere(pieces == lesion)
         x, y, z = nib.affines.apply_affine(affine, place.mean(0))
         hit = bool((region_mask(predicted, "TC") & (pieces == lesion)).any())
-        rows.append(
-            dict(
-                arm=arm, strategy=strategy, case=case, region="TC", kind="reference", lesion=lesion,
-                volume_mm3=len(place) * volume, x_mm=x, y_mm=y, z_mm=z, matched="", dice="", detected=hit,
-            )
-        )  # fmt: skip
-    return rows
+        rows.append((arm, strategy, case, "TC", "reference", lesion, len(place) * volume, x, y, z, "", "", hit))
+    return [dict(zip(LESION_COLUMNS, row, strict=True)) for row in rows]
 
 
 def write_json(path: Path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def parameters(work_dir: Path, study: str = "tiny") -> dict:
+    """The study's parameters: ``params/demo.yaml`` with two arms, one fold and this work folder."""
+    root = Path(__file__).resolve().parent.parent
+    content = yaml.safe_load((root / "params" / "demo.yaml").read_text(encoding="utf-8"))
+    content |= {"study": study, "work_dir": str(work_dir), "folds": [0]}
+    content["arms"] = {name: content["arms"][name] for name in ("default", "segresnet")}
+    return content
+
+
+def finish(files: StudyPaths, study: Study) -> None:
+    """What notebooks 01 to 07 leave besides the scores: provenance, tables, figures and executed copies."""
+    for notebook in NOTEBOOKS[:7]:
+        for job in study.jobs(notebook):
+            values = study.notebook(notebook, **job).model_dump(mode="json")
+            Provenance(notebook, values, root=files.work).write(result(files, notebook, job))
+            executed(files.runs / f"{step_name(notebook, job)}.ipynb", f"{notebook[:2]} What does {notebook} do?")
+    scores = read_scores(files.evaluations)
+    table = describe(scores, alpha=0.05, n_bootstrap=50, seed=1)
+    table.to_csv(files.statistics / "descriptive.csv", index=False)
+    entries = []
+    for metric in ("dice", "hd95"):
+        figures.save(figures.mean_with_interval(table, metric), files.statistics / f"mean_{metric}.png")
+        entries.append({"file": f"mean_{metric}.png", "shows": f"The mean {metric}.", "cannot_show": "Single cases."})
+    statistics = json.loads((files.statistics / "statistics.json").read_text())
+    write_json(
+        files.statistics / "statistics.json",
+        {**statistics, "conclusion": "Nothing was trained, so nothing can be concluded.", "figures": entries},
+    )
+
+
+def executed(path: Path, title: str) -> None:
+    """An executed notebook with everything a page must not hand on."""
+    nbf = nbformat.v4
+    home = str(Path.home())
+    outputs = [
+        nbf.new_output("stream", name="stdout", text=f"read {home}/secret/scan.nii.gz\nepoch 1\repoch 2\n"),
+        nbf.new_output("stream", name="stderr", text="/srv/data/hospital/x.py:3: UserWarning: P01 and P02\n"),
+        nbf.new_output(
+            "display_data", data={"text/html": "<b>bold</b><script>fetch('x')</script>", "text/plain": "plain"}
+        ),
+        nbf.new_output(
+            "display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "W"}
+        ),
+        nbf.new_output("display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"}),
+    ]
+    notebook = nbf.new_notebook(
+        cells=[nbf.new_markdown_cell(f"# {title}"), nbf.new_code_cell("look()", outputs=outputs, execution_count=1)]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

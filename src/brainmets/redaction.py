@@ -28,12 +28,12 @@ _COMMON_NAMES = {
 class Redactor:
     """Replaces known folders by words, other absolute paths by their last part, and other names as told.
 
-    ``folders`` maps absolute folders to what to print for them; the environment, the home folder and the temporary
+    ``folders`` maps absolute folders to what to print for them; the environment and the temporary
     folder are added. ``names`` maps further texts (case names to pseudonyms); longer ones are replaced first.
     """
 
     def __init__(self, folders: Mapping[Path, str], names: Mapping[str, str]) -> None:
-        known = {Path(sys.prefix): "(environment)", Path(tempfile.gettempdir()): "(temporary)", Path.home(): "~"}
+        known = {Path(sys.prefix): "(environment)", Path(tempfile.gettempdir()): "(temporary)"}
         known |= {path.absolute(): word for path, word in folders.items()}
         known = {path: word for path, word in known.items() if len(path.parts) > 1}
         self._folders = sorted(((str(path), word) for path, word in known.items()), key=lambda pair: -len(pair[0]))
