@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import small_study as small_study_module
 from fake_checkout import FakeCheckout
+
+from brainmets.paths import StudyPaths
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,3 +33,14 @@ def built_checkout(tmp_path_factory: pytest.TempPathFactory) -> FakeCheckout:
     ended = checkout.study()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return checkout
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
+    """A planned study of coarse phantoms; tests train in stages or folds of their own."""
+    folder = tmp_path_factory.mktemp("small")
+    files = StudyPaths(str(folder / "work"), "small")
+    source = small_study_module.source_cohort(folder / "source")
+    target = small_study_module.target_cohort(folder / "target")
+    small_study_module.ingest(files, source, target, gpu_memory_gb=0.005)
+    return files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -56,10 +58,11 @@ class Ensemble:
         network = trainer.build_network_architecture(
             plans, configuration, len(first["dataset_json"]["channel_names"]), labels.num_segmentation_heads, False
         )
-        predictor = nnUNetPredictor(
-            tile_step_size=tile_step, use_mirroring=mirroring, device=device, allow_tqdm=False,
-            perform_everything_on_device=device.type == "cuda",
-        )  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # it says on a CPU that it will use the CPU
+            predictor = nnUNetPredictor(
+                tile_step_size=tile_step, use_mirroring=mirroring, device=device, allow_tqdm=False,
+                perform_everything_on_device=device.type == "cuda",
+            )  # fmt: skip
         predictor.manual_initialization(
             network, plans, configuration, None, first["dataset_json"], trainer.__name__,
             read[0]["inference_allowed_mirroring_axes"],

@@ -149,7 +149,7 @@ class SegResNetArm(Parameters):
 
     learning_rate: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0)]
-    filters: PositiveInt  # feature maps of the first level
+    filters: Annotated[int, Field(gt=0, multiple_of=8)]  # feature maps of the first level, normalised in 8 groups
 
 
 class Arms(Parameters):

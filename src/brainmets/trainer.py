@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 import time
@@ -65,8 +67,8 @@ class StudyTrainer(nnUNetTrainer):
         plans = deepcopy(dict(plan))
         plans["brainmets"] = {"arm": cls.arm, "settings": settings.model_dump()}
         plans["continue_training"] = False
-        with tempfile.TemporaryDirectory() as stray:
-            # nnU-Net's constructor insists on a results folder of its own naming
+        with tempfile.TemporaryDirectory() as stray, contextlib.redirect_stdout(io.StringIO()):
+            # nnU-Net's constructor insists on a results folder of its own naming, and announces the device
             os.environ["nnUNet_results"] = stray
             trainer = cls(plans, CONFIGURATION, fold, dict(dataset), device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,12 +180,21 @@ class StudyTrainer(nnUNetTrainer):
             torch.save(checkpoint, aside)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Continue from a checkpoint: weights, optimiser, epoch and log. Reads files with ``weights_only=True``."""
-        if isinstance(filename_or_checkpoint, str):
-            filename_or_checkpoint = read_checkpoint(Path(filename_or_checkpoint), self.device)
-        init_args = self.my_init_kwargs
-        super().load_checkpoint(filename_or_checkpoint)
-        self.my_init_kwargs = init_args
+        """Continue from a checkpoint: weights, optimiser, epoch and log. A file is read with ``weights_only=True``.
+
+        The learning rate needs no state of its own: nnU-Net's schedule is a function of the epoch.
+        """
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = read_checkpoint(Path(checkpoint), self.device)
+        self.bare_network.load_state_dict(checkpoint["network_weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self.current_epoch = checkpoint["current_epoch"]
+        self._best_ema = checkpoint["_best_ema"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
 
     def on_train_end(self) -> None:
         """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the latest checkpoint."""

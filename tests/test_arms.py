@@ -1,0 +1,106 @@
+"""Each arm as it really trains: optimiser, learning rate, loss, network; the default arm equals stock nnU-Net."""
+
+import os
+from copy import deepcopy
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from small_study import training_parameters
+
+from brainmets import plans
+from brainmets.losses import TverskyBCELoss
+from brainmets.params import FromScratch
+from brainmets.paths import StudyPaths
+from brainmets.trainer import StudyTrainer
+from brainmets.training import prepare, seed_everything
+
+
+def trainer_of(files: StudyPaths, arm: str, **changed: object) -> StudyTrainer:
+    return prepare(files, training_parameters(FromScratch, files, arm=arm, fold=1, **changed), "scratch").trainer
+
+
+@pytest.mark.parametrize("arm", ["default", "tversky_bce"])
+def test_the_unet_arms_train_with_nnunets_optimiser(small_study: StudyPaths, arm: str) -> None:
+    trainer = trainer_of(small_study, arm)
+    group = trainer.optimizer.param_groups[0]
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.01, 0.99, True, 3e-5)
+
+
+def test_segresnet_trains_with_adam_and_no_deep_supervision(small_study: StudyPaths) -> None:
+    trainer = trainer_of(small_study, "segresnet")
+    group = trainer.optimizer.param_groups[0]
+    assert isinstance(trainer.optimizer, torch.optim.Adam)
+    assert (group["lr"], group["weight_decay"], group["eps"]) == (1e-4, 1e-5, 1e-5)
+    assert not trainer.enable_deep_supervision
+    assert isinstance(trainer.loss, DC_and_BCE_loss)
+
+
+@pytest.mark.parametrize("arm", ["default", "tversky_bce", "segresnet"])
+def test_the_learning_rate_decays_with_the_power_of_nine_tenths(small_study: StudyPaths, arm: str) -> None:
+    trainer = trainer_of(small_study, arm, epochs=10)
+    for epoch in range(10):
+        trainer.lr_scheduler.step(epoch)
+        expected = trainer.initial_lr * (1 - epoch / 10) ** 0.9
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_deep_supervision_halves_the_weight_at_each_coarser_output(small_study: StudyPaths) -> None:
+    trainer = trainer_of(small_study, "tversky_bce")
+    assert isinstance(trainer.loss.loss, TverskyBCELoss)
+    weights = trainer.loss.weight_factors
+    assert sum(weights) == pytest.approx(1)
+    assert weights[-1] == 0
+    assert all(fine == pytest.approx(2 * coarse) for fine, coarse in pairwise(weights[:-1]))
+    assert trainer.loss.loss.positive_weight == 11
+
+
+def test_segresnet_has_the_papers_shape(small_study: StudyPaths) -> None:
+    network = trainer_of(small_study, "segresnet").bare_network
+    assert network.blocks_down == (1, 2, 2, 4)
+    assert network.blocks_up == (1, 1, 1)
+    assert network.init_filters == 8
+    assert network.convInit.conv.in_channels == 4
+    assert network.conv_final[-1].conv.out_channels == 3
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (10, 12, 7)])
+def test_segresnet_takes_any_patch(small_study: StudyPaths, size: tuple[int, int, int]) -> None:
+    network = trainer_of(small_study, "segresnet").bare_network
+    assert network(torch.zeros(1, 4, *size)).shape == (1, 3, *size)
+
+
+def test_the_default_arms_first_steps_equal_stock_nnunets(small_study: StudyPaths, tmp_path: Path) -> None:
+    ours = trainer_of(small_study, "default", seed=5)
+    plan = deepcopy(plans.read_plan(small_study, "target")) | {"continue_training": False}
+    os.environ["nnUNet_results"] = str(tmp_path)
+    stock = nnUNetTrainer(plan, plans.CONFIGURATION, 1, plans.read_dataset(small_study, "target"), torch.device("cpu"))
+    stock.num_epochs = ours.num_epochs
+    seed_everything(5)
+    stock.initialize()
+    assert [case for side in stock.do_split() for case in side] == [case for side in ours.do_split() for case in side]
+    losses = []
+    for trainer in (ours, stock):
+        seed_everything(6)
+        batches, _ = trainer.get_dataloaders()
+        trainer.network.train()
+        losses.append([trainer.train_step(next(batches))["loss"] for _ in range(3)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    for mine, theirs in zip(ours.network.parameters(), stock.network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_bfloat16_stays_close_to_float32(small_study: StudyPaths) -> None:
+    losses = []
+    for precision in ("nnunet", "bfloat16"):
+        trainer = trainer_of(small_study, "default", seed=5, precision=precision)
+        seed_everything(6)
+        batches, _ = trainer.get_dataloaders()
+        losses.append(float(trainer.train_step(next(batches))["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]

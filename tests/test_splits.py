@@ -1,0 +1,61 @@
+"""Splits: no patient on two sides, every case once, the same by seed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brainmets.splits import SplitError, hold_out, make_folds, split_cohort
+
+PATIENTS = {"a1": "a", "a2": "a", "b": "b", "c": "c", "d1": "d", "d2": "d", "e": "e"}
+
+
+def test_a_list_is_taken_as_it_is() -> None:
+    assert hold_out(PATIENTS, ["b", "a2", "a1"], seed=0) == ["a1", "a2", "b"]
+
+
+def test_a_list_may_not_part_a_patient_nor_name_a_stranger() -> None:
+    with pytest.raises(SplitError, match=r"patient\(s\) a:"):
+        hold_out(PATIENTS, ["a1"], seed=0)
+    with pytest.raises(SplitError, match="does not have: z"):
+        hold_out(PATIENTS, ["z"], seed=0)
+
+
+def test_a_count_that_whole_patients_cannot_give_is_refused() -> None:
+    with pytest.raises(SplitError, match="1 cases cannot be held out"):
+        hold_out({"a1": "a", "a2": "a", "b1": "b", "b2": "b"}, 1, seed=0)
+    with pytest.raises(SplitError, match="nothing is left"):
+        hold_out(PATIENTS, len(PATIENTS), seed=0)
+
+
+def test_nothing_held_out_leaves_all() -> None:
+    assert hold_out(PATIENTS, 0, seed=0) == []
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(SplitError, match="6 folds need as many patients, there are 5"):
+        make_folds(PATIENTS, 6, seed=0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=4, max_size=12),
+    count=st.integers(0, 3),
+    n_folds=st.integers(2, 3),
+    seed=st.integers(0, 1000),
+)
+def test_every_case_is_tested_or_validated_once_and_no_patient_parts(
+    sizes: list[int], count: int, n_folds: int, seed: int
+) -> None:
+    patients = {f"{patient}-{scan}": f"{patient}" for patient, size in enumerate(sizes) for scan in range(size)}
+    try:
+        split = split_cohort(patients, count, n_folds, seed)
+    except SplitError:
+        return  # the draw cannot be met with whole patients; the refusal has tests of its own
+    assert len(split["held_out"]) == count
+    validated = [case for fold in split["folds"] for case in fold["val"]]
+    assert sorted([*validated, *split["held_out"]]) == sorted(patients)
+    held_out = {patients[case] for case in split["held_out"]}
+    for fold in split["folds"]:
+        train, val = ({patients[case] for case in fold[side]} for side in ("train", "val"))
+        assert not train & val
+        assert not held_out & (train | val)
+    assert split == split_cohort(patients, count, n_folds, seed)
