@@ -59,7 +59,7 @@ def score_case(
     for region in regions:
         overlap = _overlap(confusion, _VALUES[region], reference.size)
         pieces = _Region(region, lesion_definition, spacing)
-        for box in boxes:
+        for box in boxes if overlap.state != "both_empty" else ():
             pieces.add(box)
         elements = pieces.elements()
         values = whole_region_metrics(overlap, elements, spacing, image_diagonal(reference.shape, spacing))
@@ -173,7 +173,7 @@ def _lesion_rows(
 
 
 def _largest_first(volumes: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
-    """Lesion numbers from the largest down; equal volumes by centroid, so that the order never depends on the grid cut."""
+    """Lesion numbers from the largest down; equal volumes by centroid, so that the boxes never show."""
     x, y, z = centroids[1:].T
     return np.lexsort((z, y, x, -volumes[1:])) + 1
 

@@ -54,7 +54,8 @@ def number_lesions(definition: Definition) -> Callable[[Mask, Mask], Part]:
 
 
 def _components(mask: Mask) -> Numbered:
-    return np.asarray(cc3d.connected_components(mask, connectivity=26, binary_image=True))
+    # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
+    return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
 
 
 def _plain_components(reference: Mask, prediction: Mask) -> Part:
@@ -127,8 +128,8 @@ class LesionLedger:
     def counts(self) -> LesionCounts:
         """Volumes and overlaps of everything added."""
         return LesionCounts(
-            np.concatenate(self._voxels[0]) * self._voxel_mm3,
-            np.concatenate(self._voxels[1]) * self._voxel_mm3,
+            np.concatenate(self._voxels[0]).astype(np.float64) * self._voxel_mm3,
+            np.concatenate(self._voxels[1]).astype(np.float64) * self._voxel_mm3,
             self._voxel_mm3,
             np.concatenate(self._pairs),
             np.concatenate(self._shared),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 Labels = npt.NDArray[np.uint8]
@@ -53,13 +54,13 @@ def foreground_boxes(reference: Labels, prediction: Labels) -> list[Box]:
 
 
 def crop(*masks: Mask) -> tuple[tuple[int, int, int], tuple[Mask, ...]] | None:
-    """The masks (equal shapes) cut to the bounding box of their union, with its first index; None where all are empty."""
+    """The masks (equal shapes) cut to their union's bounding box, and its first index; None where all are empty."""
     union = masks[0]
     for mask in masks[1:]:
         union = union | mask
-    rows = union.any(axis=2)
+    rows = np.any(union, axis=2)
     spans = []
-    for occupied in (rows.any(axis=1), rows.any(axis=0), union.any(axis=(0, 1))):
+    for occupied in (np.any(rows, axis=1), np.any(rows, axis=0), np.any(union, axis=(0, 1))):
         indices = np.flatnonzero(occupied)
         if not len(indices):
             return None
@@ -76,7 +77,7 @@ def _occupied_cells(labels: Labels) -> Mask:
     """
     flat = np.ascontiguousarray(labels).reshape(-1)
     n_words = flat.size // 8
-    words = np.flatnonzero(flat[: n_words * 8].view(np.uint64)) * 8
+    words = np.flatnonzero(flat[: n_words * 8].view(np.uint64) != 0) * 8
     tail = np.flatnonzero(flat[n_words * 8 :]) + n_words * 8
     indices = np.concatenate([words, words + 7, tail])
     rows, x = np.divmod(indices, labels.shape[2])
@@ -90,12 +91,13 @@ def _disjoint_boxes(cells: Mask) -> list[tuple[npt.NDArray[np.int64], npt.NDArra
     """Bounding boxes (start, stop in cells) of 26-connected groups of cells, united until none overlap."""
     if not cells.any():
         return []
-    found = cc3d.statistics(cc3d.connected_components(cells, connectivity=26), no_slice_conversion=True)
+    groups = cc3d.connected_components(cells.view(np.uint8), connectivity=26)
+    found = cc3d.statistics(groups, no_slice_conversion=True)
     bounds = np.asarray(found["bounding_boxes"], dtype=np.int64)[1:].reshape(-1, 3, 2)
     start, stop = bounds[:, :, 0], bounds[:, :, 1] + 1
     while True:
         overlap = ((start[:, None] < stop[None]) & (start[None] < stop[:, None])).all(axis=2)
-        n_groups, group = connected_components(overlap, directed=False)
+        n_groups, group = connected_components(csr_array(np.asarray(overlap, dtype=np.uint8)), directed=False)
         if n_groups == len(start):
             return list(zip(start, stop, strict=True))
         start = np.stack([start[group == g].min(axis=0) for g in range(n_groups)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from brainmets.regions import LABELS
 from brainmets.surface import Spacing
 
 GRID_TOLERANCE_MM = 0.01
-"""Two grids are one when no corner of theirs lies further apart: more than any writer's rounding, less than any shift."""
+"""Two grids are one when no corner of theirs lies further apart: above any writer's rounding, below any shift."""
 
 
 class ScoringError(ValueError):
@@ -35,7 +36,7 @@ class Grid:
     def read(cls, path: Path) -> Grid:
         """Read the header. Raises ``ScoringError`` for a file that is no 3D NIfTI image or contradicts itself."""
         try:
-            image = nib.load(path)
+            image: Any = nib.load(path)
         except Exception as error:
             raise ScoringError(f"{path}: not a readable NIfTI file ({error})") from error
         if len(image.shape) != 3:
@@ -75,7 +76,8 @@ def read_labels(path: Path, label_map: Mapping[int, int] | None) -> Labels:
     Raises ``ScoringError`` naming the file and the values that are no whole numbers or no known labels.
     """
     try:
-        stored = np.asanyarray(nib.load(path).dataobj)
+        image: Any = nib.load(path)
+        stored = np.asanyarray(image.dataobj)
     except Exception as error:
         raise ScoringError(f"{path}: cannot be read ({error})") from error
     known = dict(label_map) if label_map is not None else {value: value for value in LABELS.values()}
@@ -97,7 +99,7 @@ def read_labels(path: Path, label_map: Mapping[int, int] | None) -> Labels:
     return result
 
 
-def _whole_numbers(stored: npt.NDArray[np.generic], path: Path) -> npt.NDArray[np.integer]:
+def _whole_numbers(stored: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     """``uint8`` wherever the values fit."""
     if stored.dtype == np.uint8:
         return stored
@@ -112,7 +114,7 @@ def _whole_numbers(stored: npt.NDArray[np.generic], path: Path) -> npt.NDArray[n
     return stored.astype(np.uint8 if low >= 0 and high <= 255 else np.int64, order="K")
 
 
-def _present(labels: Labels) -> npt.NDArray[np.bool_]:
+def _present(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which of the 256 values occur; looks only at 8-byte words that are not all zero."""
     flat = labels.ravel(order="K")
     whole = flat.size // 8 * 8

@@ -45,11 +45,16 @@ _SERIES = ["arm", "strategy"]
 
 
 def detection_by_size(
-    lesions: pd.DataFrame, *, bins: Sequence[SizeBin] = SIZE_BINS, confidence: float = 0.95
+    lesions: pd.DataFrame,
+    *,
+    bins: Sequence[SizeBin] = SIZE_BINS,
+    regions: Sequence[str] = tuple(REGIONS),
+    confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Detected share of reference lesions by volume.
 
-    One row per arm, strategy, region and bin, bins without a lesion included. Columns: arm, strategy, region, bin,
+    One row per arm, strategy, region (``regions`` and any further one in the table) and bin, those without a lesion
+    included. Columns: arm, strategy, region, bin,
     volume (the bin in words), n, detected, sensitivity, low, high. ``low`` and ``high`` are the exact binomial
     (Clopper-Pearson) interval; for n = 0 sensitivity is missing and the interval is 0 to 1. No lesion rows give no
     rows. Raises ``ValueError`` for bins that overlap or leave a gap, or a reference lesion outside all of them.
@@ -61,7 +66,9 @@ def detection_by_size(
     if len(outside):
         raise ValueError(f"volume_mm3: {outside['volume_mm3'].iloc[0]} lies in none of the bins")
     rows = []
-    for (arm, strategy, region), _ in lesions.groupby([*_SERIES, "region"], sort=False):
+    listed = list(dict.fromkeys([*regions, *lesions["region"]]))
+    series = list(lesions[_SERIES].drop_duplicates().itertuples(index=False, name=None))
+    for (arm, strategy), region in itertools.product(series, listed):
         own = reference[
             (reference["arm"] == arm) & (reference["strategy"] == strategy) & (reference["region"] == region)
         ]
@@ -94,27 +101,14 @@ def false_positives_per_case(
     false = lesions[(lesions["kind"] == "predicted") & unmatched]
     listed = list(dict.fromkeys([*regions, *lesions["region"]]))
     rows = []
-    for (arm, strategy), _ in lesions.groupby(_SERIES, sort=False):
-        for region in listed:
-            own = false[(false["arm"] == arm) & (false["strategy"] == strategy) & (false["region"] == region)]
-            counts = own["case"].astype(str).value_counts().reindex(names, fill_value=0)
-            total = int(counts.sum())
-            low, high = (bound / len(names) for bound in poisson_interval(total, confidence))
-            most = int(counts.max())
-            rows.append(
-                (
-                    arm,
-                    strategy,
-                    region,
-                    len(names),
-                    total,
-                    total / len(names),
-                    low,
-                    high,
-                    int((counts > 0).sum()),
-                    most,
-                )
-            )
+    series = lesions[_SERIES].drop_duplicates().itertuples(index=False, name=None)
+    for (arm, strategy), region in itertools.product(series, listed):
+        own = false[(false["arm"] == arm) & (false["strategy"] == strategy) & (false["region"] == region)]
+        counts = own["case"].astype(str).value_counts().reindex(names, fill_value=0)
+        total, n = int(counts.sum()), len(names)
+        low, high = (bound / n for bound in poisson_interval(total, confidence))
+        affected, most = int((counts > 0).sum()), int(counts.max())
+        rows.append((arm, strategy, region, n, total, total / n, low, high, affected, most))
     columns = [*_SERIES, "region", "n_cases", "false_positives", "per_case", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "cases_with_false_positives", "most_in_one_case"])
 

@@ -87,10 +87,10 @@ def _brats_2023(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -
     counted[0] = False
     false = n_predicted - len(np.unique(counts.touching[:, 1]))
     found, missed = int((counted & detected).sum()), int((counted & ~detected).sum())
-    values = {"lesion_tp": found, "lesion_fp": false, "lesion_fn": missed}
+    values: dict[str, float] = {"lesion_tp": found, "lesion_fp": false, "lesion_fn": missed}
     if found + missed + false:
         pairs = _PairDistances(surfaces, spacing, n_reference, n_predicted)
-        hd95 = [pairs.hd95(lesion, matches[lesion]) for lesion in np.flatnonzero(counted & detected)]
+        hd95 = [pairs.hd95(lesion, matches[lesion]) for lesion in np.flatnonzero(counted & detected).tolist()]
         n = found + missed + false
         values |= {
             "lesion_dice": dice[counted].sum() / n,
@@ -130,7 +130,7 @@ def _brats_2026(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -
     means = ("lesion_dice", "lesion_hd95", "lesion_nsd")
     if large.any():
         pairs = _PairDistances(surfaces, spacing, n_reference, n_predicted)
-        both = [pairs.unweighted(lesion, matches[lesion]) for lesion in np.flatnonzero(large & matched)]
+        both = [pairs.unweighted(lesion, matches[lesion]) for lesion in np.flatnonzero(large & matched).tolist()]
         n = int(large.sum()) + false
         penalised = n - len(both)
         values |= {
@@ -155,10 +155,12 @@ def _best_matching(counts: LesionCounts) -> list[tuple[int, int, float]]:
     # a pair without overlap costs a little more than 1, as in panoptica, whose matching the challenge uses
     cost = np.full((len(rows), len(columns)), 1.0 + 1e-6)
     cost[row, column] = 1.0 - value
+    dice = np.zeros(cost.shape)
+    dice[row, column] = value
     return [
-        (int(rows[i]), int(columns[j]), float(1.0 - cost[i, j]))
+        (int(rows[i]), int(columns[j]), float(dice[i, j]))
         for i, j in zip(*linear_sum_assignment(cost), strict=True)
-        if cost[i, j] < 1.0
+        if dice[i, j] > 0
     ]
 
 

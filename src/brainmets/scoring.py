@@ -1,4 +1,4 @@
-"""Score a folder of predictions against a folder of references: the code behind notebook 06 and ``brainmets score``."""
+"""Score a folder of predictions against a folder of references, for notebook 06 and ``brainmets score`` alike."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -172,6 +173,10 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, CaseScores]]:
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise ScoringError(
+                f"a scoring process died, most likely for want of memory: use fewer workers (now {workers})"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -17,8 +17,8 @@ def add_score_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser = subparsers.add_parser(
         "score",
         help="score a folder of predicted label maps against a folder of references",
-        description="Score predicted label maps (CASE.nii.gz) against references of the same names. Writes one row per "
-        "case, region and metric; see docs/metrics.md.",
+        description="Score predicted label maps (CASE.nii.gz) against references of the same names. "
+        "Writes one row per case, region and metric; see docs/metrics.md.",
     )
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of predicted label maps")
     parser.add_argument("references", type=Path, metavar="REFERENCES", help="folder of reference label maps")
@@ -51,7 +51,7 @@ def add_score_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
 
 
 def parse_label_map(text: str | None) -> dict[int, int] | None:
-    """``"1=netc,2=snfh"`` to ``{1: 1, 2: 2}``; ``None`` stays ``None``. Raises ``ValueError`` naming the wrong item."""
+    """``"1=netc,2=snfh"`` to ``{1: 1, 2: 2}``; ``None`` stays ``None``; ``ValueError`` names a wrong item."""
     if text is None:
         return None
     result: dict[int, int] = {}

@@ -32,7 +32,7 @@ NEAR_OFFSETS = 96
 
 @dataclass(frozen=True)
 class Surface:
-    """Points (n, 3) on the lattice, the weight of each (mm^2, or 1 for border voxels), and the lesion it belongs to."""
+    """Points (n, 3) on the lattice, each one's weight (mm^2, or 1 for border voxels), and the lesion it belongs to."""
 
     points: Ints
     weights: Floats
@@ -114,7 +114,7 @@ def join(surfaces: list[Surface]) -> Surface:
 
 @lru_cache(maxsize=16)
 def _near_offsets(spacing: Spacing) -> Ints:
-    """The lattice offsets nearest to zero, zero included, sorted by their length in mm; ties complete.
+    """The lattice offsets nearest to zero, zero included, sorted by their length in mm.
 
     Only offsets within a sphere that the searched cube holds whole are kept, so that none nearer is left out.
     """
