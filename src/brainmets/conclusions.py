@@ -23,6 +23,12 @@ OVER_ARMS = "paired: mean over arms"
 FEWEST_FOR_HARM = 6
 """Pairs from which a Hodges-Lehmann interval can reach 95%; below it no harm is read from one."""
 
+LIMIT = (
+    "A p-value above the limit is no evidence of equality; each model was trained once on one cohort, so that training "
+    "luck and other hospitals are outside these intervals; and scores of whole regions say little about missed small "
+    "metastases, for which see detection by lesion size."
+)
+
 Row = dict[str, Any]
 
 
@@ -44,20 +50,30 @@ def conclude(
     alpha = settings.alpha
     sentences = [_material(scores)]
     if strategies.empty:
-        only = dict.fromkeys(strategy for _, strategy in models(scores))
-        sentences.append(
-            "Fine-tuning and training from scratch cannot be compared: "
-            f"no arm was scored with both ({', '.join(only)} only)."
-        )
+        sentences.append(_not_compared(scores))
     else:
         sentences += [*_means(scores), *_strategies(strategies, alpha), *_paper_test(strategies, alpha)]
     sentences += [*_arms(arms, alpha), *_printed(printed), *_power(scores, power, alpha)]
-    sentences.append(
-        "A p-value above the limit is no evidence of equality; each model was trained once on one cohort, so that "
-        "training luck and other hospitals are outside these intervals; and scores of whole regions say little about "
-        "missed small metastases, for which see detection by lesion size."
+    return " ".join([*sentences, LIMIT])
+
+
+def answer(scores: pd.DataFrame, strategies: pd.DataFrame, settings: Settings) -> list[str]:
+    """The same in at most three sentences: the mean Dice of both strategies, what the paired tests say, and the limit.
+
+    ``strategies`` is ``finetune_vs_scratch``'s table; without rows the one sentence says that nothing was compared.
+    """
+    if strategies.empty:
+        return [_not_compared(scores)]
+    tested = _strategies(strategies, settings.alpha)
+    return [*_means(scores)[:1], *tested[:1], LIMIT]
+
+
+def _not_compared(scores: pd.DataFrame) -> str:
+    only = dict.fromkeys(strategy for _, strategy in models(scores))
+    return (
+        "Fine-tuning and training from scratch cannot be compared: "
+        f"no arm was scored with both ({', '.join(only)} only)."
     )
-    return " ".join(sentences)
 
 
 def _material(scores: pd.DataFrame) -> str:

@@ -6,7 +6,8 @@ hatch or line style, so that nothing is lost in a grey print. Each function retu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -34,34 +35,16 @@ HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 PRINT_DPI = 200
-CAPTIONS = {
-    "mean_dice.png": (
-        "The mean Dice of each model on the held-out cases, with its t interval.",
-        "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
-    ),
-    "mean_hd95.png": (
-        "The mean HD95 of each model in mm, with its t interval; lower is better.",
-        "It cannot show whether one bad case makes the mean; an interval below 0 mm says that the t interval does "
-        "not fit such values.",
-    ),
-    "paired_dice.png": (
-        "Every case's Dice from scratch and fine-tuned, joined by a line.",
-        "It cannot show whether a retrained model would fall on the same side.",
-    ),
-    "paired_hd95.png": (
-        "Every case's HD95 from scratch and fine-tuned, joined by a line, logarithmic above 1 mm.",
-        "It cannot show where in the image the boundary is off.",
-    ),
-    "volume_agreement.png": (
-        "Predicted minus reference volume of every case, with bias and limits of agreement.",
-        "It cannot show overlap: a prediction in the wrong place may have the right volume.",
-    ),
-    "detection_by_size.png": (
-        "The share of reference lesions that each model finds, by lesion size, with exact 95% intervals.",
-        "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
-    ),
-}
-"""What each figure of notebook 07 shows, and what it cannot show."""
+SCREEN_DPI = 100
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows by itself: it belongs to no pyplot state, so that nothing is shown twice."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=SCREEN_DPI)
+        return picture.getvalue()
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -94,8 +77,8 @@ def metric_title(metric: str) -> str:
 def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
     """The paper's figures 1 and 2: bars of the mean with its t interval, by arm and strategy, one panel per region.
 
-    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. A bar without an interval (one case) has no error bar, a
-    model without a defined value no bar but the words "no value".
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. A bar without an interval (one
+    case) has no error bar, a model without a defined value no bar but the words "no value".
     """
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
@@ -194,11 +177,6 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
     return figure
 
 
-def entries(files: Iterable[str]) -> list[dict[str, str]]:
-    """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
-    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
-
-
 def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
     width = 0.8 / max(len(strategies), 1)
     for arm, strategy, mean, low, high in zip(
@@ -289,7 +267,7 @@ def _model(table: pd.DataFrame, arm: str, strategy: str) -> pd.Series:
 def _panels(
     rows: int, columns: int, width: float, height: float, sharey: bool | Literal["col"] = False
 ) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.6), layout="constrained")
+    figure = Drawing(figsize=(width * columns + 0.6, height * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     for panel in panels.flat:
         panel.spines[["top", "right"]].set_visible(False)
