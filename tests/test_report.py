@@ -124,6 +124,7 @@ def test_nothing_of_the_machine_is_told(checkout, index):
     assert "epoch 2" in page
     assert "epoch 1" not in page
     assert "fetch(" not in page
+    assert "interactive view: open this notebook in JupyterLab" in page
 
 
 def test_a_page_that_tells_a_path_stops_the_report(checkout, monkeypatch):

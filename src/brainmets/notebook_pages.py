@@ -11,12 +11,9 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-_WIDGETS = (
-    "application/vnd.jupyter.widget-view+json",
-    "application/vnd.jupyter.widget-state+json",
-    "application/javascript",
-)
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+WIDGET_LEFT_OUT = "(interactive view: open this notebook in JupyterLab and run the cell)"
 PICTURE_WITHHELD = "(picture left out: it may show the case's name, which this report replaces)"
 
 
@@ -31,8 +28,9 @@ class Page:
 def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool = False) -> Page:
     """The page of one executed notebook.
 
-    Every text passes through ``redact``. Widgets and scripts, which need a kernel or run code, give way to their
-    plain text. ``withhold_pictures`` replaces pictures by a sentence: names drawn into a picture cannot be redacted.
+    Every text passes through ``redact``. A widget, which needs a kernel, gives way to a sentence; a script to its
+    output's plain text. ``withhold_pictures`` replaces pictures by a sentence: a name drawn into one cannot be
+    redacted.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
@@ -63,8 +61,9 @@ def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures
         output.evalue = redact(output.evalue)
     else:
         data = output.data
-        for kind in _WIDGETS:
-            data.pop(kind, None)
+        if _WIDGET in data:
+            output.data = data = NotebookNode({"text/plain": WIDGET_LEFT_OUT})
+        data.pop("application/javascript", None)
         if "<script" in data.get("text/html", "").lower():
             del data["text/html"]
         if withhold_pictures and any(kind in data for kind in _PICTURES):

@@ -16,9 +16,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from scipy import ndimage
 
 from brainmets.figures import STRATEGY_TITLES, arm_title
-from brainmets.regions import region_mask
+from brainmets.regions import LABELS, region_mask
 from brainmets.review import Model, ReviewCase
 
 Mask = npt.NDArray[np.bool_]
@@ -29,6 +30,8 @@ AREA_TITLES = {
     MISSED: "missed (false negative)",
     INVENTED: "too much (false positive)",
 }
+LABEL_COLOURS = {"netc": "#0072B2", "snfh": "#E69F00", "et": "#D55E00", "rc": "#CC79A7"}
+"""One colour per BraTS label (Okabe and Ito)."""
 SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
 """The sequence that shows a region best."""
@@ -107,6 +110,36 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     return figure
 
 
+def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: str, sequence: str) -> Figure:
+    """Axial, coronal and sagittal slice through the middle of the largest piece of ``labels``, its areas coloured.
+
+    Without any label the slices go through the middle of the volume.
+    """
+    pieces, count = ndimage.label(labels > 0)
+    sizes = np.bincount(pieces.ravel())[1:]
+    place = np.argwhere(pieces == sizes.argmax() + 1).mean(0) if count else np.array(labels.shape) / 2
+    at = np.rint(place).astype(int)
+    image, shown = case.images[sequence], _brightness(case.images[sequence])
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for panel, axis, letters in zip(panels, (2, 1, 0), ("RLAP", "RLSI", "PASI"), strict=True):
+        spacing = [edge for i, edge in enumerate(case.spacing_mm) if i != axis]
+        cut, drawn = image.take(at[axis], axis), labels.take(at[axis], axis)
+        colours = np.zeros((*drawn.shape, 4))
+        for name, colour in LABEL_COLOURS.items():
+            colours[drawn == LABELS[name]] = to_rgba(colour, 0.55)
+        extent = (0, cut.shape[0] * spacing[0], 0, cut.shape[1] * spacing[1])
+        panel.imshow(cut.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=extent)
+        panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
+        _letters(panel, letters)
+        panel.set_xlim((extent[1], 0) if axis else (0, extent[1]))
+        panel.set_axis_off()
+    keys = [Patch(color=colour, label=name.upper()) for name, colour in LABEL_COLOURS.items() if name != "rc"]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.suptitle(f"{title}, on {SEQUENCE_TITLES[sequence]}", fontsize=10)
+    return figure
+
+
 def missed_lesions(lesions: pd.DataFrame, region: str = "TC") -> pd.DataFrame:
     """Reference lesions of ``region`` that at least one model missed, the smallest first.
 
@@ -168,11 +201,16 @@ def _draw(
     panel.imshow(image.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=(0, width, 0, height))
     panel.set_xlim(width, 0)
     panel.set_ylim(0, height)
-    for text, x, y in (("R", 0.03, 0.5), ("L", 0.97, 0.5), ("A", 0.5, 0.96), ("P", 0.5, 0.04)):
-        panel.text(x, y, text, color="white", fontsize=7, ha="center", va="center", transform=panel.transAxes)
+    _letters(panel, "RLAP")
     start = 0.95 * width
     panel.plot([start, start - bar_mm], [0.05 * height] * 2, color="white", linewidth=2, solid_capstyle="butt")
     panel.text(start, 0.07 * height, f"{bar_mm:g} mm", color="white", fontsize=6, ha="left", va="bottom")
+
+
+def _letters(panel: Axes, letters: str) -> None:
+    """Orientation at the left, right, top and bottom edge."""
+    for text, (x, y) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=True):
+        panel.text(x, y, text, color="white", fontsize=7, ha="center", va="center", transform=panel.transAxes)
 
 
 def _compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:

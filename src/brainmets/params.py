@@ -260,6 +260,7 @@ class CaseReview(NotebookParameters):
     arms: Arms
     n_cases: PositiveInt
     pseudonyms: bool
+    viewer: Literal["itkwidgets", "niivue", "slices"]
 
 
 MODELS: dict[str, type[NotebookParameters]] = dict(
