@@ -117,4 +117,5 @@ def _notebook(name: str, values: dict) -> nbformat.NotebookNode:
     heading = "## Train" if name in STAGES else "## Work"
     cells = [nbformat.v4.new_markdown_cell(f"# What does {name} do?\n\n{heading}"), parameters]
     cells += [nbformat.v4.new_code_cell(source.format(**words)) for source in (MODEL, WORK, FAIL, RESULT)]
-    return nbformat.v4.new_notebook(cells=cells)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})

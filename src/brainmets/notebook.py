@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -191,18 +191,19 @@ def log(files: StudyPaths, step: str, again: str) -> Iterator[Journal]:
 
 
 def _execute(source: Path, output: Path, values: dict[str, Any], journal: Journal) -> None:
-    papermill.execute_notebook(
-        os.path.relpath(source),
-        shown(output),
-        parameters=values,
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        stdout_file=journal,
-        stderr_file=journal,
-        autosave_cell_every=30,
-        kernel_manager_class=EnvironmentKernel,
-    )
+    with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
+        papermill.execute_notebook(
+            shown(source),
+            shown(output),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=journal,
+            stderr_file=journal,
+            autosave_cell_every=30,
+            kernel_manager_class=EnvironmentKernel,
+        )
 
 
 def _details(error: Exception, journal: Journal, running: Path, source: Path, again: str) -> dict[str, str]:

@@ -90,7 +90,14 @@ def _local() -> tuple[list[str], str]:
     os.environ[DEVICES_VARIABLE] = ",".join(devices)
     slots = len(devices) or cores
     threads = max(1, cores // slots)
-    options = [f"threads={threads}", "--cores", str(max(cores, slots)), "--resources", f"device={slots}"]
+    options = [
+        f"cores={cores}",
+        f"threads={threads}",
+        "--cores",
+        str(max(cores, slots)),
+        "--resources",
+        f"device={slots}",
+    ]
     what = f"{len(devices)} GPU{'s' * (len(devices) != 1)}" if devices else "no GPU"
     return options, f"{cores} CPU cores, {what}, {slots} at a time"
 
@@ -234,11 +241,9 @@ class _Telling:
             print(f"Snakemake could not do its work; the end of {shown(self.log)}:", file=sys.stderr)
             print("\n".join(self.log.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
             return
-        again = command("study", self.origin)
-        print(
-            f"study {self.files.study}: {self.done} of {self._steps()} steps done, {len(lost)} failed: {', '.join(lost)}."
-        )
-        print(f"Mend the cause and run the same again to continue: {again}", flush=True)
+        steps = f"{self.done} of {self._steps()} steps done, {len(lost)} failed: {', '.join(lost)}."
+        print(f"study {self.files.study}: {steps}")
+        print(f"Mend the cause and run the same again to continue: {command('study', self.origin)}", flush=True)
 
     def _say(self, text: str) -> None:
         self._clear()

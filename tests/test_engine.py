@@ -1,0 +1,348 @@
+"""The whole study through Snakemake, on a checkout of tiny notebooks: ``brainmets study``."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from fake_checkout import FakeCheckout
+from test_notebook_runner import wait_for
+
+from brainmets import devices, study
+from brainmets.devices import locked
+from brainmets.params import ParameterError, Study
+from brainmets.paths import StudyPaths
+
+STEPS = 14  # 2 for the data, 3 trainings of 2 arms, 4 evaluations, statistics, case review
+
+
+def steps(text: str) -> list[str]:
+    """The steps that the study said it finished, in order."""
+    return re.findall(r"^\[ *\d+ of \d+\] (\S+) finished", text, re.MULTILINE)
+
+
+def test_a_study_runs_every_step_once_and_in_order(built_checkout: FakeCheckout) -> None:
+    ran = built_checkout.ran()
+    assert set(ran.values()) == {1}
+    assert len(ran) == STEPS
+    record = built_checkout.work / "audit/audit.json"
+    assert json.loads(record.read_text())["provenance"]["parameters"]["study"] == "tiny"
+    times = {path.stem: path.stat().st_mtime for path in (built_checkout.work / "runs").glob("*.ipynb")}
+    assert len(times) == STEPS
+    for arm in ("default", "segresnet"):
+        chain = ["01_data_audit", "02_plan_alignment", f"03_pretraining_{arm}_fold_0", f"04_fine_tuning_{arm}_fold_0"]
+        chain += [f"06_evaluation_{arm}_finetune", "07_statistics"]
+        assert [times[name] for name in chain] == sorted(times[name] for name in chain)
+
+
+def test_a_finished_study_does_nothing_and_says_so(built_checkout: FakeCheckout) -> None:
+    before = built_checkout.ran()
+    index = built_checkout.root / "reports" / "tiny" / "index.html"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.write_text("")
+    ended = built_checkout.study()
+    shutil.rmtree(index.parent)
+    assert ended.returncode == 0
+    assert "study tiny is finished already; nothing to do. Report: reports/tiny/index.html" in ended.stdout
+    assert built_checkout.ran() == before
+
+
+def test_a_dry_run_lists_the_steps_and_runs_none(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.returncode == 0
+    assert re.search(r"^evaluation +4$", ended.stdout + ended.stderr, re.MULTILINE)
+    assert re.search(r"^report +1$", ended.stdout + ended.stderr, re.MULTILINE)
+    assert checkout.ran() == {}
+
+
+def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(checkout: FakeCheckout) -> None:
+    trap = checkout.trap("04_fine_tuning_segresnet_0")
+    ended = checkout.study()
+    assert ended.returncode == 1
+    done = checkout.ran()
+    assert "06_evaluation_default_finetune" in done, "steps that do not need the failed one must go on"
+    assert "06_evaluation_segresnet_scratch" in done
+    assert "06_evaluation_segresnet_finetune" not in done
+    assert "07_statistics" not in done
+
+    lines = ended.stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_segresnet_fold_0"))
+    told = "\n".join(lines[at : at + 7])
+    assert "notebook   notebooks/04_fine_tuning.ipynb" in told
+    assert re.search(r"cell       \[5\] under 'Train': trap =", told)
+    assert "error      ValueError: the trap is set" in told
+    assert "log        work/tiny/runs/04_fine_tuning_segresnet_fold_0.log" in told
+    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=segresnet fold=0", told)
+    assert "1 failed: 04_fine_tuning_segresnet_fold_0" in lines[-2]
+    assert "brainmets study params/tiny.yaml" in lines[-1]
+    assert not (checkout.work / "training/finetune/segresnet/fold_0/training.json").exists()
+
+    trap.unlink()
+    again = next(line for line in lines if "run again" in line).split("brainmets ", 1)[1].split()
+    assert checkout.brainmets(*again).returncode == 0, "the command for the one step"
+    ended = checkout.study()
+    assert ended.returncode == 0, ended.stdout
+    assert sorted(steps(ended.stdout)) == ["06_evaluation_segresnet_finetune", "07_statistics", "08_case_review"]
+    assert "[ 3 of 3]" in ended.stdout
+    ran = checkout.ran()
+    assert ran.pop("04_fine_tuning_segresnet_0") == 2
+    assert set(ran.values()) == {1}, "a finished step ran again"
+
+
+def test_progress_of_a_training_is_shown(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "  01_data_audit: epoch 1 of 1: loss 0.5" in ended.stdout
+    assert re.search(r"^\[ 1 of 1\] 01_data_audit finished in \d+\.\d s; 0:\d\d since the start$", ended.stdout, re.M)
+    assert "snakemake" not in ended.stdout.lower()
+    assert ended.stderr == ""
+
+
+# --- what makes a step run again
+
+
+def dry_run(checkout: FakeCheckout) -> dict[str, int]:
+    """How many jobs of each rule would run, the report left out."""
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistics", "case_review")
+    assert ended.returncode == 0, ended.stderr
+    text = ended.stdout + ended.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = re.search(r"^job +count\n[- ]+\n(.*?)\ntotal", text, re.MULTILINE | re.DOTALL)
+    assert table is not None, text
+    return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}
+
+
+@pytest.fixture
+def restored(built_checkout: FakeCheckout):
+    """The built checkout; its parameters and notebooks are put back afterwards, with their times."""
+    kept = {path: (path.read_bytes(), path.stat()) for path in built_checkout.root.glob("[np]*/*")}
+    kept |= {path: (path.read_bytes(), path.stat()) for path in built_checkout.work.rglob("*.json")}
+    yield built_checkout
+    for path, (content, status) in kept.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_changed_parameter_runs_its_steps_and_what_needs_them(restored: FakeCheckout) -> None:
+    content = restored.content()
+    content["arms"]["segresnet"]["learning_rate"] = 0.5
+    restored.write(content)
+    trainings = {"pretraining": 1, "fine_tuning": 1, "from_scratch": 1}
+    assert dry_run(restored) == {**trainings, "evaluation": 2, "statistics": 1, "case_review": 1}
+
+
+def test_more_workers_change_no_result(restored: FakeCheckout) -> None:
+    content = restored.content()
+    content["alignment"]["workers"] += 1
+    content["evaluation"]["workers"] += 1
+    restored.write(content)
+    assert dry_run(restored) == {}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "expected"),
+    [("01_data_audit", {}), ("03_pretraining", {}), ("07_statistics", {"statistics": 1})],
+)
+def test_an_edit_of_a_training_notebook_trains_nothing_anew(
+    restored: FakeCheckout, notebook: str, expected: dict[str, int]
+) -> None:
+    source = restored.source(notebook)
+    text = nbformat.read(source, as_version=4)
+    text.cells[0].source += "\nMore prose."
+    nbformat.write(text, source)
+    assert dry_run(restored) == expected
+
+
+def test_a_result_made_by_hand_with_another_parameter_is_no_result_of_the_study(restored: FakeCheckout) -> None:
+    path = restored.work / "statistics/statistics.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["parameters"]["alpha"] = 0.01
+    path.write_text(json.dumps(record))
+    assert dry_run(restored) == {"statistics": 1}
+
+
+def test_a_broken_result_is_no_result(restored: FakeCheckout) -> None:
+    (restored.work / "review/review.json").write_text('{"half')
+    assert dry_run(restored) == {"case_review": 1}
+
+
+def test_a_new_case_calls_for_a_new_audit(tmp_path: Path) -> None:
+    checkout = FakeCheckout(tmp_path / "checkout")
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    (checkout.root / "own" / "case_1").mkdir(parents=True)
+    command = ("study", "params/tiny.yaml", "--", "audit")
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    assert "nothing to do" in checkout.brainmets(*command).stdout
+    (checkout.root / "own" / "case_2").mkdir()
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+
+
+# --- what is refused before any work
+
+
+def refused(checkout: FakeCheckout, *words: str) -> str:
+    ended = checkout.brainmets("study", "params/tiny.yaml", *words)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not checkout.work.exists(), "work was begun"
+    return ended.stderr
+
+
+def test_an_unknown_parameter_is_refused(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["pretraining"]["epoch"] = content["pretraining"].pop("epochs")
+    checkout.write(content)
+    message = refused(checkout)
+    assert "params/tiny.yaml, section pretraining" in message
+    assert "epoch: unknown parameter; did you mean 'epochs'?" in message
+
+
+def test_a_wrong_value_of_the_last_step_is_refused_before_the_first(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["case_review"]["n_cases"] = 0
+    checkout.write(content)
+    assert "n_cases: Input should be greater than 0 (given: 0)" in refused(checkout)
+
+
+def test_a_notebook_that_does_not_fit_its_parameters_is_refused(checkout: FakeCheckout) -> None:
+    source = checkout.source("07_statistics")
+    source.write_text(source.read_text().replace("alpha = ", "alhpa = "))
+    message = refused(checkout)
+    assert "notebooks/07_statistics.ipynb, cell 'parameters': alpha is missing, alhpa is unknown" in message
+
+
+def test_a_cohort_folder_that_is_missing_or_empty_is_refused(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    assert "params/tiny.yaml: target.folder: 'own' is no folder" in refused(checkout)
+    (checkout.root / "own").mkdir()
+    assert "params/tiny.yaml: target.folder: 'own' is empty" in refused(checkout)
+
+
+def test_an_unknown_profile_is_refused(checkout: FakeCheckout) -> None:
+    assert "--profile cloud: there is no such profile; there are local, slurm" in refused(
+        checkout, "--profile", "cloud"
+    )
+
+
+def test_a_study_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> None:
+    with locked(checkout.work / ".study.lock", "it"):
+        ended = checkout.study()
+    assert ended.returncode == 2
+    assert "study tiny is in the hands of another process" in ended.stderr
+    assert checkout.ran() == {}
+
+
+def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
+    workflow = checkout.root / "workflow"
+    target = workflow.resolve()
+    workflow.unlink()
+    shutil.copytree(target, workflow)
+    (workflow / "Snakefile").write_text("rule audit: this is not Snakemake")
+    ended = checkout.study()
+    assert ended.returncode == 1
+    assert "Snakemake could not do its work; the end of work/tiny/runs/snakemake.log" in ended.stderr
+
+
+# --- killed in the middle
+
+
+def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: FakeCheckout) -> None:
+    trap = checkout.trap("02_plan_alignment", "sleep")
+    command = checkout.command("study", "params/tiny.yaml", "--", "alignment")
+    run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
+    wait_for(checkout.work / "ran_02_plan_alignment")
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "FAILED: 02_plan_alignment" in text
+    assert "ended by SIGINT" in text
+    assert not (checkout.work / "alignment/alignment.json").exists()
+    trap.unlink()
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "alignment")
+    assert ended.returncode == 0, ended.stdout
+    assert steps(ended.stdout) == ["02_plan_alignment"]
+
+
+def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
+    checkout.trap("01_data_audit", "sleep")
+    command = checkout.command("study", "params/tiny.yaml", "--", "audit")
+    run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
+    wait_for(checkout.work / "ran_01_data_audit")
+    holder = (checkout.work / "runs" / ".01_data_audit.lock").read_text().split()[1]
+    time.sleep(0.5)
+    os.kill(int(holder), signal.SIGKILL)
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "FAILED: 01_data_audit ended without a word: killed, out of memory, or past a time limit?" in text
+    assert not (checkout.work / "audit/audit.json").exists()
+
+
+# --- what a machine is asked for
+
+
+def test_gpus_are_shared_out_and_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "cpu_cores", lambda: 16)
+    monkeypatch.setenv(devices.DEVICES_VARIABLE, "0,1,2,3")
+    options, machine = study._local()
+    assert options == ["cores=16", "threads=4", "--cores", "16", "--resources", "device=4"]
+    assert machine == "16 CPU cores, 4 GPUs, 4 at a time"
+
+
+def test_without_a_gpu_every_core_trains_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "cpu_cores", lambda: 8)
+    monkeypatch.setenv(devices.DEVICES_VARIABLE, "")
+    options, machine = study._local()
+    assert options == ["cores=8", "threads=1", "--cores", "8", "--resources", "device=8"]
+    assert machine == "8 CPU cores, no GPU, 8 at a time"
+
+
+def fake_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str, sacct: str = "exit 1") -> None:
+    for name, body in (("sbatch", ""), ("squeue", f"printf '{queue}'"), ("sacct", sacct)):
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = StudyPaths("work", "own.study")
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    options, _ = study._slurm(files)
+    prefix = options[options.index("--slurm-jobname-prefix") + 1]
+    assert re.fullmatch(r"bm_own-study_[0-9a-f]{8}", prefix)
+    assert options[-2:] == ["--slurm-status-command", "squeue"], "sacct does not answer"
+    assert study._slurm(StudyPaths("work", "other"))[0][1] != prefix
+
+    fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
+    with pytest.raises(devices.BusyError) as error:
+        study._slurm(files)
+    assert "1 jobs of an earlier, killed run" in str(error.value)
+    assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
+    assert "--slurm-status-command" not in study._slurm(StudyPaths("work", "third"))[0]
+
+
+def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ParameterError, match="there is no sbatch here"):
+        study._slurm(StudyPaths("work", "own"))
+
+
+def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    study.check(Study.read(checkout.params))
