@@ -65,7 +65,7 @@ class KilledError(Exception):
 
 def kill_after(epoch: int) -> Any:
     def report(line: str) -> None:
-        if line.startswith(f"epoch {epoch}/"):
+        if line.startswith(f"epoch {epoch} of "):
             raise KilledError
 
     return report

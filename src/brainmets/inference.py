@@ -126,5 +126,5 @@ def predict_cases(
         written.append(write_prediction(labels, case, folder))
         elapsed = time.monotonic() - started
         left = elapsed / number * (len(cases) - number)
-        report(f"case {number}/{len(cases)}  {case.case}  {elapsed:.0f} s, {left:.0f} s left")
+        report(f"case {number} of {len(cases)}: {case.case}, {elapsed:.0f} s, {left:.0f} s left")
     return written

@@ -150,7 +150,7 @@ class StudyTrainer(nnUNetTrainer):
         left = (self.num_epochs - self.current_epoch - 1) * float(np.mean(self._epoch_seconds[-5:]))
         regions = " ".join(f"{region} {value:.2f}" for region, value in zip(REGION_ORDER, dice, strict=True))
         return (
-            f"epoch {self.current_epoch + 1}/{self.num_epochs}  loss {loss:.3f}  Dice {regions}  "
+            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {loss:.3f}, Dice {regions}, "
             f"{self._epoch_seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
         )
 
