@@ -95,11 +95,13 @@ def test_a_killed_engines_jobs_are_not_submitted_twice(cluster: Cluster, profile
     words = ("study", "params/tiny.yaml", "--profile", str(profile), "--", "audit")
     command = checkout.command(*words)
     engine = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.DEVNULL)
-    wait_for(checkout.work / "ran_01_data_audit")
-    (snakemake,) = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
-    os.kill(int(snakemake), signal.SIGKILL)
-    engine.kill()
-    engine.wait()
+    try:
+        wait_for(checkout.work / "ran_01_data_audit", seconds=120)
+        (snakemake,) = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+        os.kill(int(snakemake), signal.SIGKILL)
+    finally:
+        engine.kill()
+        engine.wait()
 
     refused = checkout.brainmets(*words)
     assert refused.returncode == 2, refused.stdout

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ import yaml
 from brainmets.devices import BusyError
 from brainmets.params import ParameterError
 
-ADDED = {
-    "score": ("brainmets.scoring_cli", "add_score_command", "run_score"),
-    "report": ("brainmets.report", "add_report_command", "run_report"),
+ELSEWHERE = {
+    "score": "score a folder of predicted label maps against a folder of references",
+    "report": "make the report of a finished study",
 }
-"""Commands of other modules: name -> module, the function that adds its arguments, the function that runs it."""
+"""Commands that other modules declare and run, imported only when they are asked for: scoring needs no papermill."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,17 +44,34 @@ def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
         return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=further)
     if args.command == "notebook":
         return _notebook(args)
-    module, _, runner = ADDED[args.command]
-    return getattr(import_module(module), runner)(args) or 0
+    if args.command == "report":
+        return _report(args)
+    from brainmets.scoring_cli import run_score
+
+    return run_score(args)
+
+
+def _report(args: argparse.Namespace) -> int:
+    """The report as a step of its study: with a log that says how it ended."""
+    from brainmets.journal import logged
+    from brainmets.paths import StudyPaths
+    from brainmets.report import run_report
+    from brainmets.steps import command, read_study
+
+    study = read_study(args.params)
+    files = StudyPaths(study.content["work_dir"], study.content["study"])
+    with logged(files.runs / "report.log", command("report", study.origin)):
+        return run_report(args)
 
 
 def _notebook(args: argparse.Namespace) -> int:
     from brainmets import notebook, steps
+    from brainmets.journal import StepError
 
     name = notebook.find(args.name)
     try:
         executed = notebook.run(steps.read_study(args.params), name, _values(args.values), args.threads)
-    except notebook.StepError as error:
+    except StepError as error:
         print(f"brainmets notebook: {error}", file=sys.stderr)
         return 1
     print(f"executed copy: {steps.shown(executed)}")
@@ -85,10 +100,16 @@ def _parser(command: str) -> argparse.ArgumentParser:
     one.add_argument(
         "values", nargs="*", metavar="key=value", help="arm, fold, strategy, or a parameter to change for this run"
     )
-    for name, (module, add, _) in ADDED.items():
-        # imported only when asked for: reading scores needs no papermill, and a study needs no report before its end
-        if command in (name, "", "-h", "--help") and find_spec(module):
-            getattr(import_module(module), add)(commands)
+    if command == "score":
+        from brainmets.scoring_cli import add_score_command
+
+        add_score_command(commands)
+    if command == "report":
+        from brainmets.report import add_report_command
+
+        add_report_command(commands)
+    for name in sorted(ELSEWHERE.keys() - {command}):
+        commands.add_parser(name, help=ELSEWHERE[name])
     return parser
 
 

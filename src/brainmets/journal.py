@@ -8,11 +8,16 @@ Logs only grow, a rerun adds to its step's log: a reader never loses its place, 
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
+
+from brainmets.steps import shown
 
 MARK = "== "
 PROGRESS = re.compile(r"\w+ \d+ of \d+\b")
@@ -69,6 +74,33 @@ class Journal:
         start = "" if self._at_line_start else "\n"
         self.write(start + "".join(f"{MARK}{line}\n" for line in lines))
         self.flush()
+
+
+class StepError(RuntimeError):
+    """A step that did not run to its end; its log and the terminal have been told why."""
+
+
+@contextmanager
+def logged(path: Path, again: str) -> Iterator[Journal]:
+    """The log of a step: says when it started and how it ended; what is written to it shows on the terminal too.
+
+    ``again`` is the command that repeats the step. An error but ``StepError``, which says that its cause has been
+    logged, is logged and raised.
+    """
+    journal = Journal(path, sys.stdout)
+    journal.started(again)
+    began = time.monotonic()
+    try:
+        yield journal
+        journal.finished(time.monotonic() - began)
+    except StepError:
+        raise
+    except Exception as error:
+        details = {"error": f"{type(error).__name__}: {error}", "log": shown(path), "run again": again}
+        journal.failed(time.monotonic() - began, details)
+        raise
+    finally:
+        journal.close()
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from brainmets.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, locked, set_threads
-from brainmets.journal import Journal
+from brainmets.journal import Journal, StepError
 from brainmets.params import PER_JOB, ParameterError, Study, closest
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.steps import command, shown, step_name
 
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
-
-
-class StepError(RuntimeError):
-    """A notebook that did not run to its end; the log and the terminal have been told why."""
 
 
 class EnvironmentKernel(AsyncKernelManager):
@@ -151,7 +147,7 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
     running = files.runs / "running" / f"{step}.ipynb"
     with (
         locked(files.runs / f".{step}.lock", f"step {step} of study {model.study}"),
-        log(files, step, again) as journal,
+        logged(files.runs / f"{step}.log", again) as journal,
     ):
         running.parent.mkdir(exist_ok=True)
         set_threads(threads or cpu_cores())
@@ -165,29 +161,6 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
                 journal.failed(time.monotonic() - began, _details(error, journal, running, source, again))
                 raise StepError(f"{step} failed; see {shown(journal.path)}") from error
         return running.replace(files.runs / f"{step}.ipynb")
-
-
-@contextmanager
-def log(files: StudyPaths, step: str, again: str) -> Iterator[Journal]:
-    """The log of ``step``: says when it started and how it ended; what is written to it shows on the terminal too.
-
-    ``again`` is the command that repeats the step. Any error but ``StepError``, which has been logged, is logged
-    and raised.
-    """
-    journal = Journal(files.runs / f"{step}.log", sys.stdout)
-    journal.started(again)
-    began = time.monotonic()
-    try:
-        yield journal
-        journal.finished(time.monotonic() - began)
-    except StepError:
-        raise
-    except Exception as error:
-        details = {"error": f"{type(error).__name__}: {error}", "log": shown(journal.path), "run again": again}
-        journal.failed(time.monotonic() - began, details)
-        raise
-    finally:
-        journal.close()
 
 
 def _execute(source: Path, output: Path, values: dict[str, Any], journal: Journal) -> None:
