@@ -29,7 +29,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from brainmets.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, locked, set_threads
-from brainmets.journal import Journal, StepError
+from brainmets.journal import Journal, StepError, logged
 from brainmets.params import PER_JOB, ParameterError, Study, closest
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.steps import command, shown, step_name
