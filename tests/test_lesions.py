@@ -255,6 +255,25 @@ def test_lesion_rows_by_hand():
     assert not largest["detected"] and largest["matched"] == "" and largest["dice"] == 0.0
 
 
+@pytest.mark.parametrize("definition", ["brats_2023", "brats_2026"])
+def test_memory_order_changes_nothing(definition):
+    rng = np.random.default_rng(2)
+    maps = [empty((40, 33, 20)), empty((40, 33, 20))]
+    for labels, _ in itertools.product(maps, range(8)):
+        put(labels, [rng.integers(0, side - 5) for side in labels.shape], rng.integers(1, 6, 3), rng.integers(1, 5))
+    affine = np.array([[0, 0, 3.0, 5], [-1.0, 0, 0, 6], [0, 2.0, 0, 7], [0, 0, 0, 1]])
+    expected = score_case(*maps, (1.0, 2.0, 3.0), affine, definition)
+    views = [np.repeat(labels, 2, axis=1)[:, ::2] for labels in maps]  # neither order
+    for first, second in (
+        [np.asfortranarray(labels) for labels in maps],
+        [maps[0], np.asfortranarray(maps[1])],
+        views,
+    ):
+        scores = score_case(first, second, (1.0, 2.0, 3.0), affine, definition)
+        pd.testing.assert_frame_equal(pd.DataFrame(scores.scores), pd.DataFrame(expected.scores))
+        pd.testing.assert_frame_equal(pd.DataFrame(scores.lesions), pd.DataFrame(expected.lesions))
+
+
 def lesion_table(rows):
     columns = ["case", "region", "kind", "volume_mm3", "matched", "detected"]
     return pd.DataFrame(rows, columns=columns).assign(arm="default", strategy="scratch")

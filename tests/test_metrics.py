@@ -185,25 +185,44 @@ SEGMENTATIONMETRICS = {
 # --- what the metrics are built from --------------------------------------------------------------------
 
 
+def surface(points, lesions):
+    """Points of one box, where the packed space is the image."""
+    return Surface(points.T, points.T, np.ones(len(points)), lesions)
+
+
 @pytest.mark.parametrize("spacing", [*SPACINGS, (0.5, 0.5, 6.0)])
 @pytest.mark.parametrize("reach", [8, 40])
 def test_nearest_points_equal_brute_force(spacing, reach):
     rng = np.random.default_rng(3)
-    first, second = (Surface(rng.integers(0, reach, (n, 3)), np.ones(n), rng.integers(1, 5, n)) for n in (150, 200))
-    every = np.sqrt((((first.points[:, None] - second.points[None]) * np.array(spacing)) ** 2).sum(axis=2))
+    first, second = (surface(rng.integers(0, reach, (n, 3)), rng.integers(1, 5, n)) for n in (150, 200))
+    steps = first.points[:, :, None] - second.points[:, None, :]
+    every = np.sqrt(((steps * np.array(spacing)[:, None, None]) ** 2).sum(axis=0))
     found = nearest_points(first, second, spacing)
     np.testing.assert_allclose(found.distances, every.min(axis=1), atol=1e-12)
-    np.testing.assert_allclose(every[np.arange(150), found.nearest], found.distances, atol=1e-12)
+    # the lesion named is one of a nearest point
+    for number in range(1, 5):
+        own = every[found.lesions == number][:, second.lesions == number]
+        np.testing.assert_allclose(own.min(axis=1), found.distances[found.lesions == number], atol=1e-12)
     chosen, allowed = np.flatnonzero(first.lesions == 2), np.flatnonzero(np.isin(second.lesions, [1, 4]))
     partial = restricted(first, chosen, second, allowed, found, spacing)
     np.testing.assert_allclose(partial, every[chosen][:, allowed].min(axis=1), atol=1e-12)
 
 
 def test_nearest_points_of_nothing():
-    nothing = Surface(np.zeros((0, 3), np.int64), np.zeros(0), np.zeros(0, np.int64))
-    point = Surface(np.array([[1, 2, 3]]), np.ones(1), np.ones(1, np.int64))
+    nothing = surface(np.zeros((0, 3), np.int64), np.zeros(0, np.int64))
+    point = surface(np.array([[1, 2, 3]]), np.ones(1, np.int64))
     assert np.isinf(nearest_points(point, nothing, (1, 1, 1)).distances).all()
     assert len(nearest_points(nothing, point, (1, 1, 1)).distances) == 0
+
+
+@pytest.mark.parametrize("percent", [20, 79, 95, 99.9, 100])
+def test_weighted_percentile_of_many_points(percent):
+    rng = np.random.default_rng(11)
+    distances, areas = rng.integers(0, 300, 9000) / 7, rng.random(9000)
+    value = weighted_percentile(distances, areas, percent)
+    share = areas[distances <= value].sum() / areas.sum()
+    assert share >= percent / 100 - 1e-12
+    assert areas[distances < value].sum() / areas.sum() < percent / 100
 
 
 def test_weighted_percentile_by_hand():

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from brainmets import lesionwise, metrics
 from brainmets.components import Definition, LesionCounts, LesionLedger
-from brainmets.foreground import Box, Labels, crop, foreground_boxes
+from brainmets.foreground import Box, Labels, Mask, Spacing, crop, foreground_boxes, in_memory_order
 from brainmets.lesionwise import LesionScores, lesion_scores, lesion_spacing
 from brainmets.metrics import Overlap, SurfacePair, check_spacing, image_diagonal, whole_region_metrics
 from brainmets.regions import LABELS, REGIONS, RESECTION_CAVITY
-from brainmets.surface import Floats, Spacing, Surface, border_voxels, join, surface_elements
+from brainmets.surface import Floats, Packing, Surface, border_voxels, join, surface_elements
 
 UNITS: dict[str, str] = {**metrics.UNITS, **lesionwise.UNITS}
 """Every metric of the scores table, in its order, with its unit."""
@@ -53,6 +53,8 @@ def score_case(
     if reference.shape != prediction.shape or reference.ndim != 3:
         raise ValueError(f"label maps must be 3D and of one shape, not {reference.shape} and {prediction.shape}")
     spacing = check_spacing(spacing)
+    reference, prediction, spacing, axes = in_memory_order(reference, prediction, spacing)
+    affine = np.column_stack([affine[:, list(axes)], affine[:, 3]])
     boxes = foreground_boxes(reference, prediction)
     confusion = [_confusion(box) for box in boxes]
     result = CaseScores(has_cavity=any(bool(table[4].any() or table[:, 4].any()) for table in confusion))
@@ -86,24 +88,31 @@ class _Region:
     def __init__(self, region: str, definition: Definition, spacing: Spacing) -> None:
         self.ledger = LesionLedger(definition, float(np.prod(spacing)))
         self._spacing = spacing
-        self._inside = np.zeros(256, dtype=bool)
-        self._inside[list(_VALUES[region])] = True
+        self._values = _VALUES[region]
+        self._packing = Packing()
         self._elements: tuple[list[Surface], list[Surface]] = ([], [])
         self._borders: tuple[list[Surface], list[Surface]] = ([], [])
         self._with_borders = definition == "brats_2026"
 
     def add(self, box: Box) -> None:
-        found = crop(self._inside[box.reference], self._inside[box.prediction])
+        found = crop(self._mask(box.reference), self._mask(box.prediction))
         if found is None:
             return
         start, masks = found
-        origin = tuple(a + b for a, b in zip(box.origin, start, strict=True))
-        numbered = self.ledger.add(masks[0], masks[1], origin)
-        for kind in (0, 1):
-            mask, lesions = masks[kind], numbered[kind]
-            self._elements[kind].append(surface_elements(mask, lesions, origin, self._spacing))
+        x, y, z = (a + b for a, b in zip(box.origin, start, strict=True))
+        place = self._packing.place((x, y, z), len(masks[0]))
+        part, first = self.ledger.add(masks[0], masks[1], place.origin)
+        for kind, lesions in enumerate((part.reference, part.prediction)):
+            self._elements[kind].append(surface_elements(masks[kind], lesions, first[kind], place, self._spacing))
             if self._with_borders:
-                self._borders[kind].append(border_voxels(mask, lesions, origin))
+                self._borders[kind].append(border_voxels(masks[kind], lesions, first[kind], place))
+
+    def _mask(self, labels: Labels) -> Mask:
+        # a few comparisons are several times faster than a look-up per voxel
+        mask = labels == self._values[0]
+        for value in self._values[1:]:
+            mask |= labels == value
+        return mask
 
     def elements(self) -> SurfacePair:
         return SurfacePair.measure(join(self._elements[0]), join(self._elements[1]), self._spacing)
@@ -137,7 +146,8 @@ def _lesion_rows(
     affine: npt.NDArray[np.float64],
 ) -> list[dict[str, Any]]:
     volumes = (counts.reference_mm3, counts.predicted_mm3)
-    order = [_largest_first(volume, centroid) for volume, centroid in zip(volumes, centroids, strict=True)]
+    ras = [centroid @ affine[:3, :3].T + affine[:3, 3] for centroid in centroids]
+    order = [_largest_first(volume, centroid) for volume, centroid in zip(volumes, ras, strict=True)]
     shown = [_ranks(ordered) for ordered in order]
     # a predicted lesion shares the match of the reference lesions it belongs to
     partners: list[list[int]] = [[] for _ in volumes[1]]
@@ -154,7 +164,7 @@ def _lesion_rows(
         rows.append((1, lesion, matched, dice, any(scores.detected[partner] for partner in partners[lesion])))
     table = []
     for kind, lesion, matched, dice, detected in rows:
-        x, y, z = affine[:3, :3] @ centroids[kind][lesion] + affine[:3, 3]
+        x, y, z = ras[kind][lesion]
         table.append(
             {
                 "region": region,
@@ -173,7 +183,7 @@ def _lesion_rows(
 
 
 def _largest_first(volumes: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
-    """Lesion numbers from the largest down; equal volumes by centroid, so that the boxes never show."""
+    """Lesion numbers from the largest down; equal volumes by place, so that the boxes never show."""
     x, y, z = centroids[1:].T
     return np.lexsort((z, y, x, -volumes[1:])) + 1
 

@@ -107,23 +107,19 @@ class LesionLedger:
         self._shared: list[Ints] = [np.zeros(0, np.int64)]
         self._touching: list[Ints] = [np.zeros((0, 2), np.int64)]
 
-    def add(self, reference: Mask, prediction: Mask, origin: tuple[int, ...]) -> tuple[Numbered, Numbered]:
-        """Number one crop's lesions; gives both numberings with the region's running numbers."""
+    def add(self, reference: Mask, prediction: Mask, origin: tuple[int, ...]) -> tuple[Part, tuple[int, int]]:
+        """Number one crop's lesions; gives them, and the running numbers of its first reference and predicted one."""
         part = self._number(reference, prediction)
         offsets = np.array([sum(map(len, kind)) - 1 for kind in self._voxels])
         pairs, shared = _pairs(part.reference, part.prediction)
         self._pairs.append(pairs + offsets)
         self._shared.append(shared)
         self._touching.append(part.touching + offsets)
-        numbered = []
         for kind, labels in enumerate((part.reference, part.prediction)):
             found = cc3d.statistics(np.ascontiguousarray(labels), no_slice_conversion=True)
             self._voxels[kind].append(np.asarray(found["voxel_counts"], dtype=np.int64)[1:])
             self._centroids[kind].append(np.asarray(found["centroids"], dtype=np.float64)[1:] + np.asarray(origin))
-            running = labels.astype(np.uint32)
-            running[running > 0] += np.uint32(offsets[kind])
-            numbered.append(running)
-        return numbered[0], numbered[1]
+        return part, (int(offsets[0]) + 1, int(offsets[1]) + 1)
 
     def counts(self) -> LesionCounts:
         """Volumes and overlaps of everything added."""

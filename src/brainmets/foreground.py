@@ -16,6 +16,8 @@ from scipy.sparse.csgraph import connected_components
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+"""Voxel sides in mm, in the order of the axes."""
 
 CELL = (8, 8, 4)
 """Coarse cell in voxels, in memory order from the fastest axis; two cells that do not touch part voxels by at
@@ -31,25 +33,32 @@ class Box:
     prediction: Labels
 
 
+def in_memory_order(
+    reference: Labels, prediction: Labels, spacing: Spacing
+) -> tuple[Labels, Labels, Spacing, tuple[int, int, int]]:
+    """Both arrays with their fastest axis last, the spacing to fit, and the original axis of each axis.
+
+    NIfTI files decode with the fastest axis first; turning the axes round costs nothing, turning the voxels does.
+    """
+    if reference.flags.c_contiguous:
+        return reference, prediction, spacing, (0, 1, 2)
+    return reference.T, prediction.T, (spacing[2], spacing[1], spacing[0]), (2, 1, 0)
+
+
 def foreground_boxes(reference: Labels, prediction: Labels) -> list[Box]:
     """Cut both label maps (3D, ``uint8``, equal shapes) into disjoint boxes that hold every non-zero voxel.
 
-    Axes order is kept. Two empty label maps give an empty list.
+    Two empty label maps give an empty list.
     """
-    transposed = reference.flags.f_contiguous and not reference.flags.c_contiguous
-    if transposed:
-        reference, prediction = reference.T, prediction.T
-    cells = _occupied_cells(reference) | _occupied_cells(prediction)
     boxes = []
-    for start, stop in _disjoint_boxes(cells):
-        low = start * CELL[::-1]
-        high = np.minimum(stop * CELL[::-1], reference.shape)
-        window = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-        parts = [reference[window], prediction[window]]
-        if transposed:
-            parts, low = [part.T for part in parts], low[::-1]
-        first, second = (np.ascontiguousarray(part) for part in parts)
-        boxes.append(Box((int(low[0]), int(low[1]), int(low[2])), first, second))
+    for start, stop in _disjoint_boxes(_occupied_cells(reference) | _occupied_cells(prediction)):
+        z, y, x = (int(n) for n in start * CELL[::-1])
+        window = tuple(
+            slice(int(a), int(b))
+            for a, b in zip(start * CELL[::-1], np.minimum(stop * CELL[::-1], reference.shape), strict=True)
+        )
+        first, second = (np.ascontiguousarray(labels[window]) for labels in (reference, prediction))
+        boxes.append(Box((z, y, x), first, second))
     return boxes
 
 
@@ -58,9 +67,9 @@ def crop(*masks: Mask) -> tuple[tuple[int, int, int], tuple[Mask, ...]] | None:
     union = masks[0]
     for mask in masks[1:]:
         union = union | mask
-    rows = np.any(union, axis=2)
+    plane = np.any(union, axis=0)
     spans = []
-    for occupied in (np.any(rows, axis=1), np.any(rows, axis=0), np.any(union, axis=(0, 1))):
+    for occupied in (np.any(union.reshape(len(union), -1), axis=1), np.any(plane, axis=1), np.any(plane, axis=0)):
         indices = np.flatnonzero(occupied)
         if not len(indices):
             return None

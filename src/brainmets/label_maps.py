@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from brainmets.foreground import Labels
+from brainmets.foreground import Labels, Spacing
 from brainmets.regions import LABELS
-from brainmets.surface import Spacing
 
 GRID_TOLERANCE_MM = 0.01
 """Two grids are one when no corner of theirs lies further apart: above any writer's rounding, below any shift."""

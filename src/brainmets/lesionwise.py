@@ -21,8 +21,9 @@ from scipy.optimize import linear_sum_assignment
 
 from brainmets.components import Definition, LesionCounts
 from brainmets.emptiness import LESION_WISE, empty_value
+from brainmets.foreground import Spacing
 from brainmets.metrics import SurfacePair, robust_hausdorff
-from brainmets.surface import Floats, Ints, Spacing, restricted
+from brainmets.surface import Floats, Ints, restricted
 
 UNITS: dict[str, str] = {
     "lesion_dice": "1",

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from brainmets.emptiness import WHOLE_REGION, State, empty_policy, empty_value
-from brainmets.foreground import Labels, Mask, crop, foreground_boxes
+from brainmets.foreground import Labels, Mask, Spacing, crop, foreground_boxes, in_memory_order
 from brainmets.surface import (
     Floats,
-    Spacing,
+    Packing,
     Surface,
     SurfaceDistances,
     join,
@@ -144,15 +144,17 @@ def region_metrics(reference: Mask, prediction: Mask, spacing: Spacing) -> dict[
     if first.shape != second.shape:
         raise ValueError(f"reference has shape {first.shape}, prediction {second.shape}: bring both to one grid first")
     surfaces: tuple[list[Surface], list[Surface]] = ([], [])
-    both = 0
+    both, packing = 0, Packing()
+    first, second, spacing, _ = in_memory_order(first, second, spacing)
     for box in foreground_boxes(first, second):
         found = crop(box.reference > 0, box.prediction > 0)
         if found is None:
             continue
-        origin = tuple(a + b for a, b in zip(box.origin, found[0], strict=True))
+        x, y, z = (a + b for a, b in zip(box.origin, found[0], strict=True))
+        place = packing.place((x, y, z), len(found[1][0]))
         both += int(np.count_nonzero(found[1][0] & found[1][1]))
         for kind, mask in zip(surfaces, found[1], strict=True):
-            kind.append(surface_elements(mask, mask.view(np.uint8), origin, spacing))
+            kind.append(surface_elements(mask, mask.view(np.uint8), 1, place, spacing))
     overlap = Overlap(both, int(np.count_nonzero(first)), int(np.count_nonzero(second)), first.size)
     pair = SurfacePair.measure(join(surfaces[0]), join(surfaces[1]), spacing)
     return whole_region_metrics(overlap, pair, spacing, image_diagonal(first.shape, spacing))
