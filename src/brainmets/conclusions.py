@@ -24,9 +24,9 @@ FEWEST_FOR_HARM = 6
 """Pairs from which a Hodges-Lehmann interval can reach 95%; below it no harm is read from one."""
 
 LIMIT = (
-    "A p-value above the limit is no evidence of equality; each model was trained once on one cohort, so that training "
-    "luck and other hospitals are outside these intervals; and scores of whole regions say little about missed small "
-    "metastases, for which see detection by lesion size."
+    "A p-value above the limit is no evidence of equality; each model was trained once on one cohort, so that "
+    "training luck and other hospitals are outside these intervals; and scores of whole regions say little about "
+    "missed small metastases, for which see detection by lesion size."
 )
 
 Row = dict[str, Any]

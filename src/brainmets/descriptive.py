@@ -63,7 +63,8 @@ def summarise(
         summary = (mean, nan, nan, nan, nan, nan, median, q1, q3)
         return {"n": 1, **dict(zip(names, summary, strict=True))}, ["one value has no spread: no sd, no interval"]
     if np.ptp(values) == 0:
-        summary = (mean, 0.0, mean, mean, mean, mean, median, q1, q3)
+        mean = float(values[0])  # a mean of equal values may be off in its last digit
+        summary = (mean, 0.0, mean, mean, mean, mean, mean, mean, mean)
         return {"n": n, **dict(zip(names, summary, strict=True))}, ["all values equal: both intervals are that value"]
     sd = float(values.std(ddof=1))
     half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * sd / np.sqrt(n)

@@ -8,6 +8,8 @@ sample size: Collings and Hamilton, Biometrics 44 (1988) 847-860.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -17,7 +19,7 @@ from brainmets.comparisons import Settings
 from brainmets.descriptive import FEW_CASES, generator
 from brainmets.directions import PAPER_METRICS, Alternative, better, rounded
 from brainmets.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
-from brainmets.signed_rank import hodges_lehmann
+from brainmets.signed_rank import hodges_lehmann, sum_distribution
 
 POWER_COLUMNS = [
     "comparison", "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",
@@ -26,6 +28,7 @@ POWER_COLUMNS = [
 TARGET_POWER = 0.8
 MOST_CASES = 500
 SIMULATIONS = 1000
+EXACT_UP_TO = 50
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,18 +95,33 @@ def needed(
 def power(differences: Floats, n: int, alternative: Alternative, alpha: float, random: np.random.Generator) -> float:
     """Share of ``SIMULATIONS`` draws of ``n`` differences that the one-sided signed-rank test rejects at ``alpha``.
 
-    The test is the normal approximation with the variance of the tied ranks and a continuity correction, since
-    drawing with replacement makes every sample tied; zeros are ranked as Pratt does. A draw without a non-zero
-    difference does not reject, and neither does one with so few that the exact test never could.
+    Drawing with replacement repeats values that would differ in new cases: such ties are broken at random, so that
+    the ranks are whole numbers. Zeros are ranked first and carry no sign (Pratt). Critical sums are exact up to
+    50 cases and by the normal approximation with continuity correction beyond.
     """
     sign = 1 if alternative == "greater" else -1
     draws = sign * differences[random.integers(0, len(differences), (SIMULATIONS, n))]
-    ranks = stats.rankdata(np.abs(draws), axis=1) * (draws != 0)
-    centred = np.where(draws > 0, ranks, 0).sum(axis=1) - ranks.sum(axis=1) / 2
-    spread = np.sqrt((ranks**2).sum(axis=1)) / 2
-    possible = 0.5 ** (draws != 0).sum(axis=1) < alpha
-    critical = float(stats.norm.isf(alpha))
-    return float(np.mean(possible & (centred - 0.5 >= critical * spread)))
+    order = np.lexsort((random.random(draws.shape), np.abs(draws)), axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, n + 1), order.shape), axis=1)
+    sums = np.where(draws > 0, ranks, 0).sum(axis=1)
+    zeros, which = np.unique((draws == 0).sum(axis=1), return_inverse=True)
+    critical = np.array([critical_sum(n, int(count), alpha) for count in zeros])
+    return float(np.mean(sums >= critical[which]))
+
+
+@cache
+def critical_sum(n: int, zeros: int, alpha: float) -> float:
+    """Smallest sum of positive ranks that the test of ``n`` differences, ``zeros`` of them zero, rejects.
+
+    Infinite where no sum is rejected.
+    """
+    ranks = np.arange(zeros + 1.0, n + 1)
+    if n > EXACT_UP_TO:
+        return float(ranks.sum() / 2 + 0.5 + stats.norm.isf(alpha) * np.sqrt((ranks**2).sum()) / 2)
+    upper = np.cumsum(sum_distribution(ranks)[::-2])[::-1]  # P(sum >= s), s = 0, 1, ...
+    rejected = np.flatnonzero(upper <= alpha)
+    return float(rejected[0]) if len(rejected) else float("inf")
 
 
 def _differences(scores: pd.DataFrame, metric: str, region: str) -> dict[str, Floats]:

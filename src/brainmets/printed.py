@@ -93,6 +93,9 @@ def printed_vs_recomputed(scores: pd.DataFrame) -> pd.DataFrame:
             "region": item.region,
             "model": item.model,
             "printed": item.value,
+            "reading": "",
+            "agrees": "",
+            "note": "",
         }
         if reason:
             rows.append({**row, "note": reason})
@@ -109,10 +112,9 @@ def printed_vs_recomputed(scores: pd.DataFrame) -> pd.DataFrame:
                     "recomputed": value,
                     "difference": value - item.value,
                     "agrees": str(agrees),
-                    "note": "",
                 }
             )
-    return pd.DataFrame(rows, columns=COLUMNS).fillna({"reading": "", "agrees": "", "note": ""})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def support(table: pd.DataFrame) -> pd.DataFrame:
@@ -160,7 +162,8 @@ def _readings(item: Printed, scores: pd.DataFrame) -> Iterator[tuple[str, float]
     else:
         for arm in ("tversky_bce", "segresnet"):
             of_case = _values(scores[scores["case"].str.contains(CASE_728)], item, (arm,), ("finetune",))
-            yield f"{arm} finetune", float(of_case.min() if item.quantity.startswith("lowest") else of_case.max())
+            extreme = np.min if item.quantity.startswith("lowest") else np.max
+            yield f"{arm} finetune", float(extreme(of_case)) if len(of_case) else float("nan")
 
 
 def _values(

@@ -1,0 +1,374 @@
+"""The tests between models against brute force, hand computation and scipy."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from score_examples import example_scores
+
+from brainmets import mixed_model
+from brainmets.agreement import bland_altman, volume_pairs
+from brainmets.comparisons import (
+    FAMILY_STRATEGIES,
+    TEST_COLUMNS,
+    Settings,
+    arms_pairwise,
+    finetune_vs_scratch,
+    holm,
+    read_tests,
+    write_tests,
+)
+from brainmets.directions import better, rounded, without_direction
+from brainmets.signed_rank import hodges_lehmann, wilcoxon
+from brainmets.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
+
+QUICK = Settings(0.05, 200, 1)
+
+
+def brute_force(differences: np.ndarray, alternative: str) -> float:
+    """The sign-flip p-value by going through all signs of the ranks."""
+    ranks = stats.rankdata(np.abs(differences)) * (differences != 0)
+    observed = ranks[differences > 0].sum()
+    sums = np.array([np.dot(ranks, signs) for signs in product([0, 1], repeat=len(ranks))])
+    upper, lower = np.mean(sums >= observed), np.mean(sums <= observed)
+    return min(1.0, {"greater": upper, "less": lower, "two-sided": 2 * min(upper, lower)}[alternative])
+
+
+# --- Wilcoxon and Hodges-Lehmann
+
+
+def test_wilcoxon_of_one_two_three() -> None:
+    found = wilcoxon(np.array([1.0, 2.0, 3.0]), "greater")
+    assert (found.statistic, found.p_value, found.zeros, found.tied) == (6, 1 / 8, 0, 0)
+    assert wilcoxon(np.array([1.0, 2.0, 3.0]), "less").p_value == 1
+    assert wilcoxon(np.array([1.0, 2.0, 3.0]), "two-sided").p_value == 1 / 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9), st.sampled_from(["greater", "less", "two-sided"]))
+def test_wilcoxon_is_exact_with_ties_and_zeros(whole: list[int], alternative: str) -> None:
+    differences = np.array(whole, float)
+    assert wilcoxon(differences, alternative).p_value == pytest.approx(brute_force(differences, alternative))  # type: ignore[arg-type]
+
+
+def test_wilcoxon_equals_scipys_exact_test_without_ties() -> None:
+    differences = np.random.default_rng(0).normal(0.3, 1, 17)
+    for alternative in ("greater", "less", "two-sided"):
+        expected = stats.wilcoxon(differences, alternative=alternative, method="exact").pvalue
+        assert wilcoxon(differences, alternative).p_value == pytest.approx(expected)
+
+
+def test_wilcoxon_normal_approximation_for_many_pairs() -> None:
+    differences = np.random.default_rng(0).normal(0.2, 1, 150)
+    found = wilcoxon(differences, "greater")
+    expected = stats.wilcoxon(differences, alternative="greater", method="asymptotic", correction=True).pvalue
+    assert not found.exact
+    assert found.p_value == pytest.approx(expected)
+
+
+def test_wilcoxon_states_zeros_ties_and_the_smallest_p() -> None:
+    found = wilcoxon(np.array([0.0, 0.0, 1.0, 1.0, -2.0]), "greater")
+    assert (found.n, found.zeros, found.tied, found.smallest_p) == (5, 2, 2, 1 / 8)
+    assert wilcoxon(np.zeros(4), "two-sided").p_value == 1
+    assert np.isnan(wilcoxon(np.array([]), "greater").p_value)
+    with pytest.raises(ValueError, match="alternative: 'more'"):
+        wilcoxon(np.ones(3), "more")  # type: ignore[arg-type]
+
+
+def test_hodges_lehmann_by_hand() -> None:
+    # Walsh averages of 1, 2, 6: 1, 1.5, 2, 3.5, 4, 6
+    assert hodges_lehmann(np.array([1.0, 2.0, 6.0]), 0.05)[0] == 2.75
+    shift, low, high, coverage = hodges_lehmann(np.array([1.0, 2.0, 6.0]), 0.05)
+    assert (low, high, coverage) == (1, 6, 0.75)  # three pairs allow no better than 75%
+    assert np.isnan(hodges_lehmann(np.array([]), 0.05)).all()
+    shift, low, high, coverage = hodges_lehmann(np.array([3.0]), 0.05)
+    assert shift == 3
+    assert np.isnan([low, high, coverage]).all()
+
+
+def test_hodges_lehmann_interval_turns_the_test_round() -> None:
+    """A shift lies in the interval where the two-sided exact test of the differences less the shift keeps it."""
+    differences = np.random.default_rng(3).normal(0.5, 1, 10)
+    _, low, high, coverage = hodges_lehmann(differences, 0.05)
+    assert 0.95 <= coverage < 0.96
+    for shift, kept in ((low - 1e-6, False), (low + 1e-6, True), (high - 1e-6, True), (high + 1e-6, False)):
+        assert (wilcoxon(differences - shift, "two-sided").p_value > 0.05) is kept
+
+
+def test_six_pairs_are_the_fewest_for_95_percent() -> None:
+    assert hodges_lehmann(np.arange(1.0, 6), 0.05)[3] < 0.95
+    assert hodges_lehmann(np.arange(1.0, 7), 0.05)[3] == pytest.approx(1 - 2 / 64)
+
+
+# --- Mann-Whitney and Cliff's delta
+
+
+def test_mann_whitney_by_hand() -> None:
+    u, p_value, method = mann_whitney(np.array([4.0, 5.0]), np.array([1.0, 2.0, 3.0]), "greater")
+    assert (u, method) == (6, "exact")
+    assert p_value == pytest.approx(1 / 10)
+    assert mann_whitney(np.ones(3), np.ones(3), "greater")[1] == 1
+    assert np.isnan(mann_whitney(np.array([]), np.ones(3), "greater")[1])
+
+
+def test_cliffs_delta_by_hand() -> None:
+    assert cliffs_delta(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == 1
+    assert cliffs_delta(np.array([1.0, 2.0]), np.array([2.0, 1.0])) == 0
+    assert cliffs_delta(np.array([1.0, 3.0]), np.array([2.0, 2.0, 0.0])) == pytest.approx((4 - 2) / 6)
+
+
+def test_cliffs_delta_interval() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(1, 1, (12, 3)), random.normal(0, 1, (12, 3))
+    low, high, remarks = cliffs_delta_interval(first, second, 0.05, 1000, np.random.default_rng(1))
+    assert -1 <= low < cliffs_delta(first.ravel(), second.ravel()) < high <= 1
+    assert remarks == []
+    low, high, remarks = cliffs_delta_interval(first + 100, second, 0.05, 100, np.random.default_rng(1))
+    assert (low, high) == (1, 1)
+    assert "no width" in remarks[0]
+    low, _, remarks = cliffs_delta_interval(first[:1], second[:1], 0.05, 100, np.random.default_rng(1))
+    assert np.isnan(low)
+    assert "no interval" in remarks[0]
+
+
+def test_cliffs_delta_interval_leaves_undefined_values_out() -> None:
+    first, second = np.array([[1.0], [np.nan], [3.0], [4.0]]), np.array([[0.0], [2.0], [2.5], [np.nan]])
+    low, high, _ = cliffs_delta_interval(first, second, 0.05, 300, np.random.default_rng(1))
+    assert low <= cliffs_delta(np.array([1.0, 3.0, 4.0]), np.array([0.0, 2.0, 2.5])) <= high
+
+
+# --- Holm
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.6]) == [1, 1]
+    found = holm([0.02, float("nan"), 0.03])
+    assert found[0] == pytest.approx(0.04)
+    assert np.isnan(found[1])
+    assert holm([]) == []
+
+
+# --- mixed model and permutation
+
+
+def long_table(first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
+    rows = [
+        (f"case{i}", j, is_first, values[i, j])
+        for is_first, values in ((True, first), (False, second))
+        for i in range(values.shape[0])
+        for j in range(values.shape[1])
+    ]
+    return pd.DataFrame(rows, columns=["case", "other", "first", "value"])
+
+
+def test_mixed_model_equals_analysis_of_variance_on_a_balanced_table() -> None:
+    random = np.random.default_rng(5)
+    case = random.normal(0, 3, (10, 1))
+    first, second = case + random.normal(0.5, 1, (10, 3)), case + random.normal(0, 1, (10, 3))
+    found = mixed_model.mixed_model(long_table(first, second), "greater", 0.05)
+    both = np.concatenate([first, second], axis=1)
+    strategy = np.repeat([0.5, -0.5], 3) * (first.mean() - second.mean())
+    arm = np.tile((first + second).mean(axis=0) / 2 - both.mean(), 2)
+    residual = both - both.mean(axis=1, keepdims=True) - strategy - arm
+    error = np.sqrt((residual**2).sum() / (60 - 10 - 3) * (2 / 30))
+    assert found.estimate == pytest.approx(first.mean() - second.mean())
+    assert found.statistic == pytest.approx(found.estimate / error, rel=1e-3)
+    assert found.p_value == pytest.approx(stats.t.sf(found.statistic, 47))
+    assert "47 degrees of freedom" in found.note
+
+
+def test_permutation_stands_in_where_cases_do_not_differ() -> None:
+    random = np.random.default_rng(1)
+    first = random.normal(0, 1, (6, 1))
+    second = 1 - first  # negative correlation: the variance between cases is estimated as zero
+    found = mixed_model.contrast(long_table(first, second), "greater", 0.05, 200, random)
+    assert found.test == "permutation within cases"
+    assert "mixed model not used" in found.note
+    differences = (first - second).ravel()
+    means = [np.dot(signs, differences) / 6 for signs in product([1, -1], repeat=6)]
+    assert found.p_value == pytest.approx(np.mean(np.array(means) >= differences.mean() - 1e-12))
+
+
+def test_permutation_of_many_cases_is_random_and_never_zero() -> None:
+    random = np.random.default_rng(1)
+    first = random.normal(5, 1, (20, 1))
+    found = mixed_model.permutation(long_table(first, first - 5), "greater", 0.05, 100, random, "asked for")
+    assert found.p_value == pytest.approx(1 / 20_001)
+
+
+def test_one_case_has_no_model_and_a_permutation_of_two_outcomes() -> None:
+    table = long_table(np.array([[2.0, 3.0]]), np.array([[1.0, 1.0]]))
+    found = mixed_model.contrast(table, "greater", 0.05, 100, np.random.default_rng(0))
+    assert (found.n, found.p_value, found.estimate) == (1, 0.5, 1.5)
+    assert "no degrees of freedom" in found.note
+    assert "no interval" in found.note
+
+
+# --- directions
+
+
+def test_directions() -> None:
+    assert better("dice") == better("lesion_f1") == better("lesion_small_f1") == "greater"
+    assert better("hd95") == better("lesion_hd95") == better("lesion_fn") == "less"
+    assert without_direction(["dice", "reference_volume", "lesion_tp", "reference_volume"]) == [
+        "lesion_tp",
+        "reference_volume",
+    ]
+
+
+def test_single_precision_noise_is_a_tie() -> None:
+    assert rounded(np.array([1.0000014305114746 - 1.0]), "mm") == 0
+    assert rounded(np.array([1e-6]), "1") == 1e-6
+
+
+# --- the tables
+
+
+def test_tables_have_the_stated_columns_and_rows() -> None:
+    scores = example_scores(7)
+    strategies = finetune_vs_scratch(scores, QUICK)
+    assert list(strategies.columns) == TEST_COLUMNS
+    kinds = ["paper", "directed", *(f"paired: {arm}" for arm in ("default", "tversky_bce", "segresnet"))]
+    assert list(dict.fromkeys(strategies["comparison"])) == [*kinds, "paired: mean over arms", "mixed"]
+    assert (strategies.groupby("comparison").size() == 12).all()
+    arms = arms_pairwise(scores, QUICK)
+    assert list(arms.columns) == TEST_COLUMNS
+    assert (arms["comparison"] == "paired: default vs segresnet, mean of finetune+scratch").sum() == 12
+    assert not set(strategies["metric"]) & {"reference_volume", "predicted_volume"}
+    assert strategies["p_value"].notna().all()
+
+
+def test_paper_says_greater_for_every_metric_and_directed_turns_hd95() -> None:
+    table = finetune_vs_scratch(example_scores(7), QUICK)
+    paper = table[table["comparison"] == "paper"].set_index(["metric", "region"])
+    directed = table[table["comparison"] == "directed"].set_index(["metric", "region"])
+    assert (paper["alternative"] == "greater").all()
+    assert directed.loc[("hd95", "ET"), "alternative"] == "less"
+    assert paper.loc[("hd95", "ET"), "p_value"] > 0.5 > directed.loc[("hd95", "ET"), "p_value"]
+    assert paper.loc[("dice", "ET"), "p_value"] == directed.loc[("dice", "ET"), "p_value"]
+    assert (paper["n"] == 21).all()
+
+
+def test_paired_sees_what_pooling_hides() -> None:
+    """A gain of 0.02 in every one of 8 cases that differ by 0.3: the sign flips leave 1 of 256."""
+    table = finetune_vs_scratch(example_scores(8, gain=0.02), QUICK).set_index(["comparison", "metric", "region"])
+    row = table.loc[("paired: mean over arms", "dice", "WT")]
+    assert row["p_value"] == 1 / 256
+    assert row["p_holm"] == pytest.approx(12 / 256)
+    assert row["effect"] == pytest.approx(0.02, abs=0.002)
+    assert row["effect_low"] < row["effect"] < row["effect_high"]
+    assert table.loc[("paper", "dice", "WT"), "p_value"] > 0.05
+
+
+def test_rows_in_any_order_give_the_same_table() -> None:
+    scores = example_scores(5)
+    shuffled = scores.sample(frac=1, random_state=2)
+    pd.testing.assert_frame_equal(finetune_vs_scratch(scores, QUICK), finetune_vs_scratch(shuffled, QUICK))
+    pd.testing.assert_frame_equal(arms_pairwise(scores, QUICK), arms_pairwise(shuffled, QUICK))
+
+
+def test_holm_counts_the_stated_family() -> None:
+    table = finetune_vs_scratch(example_scores(8), QUICK)
+    by_arm = table[table["comparison"].str.startswith("paired: ") & (table["comparison"] != "paired: mean over arms")]
+    assert len(by_arm) == 36
+    np.testing.assert_allclose(by_arm["p_holm"], holm(by_arm["p_value"].to_list()))
+    paper = table[table["comparison"] == "paper"]
+    np.testing.assert_allclose(paper["p_holm"], holm(paper["p_value"].to_list()))
+
+
+def test_metrics_beside_the_papers_are_a_family_of_their_own() -> None:
+    scores = example_scores(8)
+    extra = scores[scores["metric"] == "dice"].assign(metric="precision")
+    before = finetune_vs_scratch(scores, QUICK)
+    after = finetune_vs_scratch(pd.concat([scores, extra]), QUICK)
+    kept = after[after["metric"] != "precision"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(before, kept)
+
+
+def test_an_undefined_value_leaves_the_pair_out_by_name() -> None:
+    scores = example_scores(7)
+    where = (scores["metric"] == "hd95") & (scores["region"] == "TC") & (scores["arm"] == "default")
+    scores.loc[scores.index[where & (scores["case"] == "case03")][0], "value"] = np.inf
+    table = finetune_vs_scratch(scores, QUICK).set_index(["comparison", "metric", "region"])
+    for comparison, n in (("paired: default", 6), ("paired: segresnet", 7), ("paired: mean over arms", 6)):
+        assert table.loc[(comparison, "hd95", "TC"), "n"] == n
+    assert "undefined value in case03" in table.loc[("paired: default", "hd95", "TC"), "note"]
+    assert "20 values against 21" in table.loc[("paper", "hd95", "TC"), "note"]
+    assert table.loc[("paired: default", "hd95", "ET"), "n"] == 7
+
+
+@pytest.mark.parametrize("n_cases", [1, 2, 3, 4])
+def test_few_cases_give_whole_tables_with_reasons(n_cases: int) -> None:
+    scores = example_scores(n_cases)
+    for table in (finetune_vs_scratch(scores, QUICK), arms_pairwise(scores, QUICK)):
+        assert table["p_value"].notna().all()
+        unexplained = table[table["effect_low"].isna() & (table["note"] == "")]
+        assert unexplained.empty
+        paired = table[table["comparison"].str.startswith("paired")]
+        assert paired["note"].str.contains("falls below alpha|every difference is zero").all()
+
+
+def test_one_strategy_and_one_arm_give_tables_without_rows() -> None:
+    scores = example_scores(4)
+    table = finetune_vs_scratch(scores[scores["strategy"] == "scratch"], QUICK)
+    assert table.empty
+    assert list(table.columns) == TEST_COLUMNS
+    assert not arms_pairwise(scores[scores["strategy"] == "scratch"], QUICK).empty
+    assert arms_pairwise(scores[scores["arm"] == "default"], QUICK).empty
+    single = finetune_vs_scratch(scores[scores["arm"] == "default"], QUICK)
+    assert "paired: mean over arms" not in set(single["comparison"])
+
+
+def test_an_arm_with_one_strategy_stays_out_of_the_comparison_of_strategies() -> None:
+    scores = example_scores(5)
+    gone = (scores["arm"] == "segresnet") & (scores["strategy"] == "scratch")
+    table = finetune_vs_scratch(scores[~gone], QUICK)
+    assert "paired: segresnet" not in set(table["comparison"])
+    assert (table.loc[table["comparison"] == "paper", "n"] == 10).all()
+
+
+def test_the_family_stands_in_the_header_and_readers_find_the_columns(tmp_path: Path) -> None:
+    table = finetune_vs_scratch(example_scores(4), QUICK)
+    path = write_tests(tmp_path / "finetune_vs_scratch.csv", table, FAMILY_STRATEGIES)
+    lines = path.read_text().splitlines()
+    assert lines[0] == ",".join(TEST_COLUMNS)
+    assert lines[1].startswith("# Holm family: ")
+    assert "," not in lines[1] + lines[2]
+    pd.testing.assert_frame_equal(read_tests(path), table)
+    assert list(pd.read_csv(path).columns) == TEST_COLUMNS
+    empty = write_tests(tmp_path / "empty.csv", table.iloc[:0], FAMILY_STRATEGIES)
+    assert read_tests(empty).empty
+
+
+# --- Bland-Altman
+
+
+def test_bland_altman_by_hand() -> None:
+    rows = []
+    for case, (reference, predicted) in enumerate([(10, 11), (20, 22), (30, 33), (40, 40)]):
+        for metric, value in (("reference_volume", reference), ("predicted_volume", predicted)):
+            rows.append(("default", "finetune", f"c{case}", "WT", metric, float(value), "mL"))
+    scores = pd.DataFrame(rows, columns=["arm", "strategy", "case", "region", "metric", "value", "unit"])
+    row = bland_altman(volume_pairs(scores), 0.05).iloc[0]
+    sd = np.std([1, 2, 3, 0], ddof=1)
+    assert (row["n"], row["bias"]) == (4, 1.5)
+    assert row["upper_limit"] == pytest.approx(1.5 + 1.959964 * sd)
+    assert row["lower_limit"] == pytest.approx(1.5 - 1.959964 * sd)
+    half = 3.182446 * sd * np.sqrt(1 / 4 + 1.959964**2 / 6)
+    assert row["upper_limit_high"] == pytest.approx(row["upper_limit"] + half, rel=1e-5)
+    few = bland_altman(volume_pairs(scores[scores["case"] == "c0"]), 0.05).iloc[0]
+    assert few["bias"] == 1
+    assert np.isnan(few["upper_limit"])
+    assert "no limits of agreement" in few["note"]
+
+
+def test_scores_without_volumes_have_no_agreement() -> None:
+    pairs = volume_pairs(example_scores(3, volumes=False))
+    assert pairs.empty
+    assert bland_altman(pairs, 0.05).empty
