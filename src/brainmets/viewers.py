@@ -135,7 +135,7 @@ def _itkwidgets(case: ReviewCase, labels: Model | Literal["reference"], sequence
         volumes[0],
         label_image=volumes[1],
         label_image_weights=np.ones(count, np.float32),
-        label_image_blend=0.6,
+        label_image_blend=0.8,
         gradient_opacity=0.3,
         size_limit_3d=np.array([256, 256, 256]),
         ui_collapsed=True,
