@@ -3,14 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+from score_examples import example_lesions
 from score_examples import example_scores as scores_of_arms
 
 from brainmets import power
 from brainmets.comparisons import Settings, arms_pairwise, finetune_vs_scratch
 from brainmets.conclusions import answer, conclude
+from brainmets.lesions import detection_by_size
 from brainmets.printed import PRINTED, printed_vs_recomputed, support
+from brainmets.score_tables import LESION_COLUMNS
 
 QUICK = Settings(0.05, 100, 1)
+NO_LESIONS = pd.DataFrame(columns=LESION_COLUMNS)
 TWO_ARMS = ("default", "tversky_bce")
 
 
@@ -24,10 +28,10 @@ def example_scores(n_cases: int, arms: tuple[str, ...] = TWO_ARMS, gain: float =
     return scores_of_arms(n_cases, arms, gain, seed, volumes=False)
 
 
-def written(scores: pd.DataFrame, settings: Settings = QUICK) -> str:
+def written(scores: pd.DataFrame, settings: Settings = QUICK, lesions: pd.DataFrame = NO_LESIONS) -> str:
     strategies, arms = finetune_vs_scratch(scores, settings), arms_pairwise(scores, settings)
     needed, printed = power.cases_needed(scores, settings), printed_vs_recomputed(scores)
-    return conclude(scores, strategies, arms, needed, printed, settings)
+    return conclude(scores, strategies, arms, needed, printed, detection_by_size(lesions), settings)
 
 
 def swapped(scores: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +113,17 @@ def test_answer_is_at_most_three_sentences_from_the_same_numbers() -> None:
     assert "fine-tuning improved" in found[1]
     one = scores[scores["strategy"] == "scratch"]
     assert len(answer(one, finetune_vs_scratch(one, QUICK), QUICK)) == 1
+
+
+def test_found_lesions_are_counted_by_size() -> None:
+    scores = example_scores(6)
+    lesions = example_lesions(scores).assign(region="TC")
+    text = written(scores, lesions=lesions)
+    assert "tiny 12 of 12 fine-tuned and 0 of 12 from scratch" in text
+    assert "large 12 of 12 fine-tuned and 12 of 12 from scratch" in text
+    found = written(scores, lesions=lesions.assign(detected=True))
+    assert "tiny 12 of 12 fine-tuned and 12 of 12 from scratch" in found
+    assert "were found" not in written(scores)
 
 
 def test_other_cases_than_the_papers_are_not_held_against_it() -> None:

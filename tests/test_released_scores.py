@@ -10,9 +10,10 @@ from scipy import stats
 from brainmets.comparisons import Settings, arms_pairwise, finetune_vs_scratch
 from brainmets.conclusions import conclude
 from brainmets.descriptive import describe
+from brainmets.lesions import detection_by_size
 from brainmets.power import cases_needed
 from brainmets.printed import printed_vs_recomputed, support
-from brainmets.score_tables import WIDE_COLUMNS, models, read_scores
+from brainmets.score_tables import LESION_COLUMNS, WIDE_COLUMNS, models, read_scores
 
 pytestmark = pytest.mark.real
 
@@ -122,7 +123,9 @@ def test_differences_stand_beside_every_printed_number(scores: pd.DataFrame) -> 
 
 def test_conclusion_names_gain_harm_and_unsupported_means(scores: pd.DataFrame) -> None:
     strategies, arms = finetune_vs_scratch(scores, SETTINGS), arms_pairwise(scores, SETTINGS)
-    text = conclude(scores, strategies, arms, cases_needed(scores, SETTINGS), printed_vs_recomputed(scores), SETTINGS)
+    needed, printed = cases_needed(scores, SETTINGS), printed_vs_recomputed(scores)
+    by_size = detection_by_size(pd.DataFrame(columns=LESION_COLUMNS))
+    text = conclude(scores, strategies, arms, needed, printed, by_size, SETTINGS)
     assert "TC Dice (+0.0064" in text
     assert "improved only before Holm's correction" in text
     assert "SegResNet WT Dice (-0.014" in text

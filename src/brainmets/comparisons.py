@@ -181,8 +181,10 @@ class _Rows:
         notes = self._left_out(np.isfinite(first) & np.isfinite(second))
         if len(ours) != len(theirs):
             notes.append(f"{len(ours)} values against {len(theirs)}")
+        shared = f"{len(first)} cases on both sides"
         if first.shape[1] > 1:
-            notes.append(f"values pooled from {len(first)} cases as if independent, which they are not")
+            shared += f", {first.shape[1]} values each"
+        notes.append(f"{shared}, taken as independent")
         low, high, remarks = cliffs_delta_interval(
             first, second, self.settings.alpha, self.settings.n_bootstrap, self._random(comparison)
         )

@@ -17,6 +17,8 @@ from brainmets.directions import PAPER_METRICS, better
 from brainmets.printed import support
 from brainmets.score_tables import ARMS, REGION_ORDER, STRATEGIES, models, ordered, undefined
 
+LESION_REGION = "TC"
+STRATEGY_WORDS = {"finetune": "fine-tuned", "scratch": "from scratch"}
 NAMES = {"dice": "Dice", "hd95": "HD95"}
 ARM_NAMES = {"default": "Default", "tversky_bce": "TverskyBCE", "segresnet": "SegResNet"}
 OVER_ARMS = "paired: mean over arms"
@@ -38,14 +40,15 @@ def conclude(
     arms: pd.DataFrame,
     power: pd.DataFrame,
     printed: pd.DataFrame,
+    by_size: pd.DataFrame,
     settings: Settings,
 ) -> str:
-    """One paragraph from the tables of ``comparisons``, ``power`` and ``printed``.
+    """One paragraph from the tables of ``comparisons``, ``power``, ``printed`` and ``lesions``.
 
-    ``strategies`` is ``finetune_vs_scratch``'s table and ``arms`` ``arms_pairwise``'s. It says what was compared,
-    where fine-tuning helped (after Holm, or only before), where it harmed, what the paper's own test gives, which
-    arms differ, what was printed and is not supported, and what these numbers cannot show. A comparison that could
-    not be made is named as such.
+    ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s, ``by_size``
+    ``detection_by_size``'s. It says what was compared, where fine-tuning helped (after Holm, or only before), where
+    it harmed, what the paper's own test gives, which arms differ, which lesions were found, what was printed and is
+    not supported, and what these numbers cannot show. A comparison that could not be made is named as such.
     """
     alpha = settings.alpha
     sentences = [_material(scores)]
@@ -53,7 +56,7 @@ def conclude(
         sentences.append(_not_compared(scores))
     else:
         sentences += [*_means(scores), *_strategies(strategies, alpha), *_paper_test(strategies, alpha)]
-    sentences += [*_arms(arms, alpha), *_printed(printed), *_power(scores, power, alpha)]
+    sentences += [*_arms(arms, alpha), *_lesions(by_size), *_printed(printed), *_power(scores, power, alpha)]
     return " ".join([*sentences, LIMIT])
 
 
@@ -168,6 +171,24 @@ def _arms(table: pd.DataFrame, alpha: float) -> list[str]:
             f"the smallest is {_pair(smallest)}."
         ]
     return [f"Between arms, none of {tests} has p below {alpha:g}."]
+
+
+def _lesions(by_size: pd.DataFrame) -> list[str]:
+    """Found lesions of the tumour core by size, all arms together, for each strategy that is there."""
+    table = by_size[(by_size["region"] == LESION_REGION) & (by_size["n"] > 0)]
+    if table.empty:
+        return []
+    counts = table.groupby(["bin", "strategy"], sort=False)[["detected", "n"]].sum()
+    parts = []
+    for size in dict.fromkeys(table["bin"]):
+        present = counts.loc[size]
+        shares = [
+            f"{present.loc[strategy, 'detected']} of {present.loc[strategy, 'n']} {STRATEGY_WORDS[strategy]}"
+            for strategy in STRATEGIES
+            if strategy in present.index
+        ]
+        parts.append(f"{size} {' and '.join(shares)}")
+    return [f"Of the tumour core's lesions, counted once per arm, were found: {'; '.join(parts)}."]
 
 
 def _printed(table: pd.DataFrame) -> list[str]:

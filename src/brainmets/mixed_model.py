@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 from brainmets.descriptive import bootstrap_mean
 from brainmets.directions import Alternative
@@ -88,6 +89,8 @@ def mixed_model(table: pd.DataFrame, alternative: Alternative, alpha: float) -> 
         raise NotFittedError("the fit did not converge")
     if float(fit.cov_re[0, 0]) < 1e-8 or any("boundary" in str(warning.message) for warning in caught):
         raise NotFittedError("the variance between cases is estimated as zero")
+    if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
+        raise NotFittedError("the optimiser warns that it may not have converged")
     statistic = estimate / error_of
     half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error_of
     shape = stats.shapiro(fit.resid).pvalue if np.ptp(fit.resid) > 0 else float("nan")
