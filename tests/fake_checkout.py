@@ -51,7 +51,7 @@ _ = record.write(target, threads=os.environ["OMP_NUM_THREADS"], slurm=os.environ
 class FakeCheckout:
     """The checkout's folder, its study's files, and how to run ``brainmets`` in it."""
 
-    def __init__(self, root: Path, **changes: object) -> None:
+    def __init__(self, root: Path, arms: tuple[str, ...] = ("default", "segresnet")) -> None:
         self.root = root
         self.params = root / "params" / "tiny.yaml"
         self.work = root / "work" / "tiny"
@@ -59,8 +59,8 @@ class FakeCheckout:
         (root / "params").mkdir()
         (root / "workflow").symlink_to(REPOSITORY / "workflow")
         content = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
-        content["arms"].pop("tversky_bce")
-        content |= {"study": "tiny", "folds": [0], **changes}
+        content["arms"] = {arm: content["arms"][arm] for arm in arms}
+        content |= {"study": "tiny", "folds": [0]}
         self.write(content)
         study = Study.read(self.params)
         for name in NOTEBOOKS:

@@ -61,37 +61,37 @@ def test_a_dry_run_lists_the_steps_and_runs_none(checkout: FakeCheckout) -> None
     assert checkout.ran() == {}
 
 
-def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(checkout: FakeCheckout) -> None:
-    trap = checkout.trap("04_fine_tuning_segresnet_0")
+def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path: Path) -> None:
+    checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
+    trap = checkout.trap("04_fine_tuning_default_0")
     ended = checkout.study()
     assert ended.returncode == 1
     done = checkout.ran()
-    assert "06_evaluation_default_finetune" in done, "steps that do not need the failed one must go on"
-    assert "06_evaluation_segresnet_scratch" in done
-    assert "06_evaluation_segresnet_finetune" not in done
+    assert "06_evaluation_default_scratch" in done, "steps that do not need the failed one must go on"
+    assert "06_evaluation_default_finetune" not in done
     assert "07_statistics" not in done
 
     lines = ended.stdout.splitlines()
-    at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_segresnet_fold_0"))
+    at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_default_fold_0"))
     told = "\n".join(lines[at : at + 7])
     assert "notebook   notebooks/04_fine_tuning.ipynb" in told
     assert re.search(r"cell       \[5\] under 'Train': trap =", told)
     assert "error      ValueError: the trap is set" in told
-    assert "log        work/tiny/runs/04_fine_tuning_segresnet_fold_0.log" in told
-    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=segresnet fold=0", told)
-    assert "1 failed: 04_fine_tuning_segresnet_fold_0" in lines[-2]
+    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in told
+    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", told)
+    assert "1 failed: 04_fine_tuning_default_fold_0" in lines[-2]
     assert "brainmets study params/tiny.yaml" in lines[-1]
-    assert not (checkout.work / "training/finetune/segresnet/fold_0/training.json").exists()
+    assert not (checkout.work / "training/finetune/default/fold_0/training.json").exists()
 
     trap.unlink()
     again = next(line for line in lines if "run again" in line).split("brainmets ", 1)[1].split()
     assert checkout.brainmets(*again).returncode == 0, "the command for the one step"
     ended = checkout.study()
     assert ended.returncode == 0, ended.stdout
-    assert sorted(steps(ended.stdout)) == ["06_evaluation_segresnet_finetune", "07_statistics", "08_case_review"]
+    assert sorted(steps(ended.stdout)) == ["06_evaluation_default_finetune", "07_statistics", "08_case_review"]
     assert "[ 3 of 3]" in ended.stdout
     ran = checkout.ran()
-    assert ran.pop("04_fine_tuning_segresnet_0") == 2
+    assert ran.pop("04_fine_tuning_default_0") == 2
     assert set(ran.values()) == {1}, "a finished step ran again"
 
 

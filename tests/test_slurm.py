@@ -49,13 +49,8 @@ def profile(tmp_path: Path) -> Path:
     return folder
 
 
-def one_arm(tmp_path: Path) -> FakeCheckout:
-    arms = yaml.safe_load((REPOSITORY / "params/smoke.yaml").read_text())["arms"]
-    return FakeCheckout(tmp_path / "checkout", arms={"default": arms["default"]})
-
-
 def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
-    checkout = one_arm(tmp_path)
+    checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
     # a training that fails the first time: SLURM runs it again, and the study goes on
     source = checkout.source("05_from_scratch")
     notebook = nbformat.read(source, as_version=4)
@@ -90,7 +85,7 @@ def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: P
 
 
 def test_a_killed_engines_jobs_are_not_submitted_twice(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
-    checkout = one_arm(tmp_path)
+    checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
     trap = checkout.trap("01_data_audit", "sleep")
     words = ("study", "params/tiny.yaml", "--profile", str(profile), "--", "audit")
     command = checkout.command(*words)

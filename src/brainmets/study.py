@@ -239,7 +239,7 @@ class _Telling:
         lost = [*dict.fromkeys(self.failed), *self.running]
         if not lost:
             print(f"Snakemake could not do its work; the end of {shown(self.log)}:", file=sys.stderr)
-            print("\n".join(self.log.read_text(errors="replace").splitlines()[-15:]), file=sys.stderr)
+            print("\n".join(self.log.read_text(errors="replace").splitlines()[-40:]), file=sys.stderr)
             return
         steps = f"{self.done} of {self._steps()} steps done, {len(lost)} failed: {', '.join(lost)}."
         print(f"study {self.files.study}: {steps}")
