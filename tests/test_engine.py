@@ -262,7 +262,14 @@ def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
 def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: FakeCheckout) -> None:
     trap = checkout.trap("02_plan_alignment", "sleep")
     command = checkout.command("study", "params/tiny.yaml", "--", "alignment")
-    run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
+    # Ctrl-C ignored at the start, as under nohup: the study must still end its steps
+    run = subprocess.Popen(
+        ["env", "--ignore-signal=INT", *command],
+        cwd=checkout.root,
+        env=checkout.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     wait_for(checkout.work / "ran_02_plan_alignment")
     time.sleep(0.5)
     run.send_signal(signal.SIGINT)

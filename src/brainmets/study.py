@@ -168,16 +168,22 @@ class _Telling:
         """
         self.files.runs.mkdir(parents=True, exist_ok=True)
         follower = Follower(self.files.runs)
+        engine: subprocess.Popen[bytes] | None = None
+        asked = 0
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked += 1
+            self._say("stopping: ending the running steps ..." if asked == 1 else "stopping at once")
+            if engine is not None:
+                os.killpg(engine.pid, signal.SIGINT if asked == 1 else signal.SIGKILL)
+
+        # before the start: where this process was told to ignore Ctrl-C (nohup, a shell's &), Snakemake would too
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         with self.log.open("w", encoding="utf-8") as log:
             engine = subprocess.Popen(
                 call, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0
             )
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._say("stopping: ending the running steps ...")
-            os.killpg(engine.pid, signal.SIGINT)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ended = False
             while not ended:
