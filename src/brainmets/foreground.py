@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy import ndimage
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -46,19 +45,30 @@ def in_memory_order(
 
 
 def foreground_boxes(reference: Labels, prediction: Labels) -> list[Box]:
-    """Cut both label maps (3D, ``uint8``, equal shapes) into disjoint boxes that hold every non-zero voxel.
+    """Cut both label maps (3D, ``uint8``, equal shapes) into boxes; every non-zero voxel is in exactly one.
 
-    Two empty label maps give an empty list.
+    A box is the bounding box of one group of touching cells; what other groups hold inside it is left out. Two empty
+    label maps give an empty list.
     """
+    groups = cc3d.connected_components(
+        (_occupied_cells(reference) | _occupied_cells(prediction)).view(np.uint8), connectivity=26
+    )
     boxes = []
-    for start, stop in _disjoint_boxes(_occupied_cells(reference) | _occupied_cells(prediction)):
-        z, y, x = (int(n) for n in start * CELL[::-1])
+    for number, cells in enumerate(ndimage.find_objects(groups), start=1):
+        low = tuple(span.start * size for span, size in zip(cells, CELL[::-1], strict=True))
         window = tuple(
-            slice(int(a), int(b))
-            for a, b in zip(start * CELL[::-1], np.minimum(stop * CELL[::-1], reference.shape), strict=True)
+            slice(start, span.stop * size) for start, span, size in zip(low, cells, CELL[::-1], strict=True)
         )
-        first, second = (np.ascontiguousarray(labels[window]) for labels in (reference, prediction))
-        boxes.append(Box((z, y, x), first, second))
+        own = groups[cells] == number
+        parts = [np.ascontiguousarray(labels[window]) for labels in (reference, prediction)]
+        if not own.all():
+            voxels = own
+            for axis, size in enumerate(CELL[::-1]):
+                voxels = np.repeat(voxels, size, axis=axis)
+            # the last cells may reach beyond the image
+            inside = voxels[tuple(slice(n) for n in parts[0].shape)]
+            parts = [part * inside for part in parts]
+        boxes.append(Box((low[0], low[1], low[2]), parts[0], parts[1]))
     return boxes
 
 
@@ -94,20 +104,3 @@ def _occupied_cells(labels: Labels) -> Mask:
     cells = np.zeros([-(-n // cell) for n, cell in zip(labels.shape, CELL[::-1], strict=True)], dtype=bool)
     cells[z // CELL[2], y // CELL[1], x // CELL[0]] = True
     return cells
-
-
-def _disjoint_boxes(cells: Mask) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Bounding boxes (start, stop in cells) of 26-connected groups of cells, united until none overlap."""
-    if not cells.any():
-        return []
-    groups = cc3d.connected_components(cells.view(np.uint8), connectivity=26)
-    found = cc3d.statistics(groups, no_slice_conversion=True)
-    bounds = np.asarray(found["bounding_boxes"], dtype=np.int64)[1:].reshape(-1, 3, 2)
-    start, stop = bounds[:, :, 0], bounds[:, :, 1] + 1
-    while True:
-        overlap = ((start[:, None] < stop[None]) & (start[None] < stop[:, None])).all(axis=2)
-        n_groups, group = connected_components(csr_array(np.asarray(overlap, dtype=np.uint8)), directed=False)
-        if n_groups == len(start):
-            return list(zip(start, stop, strict=True))
-        start = np.stack([start[group == g].min(axis=0) for g in range(n_groups)])
-        stop = np.stack([stop[group == g].max(axis=0) for g in range(n_groups)])
