@@ -13,6 +13,7 @@ from brainmets.figures import save
 from brainmets.panels import BEST_SEQUENCE, SEQUENCE_TITLES, case_panel, missed_montage, worst_slice
 from brainmets.regions import REGIONS
 from brainmets.review import Model, ReviewCase
+from brainmets.viewer_pages import write_volumes
 
 RULE = (
     "For every model, metric (Dice, sensitivity, specificity, HD95) and region the worst case is marked, and cases "
@@ -78,11 +79,23 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
     ]
 
 
-def record(ranking: pd.DataFrame, entries: Mapping[str, list[Entry]], figures: list[Entry], words: Mapping[str, str],
-           names: Mapping[str, str]) -> dict[str, Any]:  # fmt: skip
-    """The content of ``review.json``: rule, cases (name, rank, marks, explanation, figures) in rank order, figures.
+def keep_volumes(case: ReviewCase, folder: Path) -> dict[str, Any]:
+    """Write what the report's 3D page of the case shows to ``folder``/volumes and describe it."""
+    return write_volumes(case, _slug(case.name), folder)
 
-    ``entries`` and ``words`` map a case to its pictures and explanation; ``names`` to what is printed for it.
+
+def record(
+    ranking: pd.DataFrame,
+    entries: Mapping[str, list[Entry]],
+    figures: list[Entry],
+    words: Mapping[str, str],
+    names: Mapping[str, str],
+    volumes: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """The content of ``review.json``: rule, figures, and in rank order the cases.
+
+    A case has name, slug, rank, marks, explanation, figures and volumes. ``entries``, ``words`` and ``volumes`` map
+    a case to its pictures, explanation and volumes (``keep_volumes``); ``names`` to what is printed for it.
     """
     by_case = ranking.set_index("case")
     return {
@@ -90,10 +103,12 @@ def record(ranking: pd.DataFrame, entries: Mapping[str, list[Entry]], figures: l
         "cases": [
             {
                 "name": names[case],
+                "slug": _slug(names[case]),
                 "rank": int(by_case.loc[case, "rank"]),  # type: ignore[arg-type]
                 "marks": int(by_case.loc[case, "marks"]),  # type: ignore[arg-type]
                 "explanation": words[case],
                 "figures": own,
+                "volumes": volumes[case],
             }
             for case, own in entries.items()
         ],

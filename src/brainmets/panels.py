@@ -115,10 +115,7 @@ def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: st
 
     Without any label the slices go through the middle of the volume.
     """
-    pieces, count = ndimage.label(labels > 0)
-    sizes = np.bincount(pieces.ravel())[1:]
-    place = np.argwhere(pieces == sizes.argmax() + 1).mean(0) if count else np.array(labels.shape) / 2
-    at = np.rint(place).astype(int)
+    at = np.rint(middle(labels)).astype(int)
     image, shown = case.images[sequence], _brightness(case.images[sequence])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
@@ -138,6 +135,15 @@ def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: st
     figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(f"{title}, on {SEQUENCE_TITLES[sequence]}", fontsize=10)
     return figure
+
+
+def middle(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """The mean voxel of the largest piece of ``labels``; the middle of the volume where there is none."""
+    pieces, count = ndimage.label(labels > 0)
+    if not count:
+        return (np.array(labels.shape) - 1) / 2
+    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
+    return np.asarray(np.argwhere(pieces == largest).mean(0), dtype=np.float64)
 
 
 def missed_lesions(lesions: pd.DataFrame, region: str = "TC") -> pd.DataFrame:

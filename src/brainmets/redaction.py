@@ -16,7 +16,9 @@ from pathlib import Path
 
 _PATH = re.compile(r"file:///[^\s\"'<>]+|(?<![\w.~:/<)\]}*-])/(?:[\w.@+~=-]+/)+[\w.@+~=-]*")
 """An absolute path of two parts or more; not the tail of a relative path, a URL or a closing tag."""
-_DATA = re.compile(r"data:[\w.+/-]+;base64,[A-Za-z0-9+/=\s]+")
+_DATA = re.compile(
+    r"""data:[\w.+/-]+;base64,[A-Za-z0-9+/=\s]+|<script type="application/gzip;base64".*?</script>""", re.DOTALL
+)
 _STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
 _COMMON_NAMES = {
     "root", "user", "users", "admin", "ubuntu", "debian", "centos", "docker", "jovyan", "runner", "vagrant", "guest",

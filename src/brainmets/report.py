@@ -2,7 +2,7 @@
 
 ``reports/<study>/index.html`` holds the question, the answer written from the numbers, the result table, the figures,
 the cases and the study's record; ``notebooks/`` every executed notebook as a page; ``figures/`` the pictures and
-``tables/`` the numbers behind them.
+``tables/`` the numbers behind them; ``viewer/`` the cases in 3D, the only pages with a script.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import yaml
 
 from brainmets import report_content as content
 from brainmets.notebook_pages import render
+from brainmets.panels import LABEL_COLOURS
 from brainmets.params import Study
 from brainmets.paths import StudyPaths, project_root, resolve
 from brainmets.redaction import Redactor, leaks
+from brainmets.viewer_pages import SCRIPT, ViewerError, encoded, script
+from brainmets.viewers import colormap
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")
-PARTS = ("notebooks", "figures", "tables")
+PARTS = ("notebooks", "figures", "tables", "viewer")
 
 
 class ReportError(RuntimeError):
@@ -87,6 +90,7 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
     tables = [files.statistics / name for name in TABLES] + [files.review / "challenging.csv"]
     for table in (table for table in tables if table.is_file()):
         (aside / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
+    without_3d = _write_viewers(aside / "viewer", files, study, cases, pages)
     html = pages.get_template("index.html.j2").render(
         question=QUESTION,
         study=study.content["study"],
@@ -98,6 +102,7 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
         notes=notes,
         figures=figures,
         cases=cases,
+        without_3d=without_3d,
         overviews=overviews,
         rule=rule,
         tables=sorted(path.name for path in (aside / "tables").iterdir()),
@@ -110,6 +115,29 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
         weight=_weight(aside),
     )
     (aside / "index.html").write_text(redact(html), encoding="utf-8")
+
+
+def _write_viewers(
+    folder: Path, files: StudyPaths, study: Study, cases: list[content.ReviewedCase], pages: jinja2.Environment
+) -> str:
+    """A 3D page per case and the script they share; gives why there are none, or an empty text."""
+    try:
+        (folder / SCRIPT).write_text(script(), encoding="utf-8")
+    except ViewerError as error:
+        return str(error)
+    for case in cases:
+        html = pages.get_template("viewer.html.j2").render(
+            case=case,
+            study=study.content["study"],
+            volumes=case.volumes,
+            image=encoded(files.review / case.volumes["image"]),
+            labels=[encoded(files.review / entry["file"]) for entry in case.volumes["labels"]],
+            colours=LABEL_COLOURS,
+            colormap=colormap(),
+            script=SCRIPT,
+        )
+        (folder / f"{case.slug}.html").write_text(html, encoding="utf-8")
+    return ""
 
 
 def _take_place(aside: Path, files: StudyPaths) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +37,10 @@ class ReviewedCase:
     """One case of notebook 08."""
 
     name: str
+    slug: str
     explanation: str
     pictures: list[Picture]
+    volumes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,12 @@ class Row:
 
 
 def conclusion(files: StudyPaths) -> list[str]:
-    """Notebook 07's sentences, written from the numbers, as paragraphs."""
+    """Notebook 07's sentences, written from the numbers, one by one."""
     written = _results(files.statistics / "statistics.json", "07").get("conclusion")
     if not written:
         raise ValueError("statistics.json holds no conclusion: rerun notebook 07")
-    return [written] if isinstance(written, str) else [str(part) for part in written]
+    text = written if isinstance(written, str) else " ".join(str(part) for part in written)
+    return re.split(r"(?<=[.!?]) +(?=[A-Z0-9])", text.strip())
 
 
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[str]]:
@@ -108,7 +112,13 @@ def cases(files: StudyPaths) -> tuple[list[ReviewedCase], list[Picture], str]:
     """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen."""
     content = _results(files.review / "review.json", "08")
     reviewed = [
-        ReviewedCase(entry["name"], entry["explanation"], [_picture(files.review, part) for part in entry["figures"]])
+        ReviewedCase(
+            name=entry["name"],
+            slug=entry["slug"],
+            explanation=entry["explanation"],
+            pictures=[_picture(files.review, part) for part in entry["figures"]],
+            volumes=entry["volumes"],
+        )
         for entry in content["cases"]
     ]
     return reviewed, [_picture(files.review, entry) for entry in content["figures"]], content["rule"]
