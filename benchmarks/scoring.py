@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -201,6 +202,8 @@ def by_cases(numbers: list[int], workers: int, say: Callable[[str], None]) -> No
                     f"| {n} | {theirs:.1f} | {ours:.2f} | {theirs / ours:.0f} | {ours / decode:.2f} | "
                     f"{middle - start:.2f} | {end - middle:.2f} |"
                 )
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        say(f"\nPeak memory of a scoring process, whatever the number of cases: {peak:.0f} MiB.")
 
 
 def score(folder: Path, workers: int) -> None:

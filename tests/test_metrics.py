@@ -10,7 +10,9 @@ import pytest
 from brainmets import metrics
 from brainmets.emptiness import LESION_WISE, WHOLE_REGION
 from brainmets.foreground import crop, foreground_boxes
+from brainmets.label_maps import Grid, read_labels
 from brainmets.metrics import region_metrics
+from brainmets.regions import REGIONS, region_mask
 from brainmets.surface import Surface, nearest_points, restricted, weighted_percentile
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.9, 1.3, 2.7)]
@@ -169,6 +171,22 @@ def test_equals_segmentationmetrics(density, spacing):
         values = region_metrics(reference, prediction, spacing)
         for metric, name in SEGMENTATIONMETRICS.items():
             assert values[metric] == pytest.approx(getattr(expected, name), abs=1e-9), metric
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["BraTS-MET-00132-000", "BraTS-MET-01325-000"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_equals_segmentationmetrics_on_real_masks(shared, case):
+    other = pytest.importorskip("segmentationmetrics", reason="segmentationmetrics 1.1.1 is not installed")
+    paths = [shared / "data" / "met_masks" / case / f"{name}.nii.gz" for name in ("reference", "prediction")]
+    spacing = Grid.read(paths[0]).spacing
+    reference, prediction = (read_labels(path, None) for path in paths)
+    for region in REGIONS:
+        masks = region_mask(reference, region), region_mask(prediction, region)
+        expected, values = other.SegmentationMetrics(masks[1], masks[0], spacing), region_metrics(*masks, spacing)
+        for metric, name in SEGMENTATIONMETRICS.items():
+            assert values[metric] == pytest.approx(getattr(expected, name), abs=1e-9), (region, metric)
 
 
 SEGMENTATIONMETRICS = {

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from brainmets import lesionwise, metrics
 from brainmets.components import Definition, LesionCounts, LesionLedger
 from brainmets.foreground import Box, Labels, Mask, Spacing, crop, foreground_boxes, in_memory_order
-from brainmets.lesionwise import LesionScores, lesion_scores, lesion_spacing
+from brainmets.lesionwise import LesionScores, score_brats_2023, score_brats_2026
 from brainmets.metrics import Overlap, SurfacePair, check_spacing, image_diagonal, whole_region_metrics
 from brainmets.regions import LABELS, REGIONS, RESECTION_CAVITY
 from brainmets.surface import Floats, Packing, Surface, border_voxels, join, surface_elements
@@ -66,9 +66,10 @@ def score_case(
         elements = pieces.elements()
         values = whole_region_metrics(overlap, elements, spacing, image_diagonal(reference.shape, spacing))
         counts = pieces.ledger.counts()
-        sides = lesion_spacing(lesion_definition, spacing)
-        surfaces = elements if lesion_definition == "brats_2023" else pieces.borders(sides)
-        lesions = lesion_scores(lesion_definition, counts, surfaces, sides)
+        if lesion_definition == "brats_2023":
+            lesions = score_brats_2023(counts, elements, spacing)
+        else:
+            lesions = score_brats_2026(counts, *pieces.borders(), spacing)
         values |= lesions.values
         result.scores += [
             {"region": region, "metric": metric, "value": float(values[metric]), "unit": unit}
@@ -117,8 +118,8 @@ class _Region:
     def elements(self) -> SurfacePair:
         return SurfacePair.measure(join(self._elements[0]), join(self._elements[1]), self._spacing)
 
-    def borders(self, spacing: Spacing) -> SurfacePair:
-        return SurfacePair.measure(join(self._borders[0]), join(self._borders[1]), spacing)
+    def borders(self) -> tuple[Surface, Surface]:
+        return join(self._borders[0]), join(self._borders[1])
 
 
 def _confusion(box: Box) -> npt.NDArray[np.int64]:

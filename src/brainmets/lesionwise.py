@@ -23,7 +23,7 @@ from brainmets.components import Definition, LesionCounts
 from brainmets.emptiness import LESION_WISE, empty_value
 from brainmets.foreground import Spacing
 from brainmets.metrics import SurfacePair, robust_hausdorff
-from brainmets.surface import Floats, Ints, restricted
+from brainmets.surface import Floats, Ints, Surface, nearest_points, restricted
 
 UNITS: dict[str, str] = {
     "lesion_dice": "1",
@@ -63,23 +63,8 @@ class LesionScores:
     detected: npt.NDArray[np.bool_]
 
 
-def lesion_scores(
-    definition: Definition, counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing
-) -> LesionScores:
-    """Score one region. ``surfaces`` hold surface elements for brats_2023 and border voxels for brats_2026."""
-    return (_brats_2023 if definition == "brats_2023" else _brats_2026)(counts, surfaces, spacing)
-
-
-def lesion_spacing(definition: Definition, spacing: Spacing) -> Spacing:
-    """The voxel sides that a definition measures lesion distances with.
-
-    The scorer of brats_2026 reads arrays as (z, y, x) and spacing as (x, y, z), and so exchanges the first and the
-    last axis. Its printed values can only be met by doing the same; they are right where those two sides are equal.
-    """
-    return spacing if definition == "brats_2023" else (spacing[2], spacing[1], spacing[0])
-
-
-def _brats_2023(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -> LesionScores:
+def score_brats_2023(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -> LesionScores:
+    """Score one region under brats_2023; ``surfaces`` are the region's surface elements."""
     n_reference, n_predicted = len(counts.reference_mm3) - 1, len(counts.predicted_mm3) - 1
     matches = _grouped(counts.touching, n_reference)
     dice = np.array([counts.dice(lesion, found) if len(found) else 0.0 for lesion, found in enumerate(matches)])
@@ -103,7 +88,13 @@ def _brats_2023(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -
     return LesionScores(values, {}, matches, dice, detected)
 
 
-def _brats_2026(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -> LesionScores:
+def score_brats_2026(counts: LesionCounts, reference: Surface, prediction: Surface, spacing: Spacing) -> LesionScores:
+    """Score one region under brats_2026; ``reference`` and ``prediction`` are the region's border voxels.
+
+    That definition's scorer reads arrays as (z, y, x) and spacing as (x, y, z), and so exchanges the first and the
+    last voxel side. Its printed values can only be met by doing the same; they are right where both sides are equal.
+    """
+    spacing = (spacing[2], spacing[1], spacing[0])
     n_reference, n_predicted = len(counts.reference_mm3) - 1, len(counts.predicted_mm3) - 1
     dice = np.zeros(n_reference + 1)
     matches = [np.zeros(0, np.int64) for _ in range(n_reference + 1)]
@@ -130,8 +121,14 @@ def _brats_2026(counts: LesionCounts, surfaces: SurfacePair, spacing: Spacing) -
             excluded |= dict.fromkeys(names, f"the reference has no {size} lesion ({LARGE_MM3:g} mm^3 parts them)")
     means = ("lesion_dice", "lesion_hd95", "lesion_nsd")
     if large.any():
-        pairs = _PairDistances(surfaces, spacing, n_reference, n_predicted)
-        both = [pairs.unweighted(lesion, matches[lesion]) for lesion in np.flatnonzero(large & matched).tolist()]
+        of_reference = _grouped_points(reference.lesions, n_reference)
+        of_prediction = _grouped_points(prediction.lesions, n_predicted)
+        both = [
+            _border_distances(
+                reference.of(of_reference[lesion]), prediction.of(of_prediction[matches[lesion][0]]), spacing
+            )
+            for lesion in np.flatnonzero(large & matched).tolist()
+        ]
         n = int(large.sum()) + false
         penalised = n - len(both)
         values |= {
@@ -165,8 +162,17 @@ def _best_matching(counts: LesionCounts) -> list[tuple[int, int, float]]:
     ]
 
 
+def _border_distances(reference: Surface, prediction: Surface, spacing: Spacing) -> tuple[float, float]:
+    """95th percentile of both directions' distances pooled, in mm, and NSD at the smallest voxel side."""
+    forward = nearest_points(reference, prediction, spacing).distances
+    backward = nearest_points(prediction, reference, spacing).distances
+    tolerance = min(spacing)
+    nsd = (np.mean(forward <= tolerance) + np.mean(backward <= tolerance)) / 2
+    return float(np.percentile(np.concatenate([forward, backward]), 95)), float(nsd)
+
+
 class _PairDistances:
-    """Surface distances between one reference lesion and its match, out of those of the whole region."""
+    """HD95 of one reference lesion and its match, out of the surface distances of the whole region."""
 
     def __init__(self, surfaces: SurfacePair, spacing: Spacing, n_reference: int, n_predicted: int) -> None:
         self._surfaces = surfaces
@@ -176,24 +182,12 @@ class _PairDistances:
 
     def hd95(self, lesion: int, predicted: Ints) -> float:
         """Area-weighted symmetric 95th percentile in mm."""
-        forward, backward, first, second = self._between(lesion, predicted)
-        reference, prediction = self._surfaces.reference.weights, self._surfaces.prediction.weights
-        return robust_hausdorff(forward, reference[first], backward, prediction[second], 95)
-
-    def unweighted(self, lesion: int, predicted: Ints) -> tuple[float, float]:
-        """95th percentile of both directions' distances pooled, in mm, and NSD at the smallest voxel side."""
-        forward, backward, _, _ = self._between(lesion, predicted)
-        tolerance = min(self._spacing)
-        nsd = (np.mean(forward <= tolerance) + np.mean(backward <= tolerance)) / 2
-        return float(np.percentile(np.concatenate([forward, backward]), 95)), float(nsd)
-
-    def _between(self, lesion: int, predicted: Ints) -> tuple[Floats, Floats, Ints, Ints]:
         first = self._of_reference[lesion]
         second = np.concatenate([self._of_prediction[number] for number in predicted])
-        surfaces, spacing = self._surfaces, self._spacing
-        forward = restricted(surfaces.reference, first, surfaces.prediction, second, surfaces.to_prediction, spacing)
-        backward = restricted(surfaces.prediction, second, surfaces.reference, first, surfaces.to_reference, spacing)
-        return forward, backward, first, second
+        reference, prediction, spacing = self._surfaces.reference, self._surfaces.prediction, self._spacing
+        forward = restricted(reference, first, prediction, second, self._surfaces.to_prediction, spacing)
+        backward = restricted(prediction, second, reference, first, self._surfaces.to_reference, spacing)
+        return robust_hausdorff(forward, reference.weights[first], backward, prediction.weights[second], 95)
 
 
 def _grouped(pairs: Ints, n: int) -> list[Ints]:
