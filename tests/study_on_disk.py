@@ -144,6 +144,7 @@ def executed(path: Path, title: str) -> None:
     home = str(Path.home())
     outputs = [
         nbf.new_output("stream", name="stdout", text=f"read {home}/secret/scan.nii.gz\nepoch 1\repoch 2\n"),
+        nbf.new_output("stream", name="stdout", text="epoch 3\n"),
         nbf.new_output("stream", name="stderr", text="/srv/data/hospital/x.py:3: UserWarning: P01 and P02\n"),
         nbf.new_output(
             "display_data", data={"text/html": "<b>bold</b><script>fetch('x')</script>", "text/plain": "plain"}

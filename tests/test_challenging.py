@@ -120,6 +120,15 @@ def test_words_follow_the_numbers():
         explain(ranking, "z")
 
 
+def test_the_whole_tumours_volume_is_compared():
+    table = pd.concat([scores([0.1, 0.9, 0.8]), scores([300.0, 20.0, 30.0], "reference_volume", region="WT")])
+    ranking = rank(table, NO_LESIONS)
+    assert ranking.set_index("case").loc["a", "whole_tumour_ml"] == 300.0
+    assert explain(ranking, "a").endswith("; whole tumour 300.0 mL, the largest of all cases.")
+    assert explain(ranking, "b").endswith("; whole tumour 20.0 mL, the smallest of all cases.")
+    assert explain(ranking, "c").endswith("; whole tumour 30.0 mL.")
+
+
 def test_words_without_lesion_tables_speak_of_scores_alone():
     assert explain(rank(scores([0.1, 0.9]), NO_LESIONS), "a") == (
         "Marked once of 1 (dice 1); lowest Dice 0.10 (default finetune, ET)."

@@ -215,5 +215,8 @@ def test_command_hands_out_and_reads_back(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert expert_cli.run_review(argparse.Namespace(params=params, ratings=filled)) == 0
     assert "8 ratings by 2 raters from 2 sheets" in capsys.readouterr().out
+    table.assign(rater="R3", overall="9").to_csv(filled / "R3.csv", index=False)
+    assert expert_cli.run_review(argparse.Namespace(params=params, ratings=filled)) == 2
+    assert "R3.csv, row 2, column overall: '9'" in capsys.readouterr().err
     summary = pd.read_csv(files.review / "expert_summary.csv")
     assert summary["median_overall"].tolist() == [3.5, 3.5]

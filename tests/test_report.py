@@ -122,7 +122,7 @@ def test_nothing_of_the_machine_is_told(checkout, index):
     page = (index.parent / "notebooks" / "03_pretraining_default_fold_0.html").read_text()
     assert "read .../scan.nii.gz" in page
     assert ".../x.py:3" in page
-    assert "epoch 2" in page
+    assert "epoch 2\nepoch 3" in page
     assert "epoch 1" not in page
     assert "fetch(" not in page
     assert "interactive view: open this notebook in JupyterLab" in page

@@ -49,10 +49,10 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``rank`` (equal marks share the smallest rank), case, marks, ``tied_marks`` (marks shared with another
     case), one count per metric of ``WORST``, one per strategy (``marks_finetune`` ...), the lowest Dice with its model
-    and region, and from the lesion table the reference tumour-core lesions: ``lesions``, ``smallest_mm3``,
-    ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any`` (lesions no model, or not every model,
-    detected). Lesion columns are empty where the lesion table has no row of the case. Cases with equal marks stand in
-    the order of their names.
+    and region, and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
+    the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
+    and ``missed_by_any`` (lesions no model, or not every model, detected); empty where it has no row of the case.
+    Cases with equal marks stand in the order of their names.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
@@ -65,7 +65,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     for strategy in sorted(scores["strategy"].unique()):
         counts = given.loc[given["strategy"] == strategy, "case"].value_counts()
         table[f"marks_{strategy}"] = table["case"].map(counts).fillna(0).astype(int)
-    table = table.merge(_lowest_dice(scores), on="case", how="left").merge(lesion_load(lesions), on="case", how="left")
+    for more in (_lowest_dice(scores), _whole_tumour(scores), lesion_load(lesions)):
+        table = table.merge(more, on="case", how="left")
     table = table.sort_values(["marks", "case"], ascending=[False, True], ignore_index=True)
     table.insert(0, "rank", table["marks"].rank(method="min", ascending=False).astype(int))
     return table
@@ -118,6 +119,8 @@ def explain(ranking: pd.DataFrame, case: str) -> str:
         parts[0] += f" ({', '.join(by_metric)})"
     if pd.notna(row["lowest_dice"]):
         parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({row['lowest_dice_in']})")
+    if pd.notna(row["whole_tumour_ml"]):
+        parts.append(f"whole tumour {row['whole_tumour_ml']:.1f} mL" + _extreme(row, others, "whole_tumour_ml"))
     if pd.notna(row["lesions"]):
         parts += _about_lesions(row, others)
     return "; ".join(parts) + "."
@@ -154,6 +157,22 @@ def _lowest_dice(scores: pd.DataFrame) -> pd.DataFrame:
     dice = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case")
     where = dice["arm"] + " " + dice["strategy"] + ", " + dice["region"]
     return pd.DataFrame({"case": dice["case"], "lowest_dice": dice["value"], "lowest_dice_in": where})
+
+
+def _whole_tumour(scores: pd.DataFrame) -> pd.DataFrame:
+    """The reference's WT volume per case; every model was scored against the same reference."""
+    volumes = scores[(scores["metric"] == "reference_volume") & (scores["region"] == "WT")]
+    volumes = volumes.drop_duplicates("case")
+    return pd.DataFrame({"case": volumes["case"], "whole_tumour_ml": volumes["value"]})
+
+
+def _extreme(row: pd.Series, others: pd.DataFrame, column: str) -> str:
+    known = others[column].dropna()
+    if len(known) and row[column] > known.max():
+        return ", the largest of all cases"
+    if len(known) and row[column] < known.min():
+        return ", the smallest of all cases"
+    return ""
 
 
 def _times(count: int) -> str:

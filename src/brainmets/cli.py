@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``study``, ``notebook``, ``score`` and ``report``.
+"""The ``brainmets`` command: ``study``, ``notebook``, ``score``, ``report`` and ``review``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
 """
@@ -18,6 +18,7 @@ from brainmets.params import ParameterError
 ELSEWHERE = {
     "score": "score a folder of predicted label maps against a folder of references",
     "report": "make the report of a finished study",
+    "review": "write a blinded folder for experts, or read their rating sheets",
 }
 """Commands that other modules declare and run, imported only when they are asked for: scoring needs no papermill."""
 
@@ -46,6 +47,10 @@ def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
         return _notebook(args)
     if args.command == "report":
         return _report(args)
+    if args.command == "review":
+        from brainmets.expert_cli import run_review
+
+        return run_review(args)
     from brainmets.scoring_cli import run_score
 
     return run_score(args)
@@ -108,6 +113,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
         from brainmets.report import add_report_command
 
         add_report_command(commands)
+    if command == "review":
+        from brainmets.expert_cli import add_review_command
+
+        add_review_command(commands)
     for name in sorted(ELSEWHERE.keys() - {command}):
         commands.add_parser(name, help=ELSEWHERE[name])
     return parser

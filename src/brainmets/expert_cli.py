@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,19 @@ def add_review_command(commands: Any) -> None:
 
 
 def run_review(args: argparse.Namespace) -> int:
-    """Carry out ``brainmets review``; gives the exit status."""
+    """Carry out ``brainmets review``; gives the exit status: 0 done, 2 what was given cannot be used."""
     study = Study.read(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
-    scores = read_scores(files.evaluations)
     folder = files.review / "expert"
-    if args.ratings is None:
-        _hand_out(study, files, scores, folder)
-    else:
-        _read_back(study, files, scores, folder, args.ratings)
+    try:
+        scores = read_scores(files.evaluations)
+        if args.ratings is None:
+            _hand_out(study, files, scores, folder)
+        else:
+            _read_back(study, files, scores, folder, args.ratings)
+    except (ValueError, FileExistsError) as error:
+        print(f"brainmets review: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -36,7 +36,7 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.source = redact(cell.source)
-        cell.outputs = [_clean(output, redact, withhold_pictures) for output in cell.get("outputs", [])]
+        cell.outputs = [_clean(output, redact, withhold_pictures) for output in _joined(cell.get("outputs", []))]
         if cell.cell_type != "code":
             del cell["outputs"]
     exporter = HTMLExporter(
@@ -51,6 +51,18 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
         "No description has been provided for this image", f"Figure from the notebook: {_attribute(title)}"
     )
     return Page(title=title, body=body)
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with the pieces of one printed stream in one."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures: bool) -> NotebookNode:

@@ -109,8 +109,13 @@ def figures(files: StudyPaths) -> list[Picture]:
 
 
 def cases(files: StudyPaths) -> tuple[list[ReviewedCase], list[Picture], str]:
-    """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen."""
+    """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen.
+
+    Raises ``ValueError`` where an earlier version of the notebook wrote ``review.json``.
+    """
     content = _results(files.review / "review.json", "08")
+    if not all({"slug", "volumes"} <= case.keys() and "focus" in case["volumes"] for case in content["cases"]):
+        raise ValueError("review.json is from an earlier version of notebook 08: run brainmets notebook 08 again")
     reviewed = [
         ReviewedCase(
             name=entry["name"],
