@@ -73,7 +73,7 @@ def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[
 def _examine(case: Case, declaration: Cohort, held_out: bool) -> _Examination:
     one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out})
     try:
-        first = nib.load(case.images["t1c"])
+        first = nib.Nifti1Image.from_filename(case.images["t1c"])
         _describe_grid(one, first)
         for path in (*case.channels, case.label):
             _check_grid(one, path, first)
@@ -95,7 +95,7 @@ def _describe_grid(one: _Examination, image: nib.Nifti1Image) -> None:
 
 
 def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image) -> None:
-    image = nib.load(path)
+    image = nib.Nifti1Image.from_filename(path)
     if len(image.shape) != 3:
         one.note("error", path, f"must be one 3D volume, its shape is {image.shape}")
     elif image.shape != first.shape:
@@ -109,7 +109,7 @@ def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image) -> None:
 
 
 def _check_intensities(one: _Examination, path: Path) -> None:
-    values = np.asanyarray(nib.load(path).dataobj)
+    values = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
     if not np.isfinite(values).all():
         one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
     elif values.min() == values.max():
@@ -118,7 +118,7 @@ def _check_intensities(one: _Examination, path: Path) -> None:
 
 def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> None:
     labels = map_labels(read_labels(case.label), declaration, case.label.name)
-    voxel_mm3 = float(np.prod(nib.load(case.label).header.get_zooms()[:3]))
+    voxel_mm3 = float(np.prod(nib.Nifti1Image.from_filename(case.label).header.get_zooms()[:3]))
     for region in REGIONS:
         one.row[f"{region}_mL"] = np.count_nonzero(region_mask(labels, region)) * voxel_mm3 / 1000
     components = cc3d.connected_components(region_mask(labels, "WT"), connectivity=26)

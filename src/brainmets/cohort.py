@@ -101,7 +101,7 @@ def _patient(case: str, declaration: Cohort) -> str:
 
 def read_labels(path: Path) -> npt.NDArray[np.int64]:
     """A label map's values, in the file's axis order; values that are not whole numbers are refused."""
-    values = np.asanyarray(nib.load(path).dataobj)
+    values = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
     whole = np.rint(values)
     if not np.array_equal(values, whole):
         stray = np.unique(values[values != whole])[:5]
@@ -129,7 +129,7 @@ def map_labels(labels: npt.NDArray[np.int64], declaration: Cohort, name: str) ->
 
 def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``."""
-    image = nib.load(case.label)
+    image = nib.Nifti1Image.from_filename(case.label)
     mapped = map_labels(read_labels(case.label), declaration, case.label.name)
     path = folder / f"{case.case}.nii.gz"
     with replacing(path) as aside:

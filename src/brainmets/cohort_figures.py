@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from brainmets.cohort import Case, map_labels, read_labels
 from brainmets.params import Cohort
@@ -18,7 +20,11 @@ from brainmets.regions import REGIONS, SEQUENCES, region_mask
 
 COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
 """Colour and marker of each cohort, from seaborn's colour-blind palette."""
-REGION_LINES = {"WT": ("#029e73", "--"), "TC": ("#d55e00", "-."), "ET": ("#cc78bc", "-")}
+REGION_LINES: dict[str, tuple[str, Literal["--", "-.", "-"]]] = {
+    "WT": ("#029e73", "--"),
+    "TC": ("#d55e00", "-."),
+    "ET": ("#cc78bc", "-"),
+}
 
 
 def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
@@ -31,9 +37,9 @@ def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
     for row, case in zip(axes, cases, strict=True):
         labels = map_labels(read_labels(case.label), declaration, case.label.name)
         index = busiest_slice(labels)
-        spacing = nib.load(case.label).header.get_zooms()
+        spacing = nib.Nifti1Image.from_filename(case.label).header.get_zooms()
         for axis, sequence in zip(row, SEQUENCES, strict=True):
-            image = np.asanyarray(nib.load(case.images[sequence]).dataobj)
+            image = np.asanyarray(nib.Nifti1Image.from_filename(case.images[sequence]).dataobj)
             low, high = np.percentile(image, (1, 99.5))
             axis.imshow(
                 image[:, :, index].T, cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1),
@@ -74,7 +80,7 @@ def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
         label = f"{cohort} (n = {len(table)}{without})"
         axis.scatter(shown.WT_mL, shown.lesions, color=colour, marker=marker, label=label, alpha=0.8)
     axis.set(xscale="log", xlabel="whole tumour (WT) volume, mL", ylabel="lesions (26-connected), count")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(frameon=False)
     sns.despine(figure)
     return figure

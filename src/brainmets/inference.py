@@ -87,7 +87,7 @@ class Ensemble:
                 logits, self.plans, configuration, self.predictor.label_manager, properties,
                 return_probabilities=True, num_threads_torch=torch.get_num_threads(),
             )  # fmt: skip
-            share = np.asarray(probability, np.float32) / len(self.weights)
+            share = np.asarray(probability, np.float32) / np.float32(len(self.weights))
             mean = share if mean is None else mean + share
         assert mean is not None
         return mean
@@ -100,7 +100,7 @@ class Ensemble:
 
 def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` with the affine of the case's t1c; ``labels`` are (z, y, x)."""
-    reference = nib.load(case.images["t1c"])
+    reference = nib.Nifti1Image.from_filename(case.images["t1c"])
     array = labels.transpose(2, 1, 0)
     if array.shape != reference.shape:
         raise ValueError(f"the prediction of {case.case} has shape {array.shape}, its image {reference.shape}")

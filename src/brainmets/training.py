@@ -47,6 +47,22 @@ class TrainingSession:
     transferred: list[TransferredKey]
     seconds: float = field(default=0.0)
 
+    def description(self) -> pd.DataFrame:
+        """What is trained, one row per property: network, weights, loss, optimiser, learning rate, steps, device."""
+        trainer = self.trainer
+        loss = getattr(trainer.loss, "loss", trainer.loss)  # inside nnU-Net's deep supervision, where there is one
+        rows = {
+            "network": type(trainer.bare_network).__name__,
+            "weights": f"{sum(weight.numel() for weight in trainer.bare_network.parameters()):,}",
+            "loss": type(loss).__name__,
+            "outputs under supervision": len(getattr(trainer.loss, "weight_factors", [1])),
+            "optimiser": type(trainer.optimizer).__name__,
+            "initial learning rate": trainer.initial_lr,
+            "steps": trainer.num_epochs * trainer.num_iterations_per_epoch,
+            "device": device_name(trainer.device),
+        }
+        return pd.Series(rows, name=trainer.arm).to_frame()
+
     def run(self, report: Callable[[str], None] = print) -> None:
         """Train to the last epoch with one line per epoch; a finished training is left as it is."""
         name = f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
