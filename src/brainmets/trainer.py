@@ -81,8 +81,7 @@ class StudyTrainer(nnUNetTrainer):
     @property
     def bare_network(self) -> torch.nn.Module:
         """The network without torch.compile's wrapper."""
-        assert self.network is not None, "initialize() builds the network"
-        network: torch.nn.Module = getattr(self.network, "_orig_mod", self.network)
+        network: Any = getattr(self.network, "_orig_mod", self.network)
         return network
 
     # --- quieter and local ---
