@@ -117,13 +117,13 @@ def test_jupyterlab_draws_the_volume_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "params").mkdir()
-    study_on_disk.make(tmp_path / "work", study="demo", patients=2)
+    study_on_disk.make(tmp_path / "work", study="demo", patients=2, spacing_mm=5.0)
     notebook = nbformat.read(ROOT / "notebooks" / "08_case_review.ipynb", as_version=4)
     told = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     lines = told.source.splitlines()
     told.source = "\n".join(line for line in lines if "tversky_bce" not in line)  # an arm that this study has not
     nbformat.write(notebook, tmp_path / "notebooks" / "08_case_review.ipynb")
-    with jupyterlab(tmp_path) as address, tab() as opened:
+    with jupyterlab(tmp_path) as address, tab(width=1000, height=800) as opened:
         drawn = "() => document.querySelectorAll('.jp-OutputArea canvas').length > 0"
         run_notebook(opened.page, address, "notebooks/08_case_review.ipynb", drawn, seconds=300)
         canvas = opened.page.query_selector(".jp-OutputArea canvas")
