@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -202,8 +202,26 @@ def by_cases(numbers: list[int], workers: int, say: Callable[[str], None]) -> No
                     f"| {n} | {theirs:.1f} | {ours:.2f} | {theirs / ours:.0f} | {ours / decode:.2f} | "
                     f"{middle - start:.2f} | {end - middle:.2f} |"
                 )
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        say(f"\nPeak memory of a scoring process, whatever the number of cases: {peak:.0f} MiB.")
+        say("")
+        for n in sorted({1, max(numbers)}):
+            say(f"Peak memory of one process that scores {n} cases: {peak_memory(folder, n):.0f} MiB.")
+
+
+def peak_memory(folder: Path, n_cases: int) -> float:
+    """MiB that a fresh process needs at most (Linux: VmHWM) for the first ``n_cases`` cases of ``folder``."""
+    with tempfile.TemporaryDirectory() as name:
+        for kind in ("references", "predictions"):
+            (Path(name) / kind).mkdir()
+            for path in sorted((folder / kind).iterdir())[:n_cases]:
+                (Path(name) / kind / path.name).symlink_to(path)
+        code = (
+            "import sys; from pathlib import Path; from brainmets.scoring import score_folders\n"
+            "f = Path(sys.argv[1])\n"
+            "score_folders(f / 'predictions', f / 'references', arm='a', strategy='s')\n"
+            "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        )
+        ended = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
+    return int(ended.stdout) / 1024
 
 
 def score(folder: Path, workers: int) -> None:
