@@ -128,6 +128,10 @@ def test_the_index_opens_quickly_with_the_network_off(checkout):  # noqa: F811
         loaded = opened.page.evaluate("() => performance.getEntriesByType('navigation')[0].loadEventEnd")
         broken = opened.page.evaluate("() => [...document.images].filter((image) => !image.naturalWidth).length")
         wide = opened.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+        opened.page.emulate_media(media="print")
+        opened.page.set_viewport_size({"width": 680, "height": 1000})  # A4 within its margins, in CSS pixels
+        printed = opened.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+    assert printed <= 0, "a line or table is wider than the printed page"
     assert loaded < 10_000
     assert broken == 0
     assert wide <= 0
