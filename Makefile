@@ -30,7 +30,7 @@ test: $(READY)
 
 # The environment's own kernel comes before one of the user's; nothing asks the network for news or extensions.
 lab: $(READY)
-	@$(BIN)/python -m brainmets.lab_extension
+	@$(BIN)/python -m brainmets.review.lab_extension
 	@JUPYTER_PATH="$(CURDIR)/.venv/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" JUPYTER_PREFER_ENV_PATH=1 \
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.extension_manager=readonly \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
@@ -43,6 +43,6 @@ $(READY): requirements.lock pyproject.toml
 	@$(PIP) -r requirements.lock $(HUSH)
 	@$(PIP) --no-deps --editable . $(HUSH)
 	@$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" 2> /dev/null
-	@$(BIN)/python -m brainmets.lab_extension
+	@$(BIN)/python -m brainmets.review.lab_extension
 	@touch $@
 	@echo "The environment is ready."

@@ -29,11 +29,11 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from brainmets.casescores import score_case
-from brainmets.label_maps import read_labels
-from brainmets.metrics import region_metrics
 from brainmets.regions import REGIONS, region_mask
-from brainmets.scoring import score_folders
+from brainmets.scoring.case_scores import score_case
+from brainmets.scoring.folders import score_folders
+from brainmets.scoring.label_maps import read_labels
+from brainmets.scoring.metrics import region_metrics
 
 SHAPE = (512, 432, 192)
 SPACING = (0.5, 0.5, 1.0)
@@ -215,7 +215,7 @@ def peak_memory(folder: Path, n_cases: int) -> float:
             for path in sorted((folder / kind).iterdir())[:n_cases]:
                 (Path(name) / kind / path.name).symlink_to(path)
         code = (
-            "import sys; from pathlib import Path; from brainmets.scoring import score_folders\n"
+            "import sys; from pathlib import Path; from brainmets.scoring.folders import score_folders\n"
             "f = Path(sys.argv[1])\n"
             "score_folders(f / 'predictions', f / 'references', arm='a', strategy='s')\n"
             "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

@@ -10,9 +10,9 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from brainmets.engine.steps import STAGES
 from brainmets.params import MODELS, Study
 from brainmets.paths import NOTEBOOKS
-from brainmets.steps import STAGES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from brainmets.params import {model}
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
-from brainmets.steps import result
+from brainmets.engine.steps import result
 names = {names}
 p = {model}(**{{name: globals()[name] for name in names}})
 files = StudyPaths(p.work_dir, p.study)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainmets.score_tables import COLUMNS, in_order
+from brainmets.statistics.score_tables import COLUMNS, in_order
 
 UNITS = {"dice": "1", "sensitivity": "1", "specificity": "1", "hd95": "mm", "hd": "mm"}
 ARMS = ("default", "tversky_bce", "segresnet")

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from brainmets import phantoms, plans
 from brainmets.atomic import write_json
-from brainmets.cohort import find_cases, write_manifest, write_mapped_labels
+from brainmets.cohorts import phantoms
+from brainmets.cohorts.cohort import find_cases, write_manifest, write_mapped_labels
+from brainmets.cohorts.splits import split_cohort
 from brainmets.params import Cohort, Training
 from brainmets.paths import StudyPaths
-from brainmets.splits import split_cohort
+from brainmets.training import plans
 
 ARMS: dict[str, Any] = {
     "default": {"learning_rate": 0.01},

@@ -12,12 +12,12 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_study import training_parameters
 
-from brainmets import plans
-from brainmets.losses import TverskyBCELoss
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
-from brainmets.trainer import StudyTrainer
-from brainmets.training import prepare, seed_everything
+from brainmets.training import plans
+from brainmets.training.losses import TverskyBCELoss
+from brainmets.training.session import prepare, seed_everything
+from brainmets.training.trainer import StudyTrainer
 
 
 def trainer_of(files: StudyPaths, arm: str, **changed: object) -> StudyTrainer:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_cohort import OWN_LAYOUT, write_case, write_image
 
-from brainmets.audit import CASE_COLUMNS, Audit, audit_cohort
-from brainmets.cohort import CohortError, find_cases
+from brainmets.cohorts.audit import CASE_COLUMNS, Audit, audit_cohort
+from brainmets.cohorts.cohort import CohortError, find_cases
 from brainmets.params import Cohort
 
 

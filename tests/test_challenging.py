@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmets.challenging import explain, lesion_load, marks, rank
-from brainmets.score_tables import LESION_COLUMNS, read_scores
+from brainmets.review.challenging import explain, lesion_load, marks, rank
+from brainmets.statistics.score_tables import LESION_COLUMNS, read_scores
 
 RELEASED = Path(__file__).resolve().parents[2] / "shared" / "reference" / "scores"
 

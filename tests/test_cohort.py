@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brainmets.cohort import (
+from brainmets.cohorts.cohort import (
     CohortError,
     find_cases,
     map_labels,

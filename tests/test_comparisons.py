@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from score_examples import example_scores
 
-from brainmets import mixed_model
-from brainmets.agreement import bland_altman, volume_pairs
-from brainmets.comparisons import (
+from brainmets.statistics import mixed_model
+from brainmets.statistics.agreement import bland_altman, volume_pairs
+from brainmets.statistics.comparisons import (
     FAMILY_STRATEGIES,
     TEST_COLUMNS,
     Settings,
@@ -23,9 +23,9 @@ from brainmets.comparisons import (
     read_tests,
     write_tests,
 )
-from brainmets.directions import better, rounded, without_direction
-from brainmets.signed_rank import hodges_lehmann, wilcoxon
-from brainmets.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
+from brainmets.statistics.directions import better, rounded, without_direction
+from brainmets.statistics.signed_rank import hodges_lehmann, wilcoxon
+from brainmets.statistics.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
 
 QUICK = Settings(0.05, 200, 1)
 

@@ -6,12 +6,12 @@ import pytest
 from score_examples import example_lesions
 from score_examples import example_scores as scores_of_arms
 
-from brainmets import power
-from brainmets.comparisons import Settings, arms_pairwise, finetune_vs_scratch
-from brainmets.conclusions import answer, conclude
-from brainmets.lesions import detection_by_size
-from brainmets.printed import PRINTED, printed_vs_recomputed, support
-from brainmets.score_tables import LESION_COLUMNS
+from brainmets.scoring.lesions import detection_by_size
+from brainmets.statistics import power
+from brainmets.statistics.comparisons import Settings, arms_pairwise, finetune_vs_scratch
+from brainmets.statistics.conclusions import answer, conclude
+from brainmets.statistics.printed import PRINTED, printed_vs_recomputed, support
+from brainmets.statistics.score_tables import LESION_COLUMNS
 
 QUICK = Settings(0.05, 100, 1)
 NO_LESIONS = pd.DataFrame(columns=LESION_COLUMNS)

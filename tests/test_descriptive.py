@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from score_examples import example_scores
 
-from brainmets.descriptive import bca_interval, describe, generator, normality, shapiro, summarise
+from brainmets.statistics.descriptive import bca_interval, describe, generator, normality, shapiro, summarise
 
 
 def summary(values: list[float], alpha: float = 0.05) -> tuple[dict[str, float], list[str]]:

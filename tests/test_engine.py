@@ -14,8 +14,8 @@ import pytest
 from fake_checkout import FakeCheckout
 from test_notebook_runner import wait_for
 
-from brainmets import devices, study
-from brainmets.devices import locked
+from brainmets.engine import devices, study
+from brainmets.engine.devices import locked
 from brainmets.params import ParameterError, Study
 from brainmets.paths import StudyPaths
 

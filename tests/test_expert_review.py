@@ -11,9 +11,9 @@ import study_on_disk
 import yaml
 from test_challenging import scores
 
-from brainmets import expert_cli
-from brainmets.expert_folder import SHEET_COLUMNS, best_models, write_expert_folder
-from brainmets.expert_ratings import RatingError, agreement, read_ratings, summarise, weighted_kappa
+from brainmets.review import expert_command as expert_cli
+from brainmets.review.expert_folder import SHEET_COLUMNS, best_models, write_expert_folder
+from brainmets.review.expert_ratings import RatingError, agreement, read_ratings, summarise, weighted_kappa
 
 MODELS = [("default", "finetune"), ("segresnet", "finetune")]
 

@@ -8,9 +8,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from score_examples import example_lesions, example_scores
 
-from brainmets import captions, figures
-from brainmets.agreement import bland_altman, volume_pairs
-from brainmets.descriptive import describe
+from brainmets.statistics import captions, figures
+from brainmets.statistics.agreement import bland_altman, volume_pairs
+from brainmets.statistics.descriptive import describe
 
 
 def test_bars_are_the_means_in_the_arms_colours() -> None:

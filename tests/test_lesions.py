@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmets.casescores import score_case
-from brainmets.label_maps import Grid, read_labels
-from brainmets.lesions import (
+from brainmets.scoring.case_scores import score_case
+from brainmets.scoring.label_maps import Grid, read_labels
+from brainmets.scoring.lesions import (
     SIZE_BINS,
     SizeBin,
     binomial_interval,

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from brainmets import metrics
-from brainmets.emptiness import LESION_WISE, WHOLE_REGION
-from brainmets.foreground import crop, foreground_boxes
-from brainmets.label_maps import Grid, read_labels
-from brainmets.metrics import region_metrics
 from brainmets.regions import REGIONS, region_mask
-from brainmets.surface import Surface, nearest_points, restricted, weighted_percentile
+from brainmets.scoring import metrics
+from brainmets.scoring.emptiness import LESION_WISE, WHOLE_REGION
+from brainmets.scoring.foreground import crop, foreground_boxes
+from brainmets.scoring.label_maps import Grid, read_labels
+from brainmets.scoring.metrics import region_metrics
+from brainmets.scoring.surface import Surface, nearest_points, restricted, weighted_percentile
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.9, 1.3, 2.7)]
 

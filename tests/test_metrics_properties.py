@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from brainmets.casescores import score_case
-from brainmets.metrics import image_diagonal, region_metrics
+from brainmets.scoring.case_scores import score_case
+from brainmets.scoring.metrics import image_diagonal, region_metrics
 
 # powers of two, so that squared distances and their sums are exact and no rounding hides behind a tolerance
 SIDES = st.sampled_from([0.25, 0.5, 1.0, 2.0])

@@ -8,7 +8,7 @@ import papermill
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
-from brainmets.comparisons import TEST_COLUMNS, read_tests
+from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,12 @@ import nbformat
 import pytest
 from fake_checkout import FakeCheckout
 
-from brainmets import devices
-from brainmets.devices import BusyError, cpu_cores, cuda_devices, free_device, locked
-from brainmets.journal import Event, Follower, Journal
-from brainmets.notebook import check_declared, declared, find, job_of
+from brainmets.engine import devices
+from brainmets.engine.devices import BusyError, cpu_cores, cuda_devices, free_device, locked
+from brainmets.engine.journal import Event, Follower, Journal
+from brainmets.engine.notebook import check_declared, declared, find, job_of
+from brainmets.engine.steps import decisive, step_name
 from brainmets.params import ParameterError, Study
-from brainmets.steps import decisive, step_name
 
 STEP = "03_pretraining_default_fold_0"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from brainmets.notebook import declared
+from brainmets.engine.notebook import declared
 from brainmets.params import MODELS, Study
 from brainmets.paths import NOTEBOOKS
 

@@ -7,8 +7,9 @@ import pytest
 import study_on_disk
 from test_challenging import lesion
 
-from brainmets import case_review, panels
-from brainmets.review import ReviewCase, pseudonyms, read_case
+from brainmets.review import drawing as case_review
+from brainmets.review import panels
+from brainmets.review.images import ReviewCase, pseudonyms, read_case
 
 MODEL = ("default", "finetune")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from brainmets import phantoms
-from brainmets.phantom_lesions import ENHANCING, NECROSIS, NON_ENHANCING, OEDEMA
+from brainmets.cohorts import phantoms
+from brainmets.cohorts.phantom_lesions import ENHANCING, NECROSIS, NON_ENHANCING, OEDEMA
 
 SPACING = 3.0
 TOUCHING = np.ones((3, 3, 3))

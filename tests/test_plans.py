@@ -2,9 +2,9 @@
 
 import pytest
 
-from brainmets import plans
 from brainmets.atomic import read_json, write_json
 from brainmets.paths import StudyPaths
+from brainmets.training import plans
 
 
 def test_both_cohorts_have_the_targets_plan(small_study: StudyPaths) -> None:

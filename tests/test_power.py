@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from score_examples import example_scores
 
-from brainmets.comparisons import Settings
-from brainmets.power import POWER_COLUMNS, TARGET_POWER, cases_needed, critical_sum, needed, power
-from brainmets.signed_rank import wilcoxon
+from brainmets.statistics.comparisons import Settings
+from brainmets.statistics.power import POWER_COLUMNS, TARGET_POWER, cases_needed, critical_sum, needed, power
+from brainmets.statistics.signed_rank import wilcoxon
 
 
 def random() -> np.random.Generator:

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from brainmets.comparisons import Settings, arms_pairwise, finetune_vs_scratch
-from brainmets.conclusions import conclude
-from brainmets.descriptive import describe
-from brainmets.lesions import detection_by_size
-from brainmets.power import cases_needed
-from brainmets.printed import printed_vs_recomputed, support
-from brainmets.score_tables import LESION_COLUMNS, WIDE_COLUMNS, models, read_scores
+from brainmets.scoring.lesions import detection_by_size
+from brainmets.statistics.comparisons import Settings, arms_pairwise, finetune_vs_scratch
+from brainmets.statistics.conclusions import conclude
+from brainmets.statistics.descriptive import describe
+from brainmets.statistics.power import cases_needed
+from brainmets.statistics.printed import printed_vs_recomputed, support
+from brainmets.statistics.score_tables import LESION_COLUMNS, WIDE_COLUMNS, models, read_scores
 
 pytestmark = pytest.mark.real
 

@@ -11,9 +11,10 @@ import papermill
 import pytest
 import study_on_disk
 
-from brainmets import report, report_content
 from brainmets.params import Study
-from brainmets.redaction import Redactor, leaks
+from brainmets.report import build as report
+from brainmets.report import content as report_content
+from brainmets.report.redaction import Redactor, leaks
 
 ROOT = Path(__file__).resolve().parent.parent
 

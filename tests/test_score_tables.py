@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
-from brainmets.score_tables import (
+from brainmets.statistics.score_tables import (
     WIDE_COLUMNS,
     ScoreTableError,
     arm_name,

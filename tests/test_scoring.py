@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmets import scoring_cli
-from brainmets.casescores import UNITS
-from brainmets.scoring import LESION_COLUMNS, SCORE_COLUMNS, ScoringError, score_folders
+from brainmets.scoring import command as scoring_cli
+from brainmets.scoring.case_scores import UNITS
+from brainmets.scoring.folders import LESION_COLUMNS, SCORE_COLUMNS, ScoringError, score_folders
 
 AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
 WHOLE_REGION = ["dice", "hd95", "hd", "sensitivity", "specificity", "precision", "nsd_1mm"]

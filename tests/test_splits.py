@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainmets.splits import SplitError, hold_out, make_folds, split_cohort
+from brainmets.cohorts.splits import SplitError, hold_out, make_folds, split_cohort
 
 PATIENTS = {"a1": "a", "a2": "a", "b": "b", "c": "c", "d1": "d", "d2": "d", "e": "e"}
 

@@ -11,12 +11,12 @@ import torch
 from small_study import training_parameters
 
 from brainmets.atomic import read_json
-from brainmets.cohort import read_manifest
-from brainmets.inference import Ensemble, predict_cases
+from brainmets.cohorts.cohort import read_manifest
 from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
-from brainmets.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
-from brainmets.training import TrainingSession, prepare
+from brainmets.training.inference import Ensemble, predict_cases
+from brainmets.training.session import TrainingSession, prepare
+from brainmets.training.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
 
 CPU = torch.device("cpu")
 

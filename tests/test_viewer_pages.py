@@ -7,7 +7,8 @@ from browser import needs_browser, pixels, tab
 from test_panels import block, case
 from test_report import checkout, index  # noqa: F401  (fixtures)
 
-from brainmets import report, viewer_pages
+from brainmets.report import build as report
+from brainmets.report import viewer_pages
 
 LABELS = block(slice(4, 8), slice(5, 9), 2)
 

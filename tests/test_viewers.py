@@ -11,7 +11,7 @@ from browser import jupyterlab, needs_browser, pixels, run_notebook, tab
 from test_panels import block, case
 from test_report import ROOT
 
-from brainmets import lab_extension, viewers
+from brainmets.review import lab_extension, viewers
 
 REFERENCE = block(slice(5, 9), slice(5, 9), 2)
 

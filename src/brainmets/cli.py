@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from brainmets.devices import BusyError
+from brainmets.engine.devices import BusyError
 from brainmets.params import ParameterError
 
 ELSEWHERE = {
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
     if args.command == "study":
-        from brainmets import study
+        from brainmets.engine import study
 
         return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=further)
     if args.command == "notebook":
@@ -48,20 +48,20 @@ def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
     if args.command == "report":
         return _report(args)
     if args.command == "review":
-        from brainmets.expert_cli import run_review
+        from brainmets.review.expert_command import run_review
 
         return run_review(args)
-    from brainmets.scoring_cli import run_score
+    from brainmets.scoring.command import run_score
 
     return run_score(args)
 
 
 def _report(args: argparse.Namespace) -> int:
     """The report as a step of its study: with a log that says how it ended."""
-    from brainmets.journal import logged
+    from brainmets.engine.journal import logged
+    from brainmets.engine.steps import command, read_study
     from brainmets.paths import StudyPaths
-    from brainmets.report import run_report
-    from brainmets.steps import command, read_study
+    from brainmets.report.build import run_report
 
     study = read_study(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
@@ -70,8 +70,8 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _notebook(args: argparse.Namespace) -> int:
-    from brainmets import notebook, steps
-    from brainmets.journal import StepError
+    from brainmets.engine import notebook, steps
+    from brainmets.engine.journal import StepError
 
     name = notebook.find(args.name)
     try:
@@ -106,15 +106,15 @@ def _parser(command: str) -> argparse.ArgumentParser:
         "values", nargs="*", metavar="key=value", help="arm, fold, strategy, or a parameter to change for this run"
     )
     if command == "score":
-        from brainmets.scoring_cli import add_score_command
+        from brainmets.scoring.command import add_score_command
 
         add_score_command(commands)
     if command == "report":
-        from brainmets.report import add_report_command
+        from brainmets.report.build import add_report_command
 
         add_report_command(commands)
     if command == "review":
-        from brainmets.expert_cli import add_review_command
+        from brainmets.review.expert_command import add_review_command
 
         add_review_command(commands)
     for name in sorted(ELSEWHERE.keys() - {command}):

@@ -1,0 +1,1 @@
+"""Cohorts: reading, auditing and splitting them, and making phantoms."""

@@ -1,0 +1,86 @@
+"""Pictures of the data audit: one slice of each case, and how large the lesions are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from brainmets.cohorts.cohort import Case, map_labels, read_labels
+from brainmets.params import Cohort
+from brainmets.regions import REGIONS, SEQUENCES, region_mask
+
+COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
+"""Colour and marker of each cohort, from seaborn's colour-blind palette."""
+REGION_LINES: dict[str, tuple[str, Literal["--", "-.", "-"]]] = {
+    "WT": ("#029e73", "--"),
+    "TC": ("#d55e00", "-."),
+    "ET": ("#cc78bc", "-"),
+}
+
+
+def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
+    """One row per case, one column per sequence: the axial slice with most tumour, regions outlined.
+
+    An empty label map shows the middle slice. Each image is windowed to its own 1st to 99.5th percentile.
+    """
+    figure = Figure(figsize=(8, 2.1 * len(cases)), layout="constrained")
+    axes = figure.subplots(len(cases), len(SEQUENCES), squeeze=False)
+    for row, case in zip(axes, cases, strict=True):
+        labels = map_labels(read_labels(case.label), declaration, case.label.name)
+        index = busiest_slice(labels)
+        spacing = nib.Nifti1Image.from_filename(case.label).header.get_zooms()
+        for axis, sequence in zip(row, SEQUENCES, strict=True):
+            image = np.asanyarray(nib.Nifti1Image.from_filename(case.images[sequence]).dataobj)
+            low, high = np.percentile(image, (1, 99.5))
+            axis.imshow(
+                image[:, :, index].T, cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1),
+                aspect=float(spacing[1] / spacing[0]),
+            )  # fmt: skip
+            for region, (colour, line) in REGION_LINES.items():
+                mask = region_mask(labels[:, :, index].T, region)
+                if mask.any():
+                    axis.contour(mask, [0.5], colors=colour, linestyles=line, linewidths=0.9)
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(case.case, fontsize=7)
+    for axis, sequence in zip(axes[0], SEQUENCES, strict=True):
+        axis.set_title(sequence)
+    lines = [Line2D([], [], color=colour, linestyle=line) for colour, line in REGION_LINES.values()]
+    figure.legend(lines, list(REGION_LINES), loc="outside lower center", ncols=len(REGIONS), frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
+    """Index along the third axis of the slice with most labelled voxels; the middle one of an empty map."""
+    counts = np.count_nonzero(labels, axis=(0, 1))
+    return int(counts.argmax()) if counts.any() else labels.shape[2] // 2
+
+
+def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Whole-tumour volume against the number of lesions, one mark per case, one style per cohort.
+
+    ``tables`` maps "source" and "target" to the audit's ``cases``. Volumes are on a logarithmic axis; cases without
+    a lesion are left out of the axis and counted in the legend.
+    """
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axis = figure.subplots()
+    for cohort, table in tables.items():
+        colour, marker = COHORT_STYLE[cohort]
+        shown = table[table.WT_mL > 0]
+        without = f", {len(table) - len(shown)} without lesion" if len(shown) < len(table) else ""
+        label = f"{cohort} (n = {len(table)}{without})"
+        axis.scatter(shown.WT_mL, shown.lesions, color=colour, marker=marker, label=label, alpha=0.8)
+    axis.set(xscale="log", xlabel="whole tumour (WT) volume, mL", ylabel="lesions (26-connected), count")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(frameon=False)
+    sns.despine(figure)
+    return figure

@@ -1,0 +1,1 @@
+"""Running notebooks and whole studies: papermill, Snakemake, logs, devices."""

@@ -1,0 +1,271 @@
+"""Run one notebook through papermill with a study's parameters: one step of a study.
+
+The executed copy and its log lie in the study's ``runs/``. A copy moves there only when the whole notebook has run;
+while it runs it lies in ``runs/running/``, and where it failed in ``runs/failed/`` under its time.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import nbformat
+import papermill
+import zmq
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, locked, set_threads
+from brainmets.engine.journal import Journal, StepError, logged
+from brainmets.engine.steps import command, shown, step_name
+from brainmets.params import PER_JOB, ParameterError, Study, closest
+from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
+
+ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
+"""Notebooks that compute on a GPU where there is one."""
+
+
+class EnvironmentKernel(AsyncKernelManager):
+    """The kernel of this very interpreter, whatever kernel named python3 the user has installed elsewhere."""
+
+    running: EnvironmentKernel | None = None
+
+    def __init__(self, **traits: Any) -> None:
+        # other users of the machine must not read along; only an odd build of ZeroMQ cannot encrypt
+        super().__init__(transport_encryption="auto" if zmq.has("curve") else "disabled", **traits)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """A kernel that ends with this process."""
+        start = (
+            "from brainmets.engine.devices import end_with_parent; end_with_parent(); "
+            "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+        )
+        EnvironmentKernel.running = self
+        argv = [sys.executable, "-c", start, "-f", "{connection_file}"]
+        metadata = {"supported_encryption": ["curve"]}
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=metadata)
+
+
+def find(name: str) -> str:
+    """The notebook meant by ``03_pretraining``, ``03``, ``pretraining`` or ``notebooks/03_pretraining.ipynb``.
+
+    Raises ``ParameterError`` with the closest name where there is none.
+    """
+    stem = Path(name).name.removesuffix(".ipynb")
+    for notebook in NOTEBOOKS:
+        if stem in (notebook, notebook[:2], notebook[3:]):
+            return notebook
+    near = difflib.get_close_matches(stem, [*NOTEBOOKS, *(notebook[3:] for notebook in NOTEBOOKS)], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NOTEBOOKS)}"
+    raise ParameterError(f"{name!r} is no notebook of this study; {hint}")
+
+
+def declared(path: Path) -> dict[str, Any]:
+    """Names and values of a notebook's ``parameters`` cell, in order.
+
+    Raises ``ParameterError`` naming the notebook where there is not exactly one such cell or it holds anything but
+    assignments of literals.
+    """
+    if not path.is_file():
+        raise ParameterError(f"{shown(path)}: there is no such notebook")
+    cells = nbformat.read(path, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ParameterError(f"{shown(path)}: {len(tagged)} cells are tagged 'parameters'; there must be one")
+    found = {}
+    try:
+        for statement in ast.parse(tagged[0].source).body:
+            if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+                raise ValueError(f"{ast.unparse(statement)!r} is no plain assignment")
+            target = statement.targets[0]
+            found[ast.unparse(target)] = ast.literal_eval(statement.value)
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(f"{shown(path)}: its parameters cell must hold literals alone ({error})") from None
+    return found
+
+
+def check_declared(path: Path, names: set[str]) -> None:
+    """Refuse a notebook whose ``parameters`` cell declares other names than ``names``.
+
+    Papermill itself only warns of such a name, and the notebook would run on its default.
+    """
+    own = set(declared(path))
+    problems = [f"{name} is missing" for name in sorted(names - own)]
+    problems += [f"{name} is unknown{closest(name, sorted(names))}" for name in sorted(own - names)]
+    if problems:
+        raise ParameterError(f"{shown(path)}, cell 'parameters': {', '.join(problems)}")
+
+
+def job_of(study: Study, notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Arm, fold and strategy out of ``given`` as one of the study's jobs of ``notebook``.
+
+    Raises ``ParameterError`` that lists what can be chosen where one is missing, is not the study's or is not needed.
+    """
+    jobs = study.jobs(notebook)
+    needed = list(jobs[0])
+    job = {name: given[name] for name in needed if name in given}
+    if stray := [name for name in PER_JOB if name in given and name not in needed]:
+        raise ParameterError(f"{notebook} takes no {' or '.join(stray)}: it runs {_times(needed)}")
+    if job not in jobs:
+        choices = " ".join(f"{name}={'|'.join(dict.fromkeys(str(one[name]) for one in jobs))}" for name in needed)
+        wrong = " ".join(f"{name}={value}" for name, value in job.items()) or "nothing"
+        raise ParameterError(f"{notebook} runs {_times(needed)}: choose {choices} (given: {wrong})")
+    return job
+
+
+def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None = None) -> Path:
+    """Execute one job of ``notebook`` and return the executed copy.
+
+    ``given`` holds arm, fold and strategy as the notebook needs them, and any parameter that shall differ from the
+    study's. ``threads`` limits the numeric libraries; all cores by default. Raises ``ParameterError`` before any
+    work, ``BusyError`` where the same step is running, ``StepError`` where the notebook fails.
+    """
+    root = project_root()
+    job = job_of(study, notebook, given)
+    values = study.values(notebook, **{**given, **job})
+    model = study.notebook(notebook, **{**given, **job})
+    source = root / "notebooks" / f"{notebook}.ipynb"
+    check_declared(source, set(values))
+
+    files = StudyPaths(model.work_dir, model.study)
+    step = step_name(notebook, job)
+    again = command("notebook", notebook, study.origin, *(f"{name}={_typed(value)}" for name, value in given.items()))
+    running = files.runs / "running" / f"{step}.ipynb"
+    with (
+        locked(files.runs / f".{step}.lock", f"step {step} of study {model.study}"),
+        logged(files.runs / f"{step}.log", again) as journal,
+    ):
+        running.parent.mkdir(exist_ok=True)
+        set_threads(threads or cpu_cores())
+        with free_device(_devices(notebook), journal.note) as device, _terminable(journal, running, source, again):
+            if device is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = device
+            began = time.monotonic()
+            try:
+                _execute(source, running, values, journal)
+            except (PapermillExecutionError, DeadKernelError) as error:
+                journal.failed(time.monotonic() - began, _details(error, journal, running, source, again))
+                raise StepError(f"{step} failed; see {shown(journal.path)}") from error
+        return running.replace(files.runs / f"{step}.ipynb")
+
+
+def _execute(source: Path, output: Path, values: dict[str, Any], journal: Journal) -> None:
+    with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
+        papermill.execute_notebook(
+            shown(source),
+            shown(output),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=journal,
+            stderr_file=journal,
+            autosave_cell_every=30,
+            kernel_manager_class=EnvironmentKernel,
+        )
+
+
+def _details(error: Exception, journal: Journal, running: Path, source: Path, again: str) -> dict[str, str]:
+    if isinstance(error, PapermillExecutionError):
+        index, what = error.cell_index + 2, f"{error.ename}: {error.evalue}"  # papermill has put two markers before it
+    else:
+        index, what = -1, f"{error} (killed, or out of memory?)"
+    where = _cell(running, index)
+    return {
+        "notebook": shown(source),
+        "cell": where,
+        "error": what,
+        "executed": _keep(running),
+        "log": shown(journal.path),
+        "run again": again,
+    }
+
+
+def _cell(executed: Path, index: int) -> str:
+    """The cell at ``index``, or the last one that was started, under its heading and with its first line."""
+    if not executed.is_file():
+        return "none was started"
+    cells = nbformat.read(executed, as_version=4).cells
+    if index < 0:
+        begun = [i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
+        if not begun:
+            return "none was started"
+        index = begun[-1]
+    text = "\n".join(cell.source for cell in cells[:index] if cell.cell_type == "markdown")
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    number = cells[index].get("execution_count") or sum(cell.cell_type == "code" for cell in cells[: index + 1])
+    first = next((line for line in cells[index].source.splitlines() if line.strip()), "")
+    return f"[{number}]" + (f" under {headings[-1]!r}" if headings else "") + f": {first}"
+
+
+def _keep(running: Path) -> str:
+    """Move the copy of a failed notebook where no retry overwrites it; its new place."""
+    if not running.is_file():
+        return "no copy was written"
+    stamp = f"{datetime.now():%Y%m%dT%H%M%S}"
+    kept = running.parent.parent / "failed" / f"{running.stem}.{stamp}.ipynb"
+    kept.parent.mkdir(exist_ok=True)
+    return shown(running.replace(kept))
+
+
+@contextmanager
+def _terminable(journal: Journal, running: Path, source: Path, again: str) -> Iterator[None]:
+    """On SIGTERM or Ctrl-C (a time limit, a cancelled job) keep the copy, end the kernel and leave at once.
+
+    Leaving by an exception would let papermill stamp the unfinished cells as completed.
+    """
+    began = time.monotonic()
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        where = _cell(running, -1)
+        journal.failed(
+            time.monotonic() - began,
+            {
+                "notebook": shown(source),
+                "cell": where,
+                "error": f"ended by {signal.Signals(number).name} (a time limit, a cancelled job or Ctrl-C)",
+                "executed": _keep(running),
+                "log": shown(journal.path),
+                "run again": again,
+            },
+        )
+        kernel = EnvironmentKernel.running
+        process = getattr(kernel.provisioner, "process", None) if kernel else None
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # the kernel leads a group of its own, its workers included
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _devices(notebook: str) -> list[str]:
+    """The GPUs to choose from: none for a notebook that needs none, or where a scheduler has chosen already."""
+    chosen = DEVICES_VARIABLE not in os.environ and "SLURM_JOB_ID" in os.environ
+    return cuda_devices() if notebook in ON_DEVICE and not chosen else []
+
+
+def _times(needed: list[str]) -> str:
+    return f"once per {' and '.join(needed)}" if needed else "once per study"
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

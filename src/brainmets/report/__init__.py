@@ -1,0 +1,1 @@
+"""The study's report: one folder of pages that opens with no network."""

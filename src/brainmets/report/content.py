@@ -1,0 +1,191 @@
+"""What the report says, gathered from the study's result files: the table, the figures, the cases, the steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from brainmets.atomic import read_json
+from brainmets.engine.steps import result, step_name
+from brainmets.params import MODELS, Study
+from brainmets.paths import StudyPaths
+from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered
+
+STRATEGY_WORDS = {"finetune": "fine-tuned", "scratch": "from scratch"}
+ARM_WORDS = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
+METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
+"""Metrics of the result table: heading and decimals."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the report: its file, its text for those who do not see it, and what to read from it."""
+
+    file: Path
+    alt: str
+    shows: str
+    cannot_show: str
+
+
+@dataclass(frozen=True)
+class ReviewedCase:
+    """One case of notebook 08."""
+
+    name: str
+    slug: str
+    explanation: str
+    pictures: list[Picture]
+    volumes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a notebook."""
+
+    name: str
+    executed: Path | None
+    seconds: float
+    device: str
+    commit: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line of the result table; ``cells`` per metric and region."""
+
+    arm: str
+    strategy: str
+    first: bool
+    cells: list[dict[str, str]] = field(default_factory=list)
+
+
+def conclusion(files: StudyPaths) -> list[str]:
+    """Notebook 07's sentences, written from the numbers, one by one."""
+    written = _results(files.statistics / "statistics.json", "07").get("conclusion")
+    if not written:
+        raise ValueError("statistics.json holds no conclusion: rerun notebook 07")
+    text = written if isinstance(written, str) else " ".join(str(part) for part in written)
+    return re.split(r"(?<=[.!?]) +(?=[A-Z0-9])", text.strip())
+
+
+def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[str]]:
+    """Regions, one row per model, and the remarks below the table.
+
+    ``descriptive`` is notebook 07's table. Fine-tuned stands above scratch within each arm; every cell has the mean,
+    its 95% interval and n; a mean without a defined value reads "none".
+    """
+    table = descriptive[descriptive["metric"].isin(METRICS)].assign(note=descriptive["note"].fillna("").astype(str))
+    lines = {
+        (line["arm"], line["strategy"], line["metric"], line["region"]): line for line in table.to_dict("records")
+    }
+    regions = ordered(table["region"], REGION_ORDER)
+    rows = []
+    for arm in ordered(table["arm"], ARMS):
+        for place, strategy in enumerate(ordered(table.loc[table["arm"] == arm, "strategy"], STRATEGIES)):
+            cells = [
+                _cell(lines.get((arm, strategy, metric, region)), METRICS[metric][1])
+                for metric in METRICS
+                for region in regions
+            ]
+            rows.append(Row(ARM_WORDS.get(arm, arm), STRATEGY_WORDS[strategy], place == 0, cells))
+    notes = [
+        f"{ARM_WORDS.get(arm, arm)}, {STRATEGY_WORDS[strategy]}, {region} {METRICS[metric][0]}: {line['note']}"
+        for (arm, strategy, metric, region), line in lines.items()
+        if line["note"]
+    ]
+    return regions, rows, notes
+
+
+def figures(files: StudyPaths) -> list[Picture]:
+    """Notebook 07's figures in its order."""
+    content = _results(files.statistics / "statistics.json", "07")
+    return [_picture(files.statistics, entry) for entry in content.get("figures", [])]
+
+
+def cases(files: StudyPaths) -> tuple[list[ReviewedCase], list[Picture], str]:
+    """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen.
+
+    Raises ``ValueError`` where an earlier version of the notebook wrote ``review.json``.
+    """
+    content = _results(files.review / "review.json", "08")
+    if not all({"slug", "volumes"} <= case.keys() and "focus" in case["volumes"] for case in content["cases"]):
+        raise ValueError("review.json is from an earlier version of notebook 08: run brainmets notebook 08 again")
+    reviewed = [
+        ReviewedCase(
+            name=entry["name"],
+            slug=entry["slug"],
+            explanation=entry["explanation"],
+            pictures=[_picture(files.review, part) for part in entry["figures"]],
+            volumes=entry["volumes"],
+        )
+        for entry in content["cases"]
+    ]
+    return reviewed, [_picture(files.review, entry) for entry in content["figures"]], content["rule"]
+
+
+def pseudonyms(files: StudyPaths) -> dict[str, str]:
+    """Case names and what notebook 08 calls them in their place; empty where the study shows names."""
+    path = files.review / "pseudonyms.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, dtype=str)
+    return dict(zip(table["case"], table["pseudonym"], strict=True))
+
+
+def steps(files: StudyPaths, study: Study) -> list[Step]:
+    """Every step of the study in order. Raises ``FileNotFoundError`` naming the first that is not done."""
+    found = []
+    for notebook in MODELS:
+        for job in study.jobs(notebook):
+            name = step_name(notebook, job)
+            record = _results(result(files, notebook, job), name)["provenance"]
+            executed = files.runs / f"{name}.ipynb"
+            found.append(
+                Step(
+                    name=name,
+                    executed=executed if executed.is_file() else None,
+                    seconds=float(record["seconds"]),
+                    device=str(record["device"]),
+                    commit=str(record["commit"]),
+                    versions=dict(record["versions"]),
+                )
+            )
+    return found
+
+
+def duration(seconds: float) -> str:
+    """``"42 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _cell(line: Mapping[Hashable, Any] | None, digits: int) -> dict[str, str]:
+    if line is None or pd.isna(line["mean"]):
+        return {"mean": "none", "interval": "", "n": str(int(line["n"])) if line else "0"}
+    low, high = line["ci_low"], line["ci_high"]
+    interval = "no interval" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+    return {"mean": f"{line['mean']:.{digits}f}", "interval": interval, "n": str(int(line["n"]))}
+
+
+def _picture(folder: Path, entry: dict[str, Any]) -> Picture:
+    file = folder / entry["file"]
+    if not file.is_file():
+        raise FileNotFoundError(f"{entry['file']} is not in {folder.name}: rerun the notebook that draws it")
+    shows = str(entry["shows"])
+    return Picture(file, str(entry.get("alt", shows)), shows, str(entry["cannot_show"]))
+
+
+def _results(path: Path, step: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} of step {step} is not there: run that notebook first")
+    return read_json(path)

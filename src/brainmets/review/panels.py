@@ -1,0 +1,271 @@
+"""2D panels of a case: one slice, the sequence underneath, the reference against every model's prediction.
+
+Slices are axial and shown as radiologists read them, the patient's right on the left. Areas keep one colour each
+(Okabe and Ito's colour-blind safe set) and lengths are in mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from scipy import ndimage
+
+from brainmets.regions import LABELS, region_mask
+from brainmets.review.images import Model, ReviewCase
+from brainmets.statistics.figures import STRATEGY_TITLES, arm_title
+
+Mask = npt.NDArray[np.bool_]
+
+AGREED, MISSED, INVENTED, OUTLINE = "#009E73", "#D55E00", "#56B4E9", "#F0E442"
+AREA_TITLES = {
+    AGREED: "found (true positive)",
+    MISSED: "missed (false negative)",
+    INVENTED: "too much (false positive)",
+}
+LABEL_COLOURS = {"netc": "#0072B2", "snfh": "#E69F00", "et": "#D55E00", "rc": "#CC79A7"}
+"""One colour per BraTS label (Okabe and Ito)."""
+SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
+BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
+"""The sequence that shows a region best."""
+
+Window = tuple[slice, slice]
+
+
+def disagreement_mm2(
+    reference: Mask, predictions: Sequence[Mask], spacing_mm: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """Area in mm² where a prediction differs from the reference, per axial slice, summed over the predictions.
+
+    Masks are (x, y, z); the result has one value per z. Without predictions it is zero throughout.
+    """
+    differing = np.zeros(reference.shape[2], np.float64)
+    for prediction in predictions:
+        differing += np.count_nonzero(prediction != reference, axis=(0, 1))
+    areas: npt.NDArray[np.float64] = differing * (float(spacing_mm[0]) * float(spacing_mm[1]))
+    return areas
+
+
+def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
+    """The axial slice with the largest disagreement over all models, and that disagreement in mm².
+
+    Of equal slices the lowest; where all models agree with the reference, the slice with most of the region (0 mm²),
+    and the middle slice where there is none of it.
+    """
+    reference = region_mask(case.reference, region)
+    masks = [region_mask(labels, region) for labels in case.predictions.values()]
+    areas = disagreement_mm2(reference, masks, case.spacing_mm)
+    if areas.any():
+        return int(areas.argmax()), float(areas.max())
+    extent = np.count_nonzero(reference, axis=(0, 1))
+    return (int(extent.argmax()) if extent.any() else reference.shape[2] // 2), 0.0
+
+
+def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = None) -> Figure:
+    """All models of a case in one figure: rows are strategies, columns the arms; on the left the plain image.
+
+    The slice is ``worst_slice``'s; models are shown in a window around what they and the reference mark on it.
+    ``dice`` (whole volume, per model) is printed above each picture.
+    """
+    z, area = worst_slice(case, region)
+    sequence = BEST_SEQUENCE[region]
+    image = case.images[sequence][:, :, z]
+    shown = _brightness(case.images[sequence])
+    reference = region_mask(case.reference[:, :, z], region)
+    masks = {model: region_mask(labels[:, :, z], region) for model, labels in case.predictions.items()}
+    window = _window(np.any([reference, *masks.values()], axis=0), case.spacing_mm, image.shape)
+    arms = list(dict.fromkeys(arm for arm, _ in masks))
+    strategies = list(dict.fromkeys(strategy for _, strategy in masks))
+    figure = Figure(figsize=(2.6 * (1 + len(arms)), 2.9 * max(2, len(strategies)) + 0.9), layout="constrained")
+    panels = figure.subplots(max(2, len(strategies)), 1 + len(arms), squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    _draw(panels[0, 0], image, case.spacing_mm, shown)
+    _frame(panels[0, 0], window, case.spacing_mm)
+    panels[0, 0].set_title("whole slice", fontsize=9)
+    _draw(panels[1, 0], image[window], case.spacing_mm, shown)
+    panels[1, 0].set_title("window, nothing drawn", fontsize=9)
+    for (arm, strategy), mask in masks.items():
+        panel = panels[strategies.index(strategy), 1 + arms.index(arm)]
+        _draw(panel, image[window], case.spacing_mm, shown)
+        _compare(panel, reference[window], mask[window], case.spacing_mm)
+        score = f"\nDice {dice[arm, strategy]:.2f}" if dice and (arm, strategy) in dice else ""
+        panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
+    height_mm = float(case.affine[2] @ [0, 0, z, 1])
+    figure.suptitle(
+        f"{case.name}, {region}: {SEQUENCE_TITLES[sequence]}, axial slice {z} (S {height_mm:.0f} mm), "
+        f"{area:.0f} mm² of disagreement over {len(masks)} models",
+        fontsize=10,
+    )
+    keys: list[Patch | Line2D] = [Patch(color=colour, alpha=0.7, label=title) for colour, title in AREA_TITLES.items()]
+    keys.append(Line2D([], [], color=OUTLINE, label="outline of the prediction"))
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: str, sequence: str) -> Figure:
+    """Axial, coronal and sagittal slice through the middle of the largest piece of ``labels``, its areas coloured.
+
+    Without any label the slices go through the middle of the volume.
+    """
+    at = np.rint(middle(labels)).astype(int)
+    image, shown = case.images[sequence], _brightness(case.images[sequence])
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for panel, axis, letters in zip(panels, (2, 1, 0), ("RLAP", "RLSI", "PASI"), strict=True):
+        spacing = [edge for i, edge in enumerate(case.spacing_mm) if i != axis]
+        cut, drawn = image.take(at[axis], axis), labels.take(at[axis], axis)
+        colours = np.zeros((*drawn.shape, 4))
+        for name, colour in LABEL_COLOURS.items():
+            colours[drawn == LABELS[name]] = to_rgba(colour, 0.55)
+        extent = (0, cut.shape[0] * spacing[0], 0, cut.shape[1] * spacing[1])
+        panel.imshow(cut.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=extent)
+        panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
+        _letters(panel, letters)
+        panel.set_xlim((extent[1], 0) if axis else (0, extent[1]))
+        panel.set_axis_off()
+    keys = [Patch(color=colour, label=name.upper()) for name, colour in LABEL_COLOURS.items() if name != "rc"]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.suptitle(f"{title}, on {SEQUENCE_TITLES[sequence]}", fontsize=10)
+    return figure
+
+
+def middle(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """The mean voxel of the largest piece of ``labels``; the middle of the volume where there is none."""
+    pieces, count = ndimage.label(labels > 0)
+    if not count:
+        return (np.array(labels.shape) - 1) / 2
+    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
+    return np.asarray(np.argwhere(pieces == largest).mean(0), dtype=np.float64)
+
+
+def missed_lesions(lesions: pd.DataFrame, region: str = "TC") -> pd.DataFrame:
+    """Reference lesions of ``region`` that at least one model missed, the smallest first.
+
+    Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
+    models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
+    """
+    reference = lesions[(lesions["region"] == region) & (lesions["kind"] == "reference")]
+    names = ["case", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "missed_by", "models", "missed_by_names"]
+    rows = []
+    for (case, lesion), group in reference.groupby(["case", "lesion"]):
+        missed = group[~group["detected"].astype(bool)]
+        if len(missed):
+            first = group.iloc[0]
+            who = ", ".join(sorted(missed["arm"] + " " + missed["strategy"]))
+            place = (first["volume_mm3"], first["x_mm"], first["y_mm"], first["z_mm"])
+            rows.append((case, lesion, *place, len(missed), len(group), who))
+    return pd.DataFrame(rows, columns=names).sort_values(["volume_mm3", "case", "lesion"], ignore_index=True)
+
+
+def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: str = "TC", columns: int = 5) -> Figure:
+    """Every lesion of ``missed_lesions``, one picture each: contrast-enhanced T1 through its middle, outlined.
+
+    ``cases`` maps the table's case names to the cases. Raises ``ValueError`` for an empty table.
+    """
+    if missed.empty:
+        raise ValueError("no lesion was missed: there is no montage to draw")
+    rows = -(-len(missed) // columns)
+    figure = Figure(figsize=(2.1 * columns, 2.5 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for panel, (_, lesion) in zip(panels.flat, missed.iterrows(), strict=False):
+        case = cases[lesion["case"]]
+        x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))
+        image = case.images["t1c"]
+        mask = region_mask(case.reference[:, :, z], region)
+        spot = np.zeros(mask.shape, bool)
+        spot[x, y] = True
+        window = _window(spot, case.spacing_mm, mask.shape, margin_mm=20)
+        _draw(panel, image[:, :, z][window], case.spacing_mm, _brightness(image), bar_mm=10)
+        _outline(panel, mask[window], case.spacing_mm, MISSED)
+        panel.set_title(
+            f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
+            fontsize=8,
+        )
+    figure.suptitle(f"Missed {region} lesions, smallest first (reference outlined)", fontsize=10)
+    return figure
+
+
+def _draw(
+    panel: Axes,
+    image: npt.NDArray[np.floating],
+    spacing_mm: Sequence[float],
+    shown: tuple[float, float],
+    bar_mm: float = 20,
+) -> None:
+    """The image in mm with orientation letters and a scale bar; x runs to the left (the patient's right is left)."""
+    width, height = image.shape[0] * spacing_mm[0], image.shape[1] * spacing_mm[1]
+    panel.imshow(image.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=(0, width, 0, height))
+    panel.set_xlim(width, 0)
+    panel.set_ylim(0, height)
+    _letters(panel, "RLAP")
+    start = 0.95 * width
+    panel.plot([start, start - bar_mm], [0.05 * height] * 2, color="white", linewidth=2, solid_capstyle="butt")
+    panel.text(start, 0.07 * height, f"{bar_mm:g} mm", color="white", fontsize=6, ha="left", va="bottom")
+
+
+def _letters(panel: Axes, letters: str) -> None:
+    """Orientation at the left, right, top and bottom edge."""
+    for text, (x, y) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=True):
+        panel.text(x, y, text, color="white", fontsize=7, ha="center", va="center", transform=panel.transAxes)
+
+
+def _compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:
+    extent = (0, reference.shape[0] * spacing_mm[0], 0, reference.shape[1] * spacing_mm[1])
+    colours = np.zeros((*reference.shape, 4))
+    colours[reference & prediction] = to_rgba(AGREED, 0.35)
+    colours[reference & ~prediction] = to_rgba(MISSED, 0.75)
+    colours[~reference & prediction] = to_rgba(INVENTED, 0.65)
+    panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
+    _outline(panel, prediction, spacing_mm, OUTLINE)
+
+
+def _outline(panel: Axes, mask: Mask, spacing_mm: Sequence[float], colour: str) -> None:
+    """The mask's border along voxel edges, so that one voxel is drawn as one voxel."""
+    padded = np.pad(mask, 1)
+    lines_x, lines_y = [], []
+    for axis in (0, 1):
+        for i, j in np.argwhere(np.diff(padded.astype(np.int8), axis=axis) != 0):
+            if axis == 0:
+                start, end = (i, j - 1), (i, j)
+            else:
+                start, end = (i - 1, j), (i, j)
+            lines_x += [start[0] * spacing_mm[0], end[0] * spacing_mm[0], np.nan]
+            lines_y += [start[1] * spacing_mm[1], end[1] * spacing_mm[1], np.nan]
+    panel.plot(lines_x, lines_y, color=colour, linewidth=1.1)
+
+
+def _frame(panel: Axes, window: Window, spacing_mm: Sequence[float]) -> None:
+    (x, y), (dx, dy) = window, (spacing_mm[0], spacing_mm[1])
+    corner = (x.start * dx, y.start * dy)
+    panel.add_patch(
+        Rectangle(corner, (x.stop - x.start) * dx, (y.stop - y.start) * dy, fill=False, edgecolor="white", linewidth=1)
+    )
+
+
+def _window(marked: Mask, spacing_mm: Sequence[float], shape: Sequence[int], margin_mm: float = 12) -> Window:
+    """A square of at least 50 mm (or twice the margin) around what is marked; the whole slice where nothing is."""
+    if not marked.any():
+        return slice(0, shape[0]), slice(0, shape[1])
+    places = np.argwhere(marked)
+    low, high = places.min(0) * spacing_mm[:2], (places.max(0) + 1) * spacing_mm[:2]
+    side = max(float((high - low).max()) + 2 * margin_mm, 2 * margin_mm if margin_mm > 12 else 50.0)
+    middle = (low + high) / 2
+    first = np.clip(np.floor((middle - side / 2) / spacing_mm[:2]), 0, None).astype(int)
+    last = np.clip(np.ceil((middle + side / 2) / spacing_mm[:2]), first + 1, shape[:2]).astype(int)
+    return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
+
+
+def _brightness(image: npt.NDArray[np.floating]) -> tuple[float, float]:
+    """Black at 0, white at the 99.7th percentile of what is not background."""
+    inside = image[image > 0]
+    return 0.0, float(np.percentile(inside, 99.7)) if inside.size else 1.0

@@ -1,0 +1,1 @@
+"""Comparing predicted label maps with references: regions, lesions, tables."""

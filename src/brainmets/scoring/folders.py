@@ -1,0 +1,211 @@
+"""Score a folder of predictions against a folder of references, for notebook 06 and ``brainmets score`` alike."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from brainmets.regions import LABELS, REGIONS, RESECTION_CAVITY
+from brainmets.scoring.case_scores import UNITS, CaseScores, score_case
+from brainmets.scoring.components import Definition
+from brainmets.scoring.label_maps import Grid, ScoringError, read_labels
+
+__all__ = ["Scores", "ScoringError", "score_folders"]
+
+SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
+LESION_COLUMNS = (
+    *("arm", "strategy", "case", "region", "kind", "lesion"),
+    *("volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice", "detected"),
+)
+EXCLUDED_COLUMNS = ("arm", "strategy", "case", "region", "metric", "reason")
+SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run of ``score_folders`` found.
+
+    ``table``: scores.csv, one row per case, region and metric, no value missing. ``lesions``: lesions.csv, one row per
+    reference or predicted lesion. ``excluded``: arm, strategy, case, region, metric, reason of every value that the
+    definition leaves undefined and that ``table`` therefore does not hold. ``cases``: all cases scored. ``missing``:
+    those of them that had no prediction and were scored as empty predictions.
+    """
+
+    table: pd.DataFrame
+    lesions: pd.DataFrame
+    excluded: pd.DataFrame
+    cases: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: str
+    reference: Path
+    prediction: Path | None
+    label_map: dict[int, int] | None
+    lesion_definition: Definition
+
+
+def score_folders(
+    predictions: Path,
+    references: Path,
+    *,
+    arm: str,
+    strategy: str,
+    label_map: Mapping[int, int] | None = None,
+    missing: Literal["fail", "worst"] = "fail",
+    lesion_definition: Definition = "brats_2023",
+    workers: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> Scores:
+    """Score every case, in ``workers`` processes that hold one case each.
+
+    A case is a file name without ``.nii.gz`` or ``.nii``; both folders must name the same cases. ``label_map`` takes
+    the values of both folders' files to BraTS values. ``missing="worst"`` scores a reference without a prediction as
+    an empty prediction; a prediction without a reference is always an error. ``progress`` is called with one line per
+    finished case. RC is scored for every case when label 4 occurs in any file.
+
+    Raises ``ScoringError`` for folders that do not match, different grids, and labels that are not known whole
+    numbers; ``ValueError`` for a wrong argument. An empty region is no error: see ``metrics.empty_policy()``.
+    """
+    _check_arguments(missing, lesion_definition, workers, label_map)
+    pairs = _match_cases(Path(predictions), Path(references), missing)
+    jobs = [
+        _Job(case, reference, prediction, dict(label_map) if label_map is not None else None, lesion_definition)
+        for case, (reference, prediction) in sorted(pairs.items())
+    ]
+    _check_grids(jobs)
+    found: dict[str, CaseScores] = {}
+    started = time.monotonic()
+    for case, scores in _run(jobs, workers):
+        found[case] = scores
+        if progress is not None:
+            progress(f"{len(found)} of {len(jobs)}: {case}, {time.monotonic() - started:.1f} s elapsed")
+    with_cavity = any(scores.has_cavity for scores in found.values())
+    tables = [
+        _table(columns, rows, arm, strategy, [job.case for job in jobs], found, with_cavity)
+        for columns, rows in ((SCORE_COLUMNS, "scores"), (LESION_COLUMNS, "lesions"), (EXCLUDED_COLUMNS, "excluded"))
+    ]
+    absent = tuple(job.case for job in jobs if job.prediction is None)
+    return Scores(tables[0], tables[1], tables[2], tuple(job.case for job in jobs), absent)
+
+
+def _check_arguments(missing: str, definition: str, workers: int, label_map: Mapping[int, int] | None) -> None:
+    if missing not in ("fail", "worst"):
+        raise ValueError(f"missing: {missing!r} must be 'fail' or 'worst'")
+    if definition not in get_args(Definition):
+        raise ValueError(f"lesion_definition: {definition!r} must be one of {', '.join(get_args(Definition))}")
+    if workers < 1:
+        raise ValueError(f"workers: {workers} must be 1 or more")
+    for value, label in (label_map or {}).items():
+        if label not in LABELS.values():
+            raise ValueError(f"label_map: {value} -> {label} is no BraTS label (0 to {max(LABELS.values())})")
+        if value == 0 and label != 0:
+            raise ValueError(f"label_map: 0 is background, not {label}")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ScoringError(f"{folder} is not a folder")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or path.name.startswith(".") or not path.is_file():
+            continue
+        case = path.name.removesuffix(suffix)
+        if case in files:
+            raise ScoringError(f"{folder} holds case {case} twice: {files[case].name} and {path.name}")
+        files[case] = path
+    if not files:
+        raise ScoringError(f"{folder} holds no .nii.gz or .nii file")
+    return files
+
+
+def _match_cases(predictions: Path, references: Path, missing: str) -> dict[str, tuple[Path, Path | None]]:
+    given, wanted = _files(predictions), _files(references)
+    problems = []
+    if stray := sorted(given.keys() - wanted.keys()):
+        problems.append(f"predictions without a reference in {references}: {', '.join(stray)}")
+    if (absent := sorted(wanted.keys() - given.keys())) and missing == "fail":
+        problems.append(
+            f"references without a prediction in {predictions}: {', '.join(absent)} "
+            "(missing='worst' scores them as empty predictions)"
+        )
+    if problems:
+        raise ScoringError("; ".join(problems))
+    return {case: (path, given.get(case)) for case, path in wanted.items()}
+
+
+def _check_grids(jobs: list[_Job]) -> None:
+    """Headers are cheap: every mismatch of the run is named before any case is scored."""
+    problems = []
+    for job in jobs:
+        try:
+            grid = Grid.read(job.reference)
+            if job.prediction is not None:
+                Grid.read(job.prediction).check_same(grid)
+        except ScoringError as error:
+            problems.append(f"{job.case}: {error}")
+    if problems:
+        raise ScoringError("\n".join(problems))
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, CaseScores]]:
+    """(case, scores) as they finish. Workers get paths and give rows, so memory is one case for each of them."""
+    workers = min(workers, len(jobs))
+    if workers == 1:
+        for job in jobs:
+            yield job.case, _score(job)
+        return
+    # spawned, because a forked child of a process with running torch threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_score, job): job.case for job in jobs}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise ScoringError(
+                f"a scoring process died, most likely for want of memory: use fewer workers (now {workers})"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _score(job: _Job) -> CaseScores:
+    grid = Grid.read(job.reference)
+    reference = read_labels(job.reference, job.label_map)
+    prediction = np.zeros_like(reference) if job.prediction is None else read_labels(job.prediction, job.label_map)
+    return score_case(reference, prediction, grid.spacing, grid.affine, job.lesion_definition)
+
+
+def _table(
+    columns: tuple[str, ...],
+    rows: str,
+    arm: str,
+    strategy: str,
+    cases: list[str],
+    found: Mapping[str, CaseScores],
+    with_cavity: bool,
+) -> pd.DataFrame:
+    """Cases by name; regions and metrics in their own order; RC only where the run has any."""
+    kept = {*REGIONS, RESECTION_CAVITY} if with_cavity else set(REGIONS)
+    records: list[dict[str, Any]] = [
+        {"arm": arm, "strategy": strategy, "case": case, **row}
+        for case in cases
+        for row in getattr(found[case], rows)
+        if row["region"] in kept
+    ]
+    table = pd.DataFrame(records, columns=list(columns))
+    if rows == "scores":
+        assert table["value"].notna().all() and set(table["metric"]) <= set(UNITS)
+    return table

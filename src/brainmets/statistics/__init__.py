@@ -1,0 +1,1 @@
+"""From score tables to comparisons, figures and a written conclusion."""

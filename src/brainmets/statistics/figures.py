@@ -1,0 +1,279 @@
+"""Figures of the scores: the paper's bars, every case as a line, volume agreement, detection by lesion size.
+
+Colours are seaborn's colour-blind safe palette, one per arm; the arm also has its own marker and the strategy its own
+hatch or line style, so that nothing is lost in a grey print. Each function returns a figure; ``save`` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from brainmets.atomic import replacing
+from brainmets.scoring.lesions import detection_by_size as share_by_size
+from brainmets.statistics.directions import better, rounded
+from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
+
+LineStyle = Literal["-", "--", ":"]
+
+PALETTE = sns.color_palette("colorblind")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
+STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
+METRIC_TITLES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+HATCHES = {"finetune": "", "scratch": "///"}
+STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
+SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
+PRINT_DPI = 200
+SCREEN_DPI = 100
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows by itself: it belongs to no pyplot state, so that nothing is shown twice."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=SCREEN_DPI)
+        return picture.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure whole or not at all; the format is the path's suffix."""
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=PRINT_DPI)
+    return path
+
+
+def arm_colour(arm: str) -> tuple[float, float, float]:
+    """The arm's colour, the same in every figure."""
+    return PALETTE[_place(arm) % len(PALETTE)]
+
+
+def arm_marker(arm: str) -> str:
+    """The arm's marker, the same in every figure."""
+    return MARKERS[_place(arm) % len(MARKERS)]
+
+
+def arm_title(arm: str) -> str:
+    """The arm's name as a reader sees it."""
+    return ARM_TITLES.get(arm, arm)
+
+
+def metric_title(metric: str) -> str:
+    """The metric's name and unit as an axis shows them."""
+    return METRIC_TITLES.get(metric, metric)
+
+
+def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
+    """The paper's figures 1 and 2: bars of the mean with its t interval, by arm and strategy, one panel per region.
+
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. A bar without an interval (one
+    case) has no error bar, a model without a defined value no bar but the words "no value".
+    """
+    table = descriptive[descriptive["metric"] == metric]
+    regions = ordered(table["region"], REGION_ORDER)
+    arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
+    figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4)
+    for panel, region in zip(panels[0], regions, strict=False):
+        _bars(panel, table[table["region"] == region], arms, strategies)
+        panel.set_title(region)
+        panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
+    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, {1 - alpha:.0%} CI")
+    keys = [
+        Patch(facecolor="lightgrey", edgecolor="black", hatch=HATCHES[name], label=STRATEGY_TITLES[name])
+        for name in strategies
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys) or 1, frameon=False)
+    return figure
+
+
+def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
+    """Every held-out case as a line from its score from scratch to its score fine-tuned.
+
+    Rows are arms, columns regions. A solid line is better when fine-tuned, a dashed one worse, a dotted one level (or
+    of a metric without a direction). Distances stand on a scale that is linear up to 1 mm and logarithmic above, so
+    that one bad case does not flatten the others. With one strategy there are points without lines.
+    """
+    arms = ordered(scores["arm"], ARMS)
+    chosen = scores[scores["metric"] == metric]
+    regions = ordered(chosen["region"], REGION_ORDER)
+    figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey=True)
+    for column, region in enumerate(regions):
+        table = values(scores, metric, region)
+        for row, arm in enumerate(arms):
+            _slopes(panels[row, column], table, arm, metric, unit_of(scores, metric))
+            panels[row, column].set_title(f"{arm_title(arm)}, {region}", fontsize=10)
+    for row in range(len(arms)):
+        panels[row, 0].set_ylabel(metric_title(metric))
+    if len(chosen) and unit_of(scores, metric) == "mm":
+        panels[0, 0].set_yscale("symlog", linthresh=1, linscale=0.5)
+        panels[0, 0].set_ylim(bottom=0)
+        largest = float(np.nanmax(chosen["value"].where(np.isfinite), initial=1))
+        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300) if tick <= max(3, 3.4 * largest)]
+        panels[0, 0].set_yticks(ticks, [f"{tick}" for tick in ticks])
+    keys = [Line2D([], [], color="black", linestyle=style, label=label) for label, style in SLOPES.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame) -> Figure:
+    """Bland-Altman: predicted minus reference volume against their mean; rows are arms, columns regions.
+
+    ``pairs`` is ``agreement.volume_pairs``'s table, ``limits`` ``agreement.bland_altman``'s. Filled points and solid
+    lines are fine-tuned, open points and dashed lines from scratch; the thicker line is the bias, the thinner ones
+    the limits of agreement.
+    """
+    arms, regions = ordered(pairs["arm"], ARMS), ordered(pairs["region"], REGION_ORDER)
+    figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey="col")
+    for row, arm in enumerate(arms):
+        for column, region in enumerate(regions):
+            panel = panels[row, column]
+            panel.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
+            for strategy in STRATEGIES:
+                points = pairs[_model(pairs, arm, strategy) & (pairs["region"] == region)]
+                lines = limits[_model(limits, arm, strategy) & (limits["region"] == region)]
+                _difference(panel, points, lines, arm, strategy)
+            panel.set_title(f"{arm_title(arm)}, {region}", fontsize=10)
+        panels[row, 0].set_ylabel("Predicted - reference (mL)")
+    for panel in panels[-1]:
+        panel.set_xlabel("Mean of both volumes (mL)")
+    figure.legend(handles=_strategy_keys("grey"), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def detection_by_size(lesions: pd.DataFrame) -> Figure:
+    """Detected share of reference lesions by size, with exact 95% intervals; one panel per region.
+
+    ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
+    ones from scratch; the number of lesions stands under each size. A size without lesions has no marker; a table
+    without rows gives a figure that says so.
+    """
+    table = share_by_size(lesions)
+    regions = ordered(table["region"], REGION_ORDER)
+    figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
+    for panel, region in zip(panels[0], regions, strict=False):
+        _detection(panel, table[table["region"] == region])
+        panel.set_title(region)
+    panels[0, 0].set_ylabel("Detected share of lesions, 95% CI")
+    if table.empty:
+        panels[0, 0].text(0.5, 0.5, "no lesion table", ha="center", transform=panels[0, 0].transAxes)
+        return figure
+    arms = [
+        Line2D([], [], color=arm_colour(arm), marker=arm_marker(arm), linestyle="", label=arm_title(arm))
+        for arm in ordered(table["arm"], ARMS)
+    ]
+    keys = [*arms, *_strategy_keys("grey")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+    return figure
+
+
+def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
+    width = 0.8 / max(len(strategies), 1)
+    for arm, strategy, mean, low, high in zip(
+        *(table[name] for name in ("arm", "strategy", "mean", "ci_low", "ci_high")), strict=True
+    ):
+        x = arms.index(arm) + (strategies.index(strategy) - (len(strategies) - 1) / 2) * width
+        if np.isnan(mean):
+            panel.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)
+            continue
+        panel.bar(x, mean, width, color=arm_colour(arm), edgecolor="black", hatch=HATCHES[strategy])
+        if not np.isnan(low):
+            panel.errorbar(x, mean, yerr=[[mean - low], [high - mean]], color="black", capsize=3, linewidth=1)
+
+
+def _slopes(panel: Axes, table: pd.DataFrame, arm: str, metric: str, unit: str) -> None:
+    sides = [name for name in reversed(STRATEGIES) if (arm, name) in table.columns]
+    direction = {"greater": 1, "less": -1}.get(better(metric) or "", 0)
+    for points in table[[(arm, side) for side in sides]].to_numpy(float):
+        change = direction * float(rounded(np.diff(points), unit)[0]) if len(points) == 2 else 0
+        style = SLOPES["better when fine-tuned" if change > 0 else "worse" if change < 0 else "level"]
+        panel.plot(
+            range(len(points)),
+            points,
+            linestyle=style,
+            color=arm_colour(arm),
+            marker=arm_marker(arm),
+            markersize=4,
+            linewidth=1,
+            alpha=0.8,
+        )
+    panel.set_xticks(range(len(sides)), [STRATEGY_TITLES[side] for side in sides])
+    panel.set_xlim(-0.3, max(len(sides) - 0.7, 0.3))
+
+
+def _difference(panel: Axes, points: pd.DataFrame, lines: pd.DataFrame, arm: str, strategy: str) -> None:
+    fill = arm_colour(arm) if strategy == "finetune" else "white"
+    panel.scatter(
+        points["mean"], points["difference"], s=18, marker=arm_marker(arm), edgecolor=arm_colour(arm), facecolor=fill
+    )
+    for name, width in (("bias", 1.6), ("lower_limit", 0.8), ("upper_limit", 0.8)):
+        for level in lines[name].dropna():
+            panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STYLES[strategy], zorder=0)
+
+
+def _detection(panel: Axes, table: pd.DataFrame) -> None:
+    sizes = list(dict.fromkeys(table["bin"]))
+    series = list(dict.fromkeys(zip(table["arm"], table["strategy"], strict=True)))
+    for turn, (arm, strategy) in enumerate(series):
+        own = table[_model(table, arm, strategy)].dropna(subset=["sensitivity"])
+        x = np.array([sizes.index(name) for name in own["bin"]]) + 0.7 * ((turn + 0.5) / len(series) - 0.5)
+        share = own["sensitivity"].to_numpy(float)
+        panel.errorbar(
+            x,
+            share,
+            yerr=[share - own["low"].to_numpy(float), own["high"].to_numpy(float) - share],
+            linestyle="",
+            marker=arm_marker(arm),
+            markersize=5,
+            color=arm_colour(arm),
+            markerfacecolor=arm_colour(arm) if strategy == "finetune" else "white",
+            linewidth=1,
+        )
+    count = table.groupby("bin")["n"].max()
+    panel.set_xticks(range(len(sizes)), [f"{name}\n(n = {count[name]})" for name in sizes])
+    panel.set_xlim(-0.5, len(sizes) - 0.5)
+    panel.set_ylim(-0.05, 1.05)
+
+
+def _strategy_keys(colour: str) -> list[Line2D]:
+    return [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker="o",
+            linestyle=STYLES[strategy],
+            markerfacecolor=colour if strategy == "finetune" else "white",
+            label=STRATEGY_TITLES[strategy],
+        )
+        for strategy in STRATEGIES
+    ]
+
+
+def _model(table: pd.DataFrame, arm: str, strategy: str) -> pd.Series:
+    return (table["arm"] == arm) & (table["strategy"] == strategy)
+
+
+def _panels(
+    rows: int, columns: int, width: float, height: float, sharey: bool | Literal["col"] = False
+) -> tuple[Figure, np.ndarray]:
+    figure = Drawing(figsize=(width * columns + 0.6, height * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    return figure, panels
+
+
+def _place(arm: str) -> int:
+    return ARMS.index(arm) if arm in ARMS else len(ARMS) + sum(map(ord, arm)) % 4

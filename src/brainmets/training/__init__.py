@@ -1,0 +1,1 @@
+"""Planning, training and predicting the arms with nnU-Net."""

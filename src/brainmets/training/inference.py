@@ -1,0 +1,130 @@
+"""Predicting a case with the mean probability of an arm's folds, on the case's own grid."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from brainmets.atomic import replacing
+from brainmets.cohorts.cohort import Case
+from brainmets.training.arms import TRAINERS
+from brainmets.training.trainer import read_checkpoint
+
+
+@dataclass
+class Ensemble:
+    """The folds of one (arm, strategy), ready to predict.
+
+    Build with ``Ensemble.load``. The network is held once; each fold's weights are put into it in turn.
+    """
+
+    network: torch.nn.Module
+    weights: list[dict[str, torch.Tensor]]
+    plans: PlansManager
+    dataset: dict[str, Any]
+    predictor: nnUNetPredictor
+
+    @classmethod
+    def load(cls, checkpoints: Sequence[Path], device: torch.device, tile_step: float, mirroring: bool) -> Ensemble:
+        """Read one checkpoint per fold; all must be of one arm and one plan.
+
+        ``tile_step`` is the sliding window's step as a share of the patch; ``mirroring`` averages over mirrored
+        copies of the input. Raises ``ValueError`` where the checkpoints do not belong together.
+        """
+        read = [read_checkpoint(path, torch.device("cpu")) for path in checkpoints]
+        first = read[0]["init_args"]
+        for path, checkpoint in zip(checkpoints, read, strict=True):
+            if checkpoint["init_args"]["plans"] != first["plans"]:
+                raise ValueError(f"{path} was trained with another plan or another arm than {checkpoints[0]}")
+        plans = PlansManager(first["plans"])
+        configuration = plans.get_configuration(first["configuration"])
+        trainer = TRAINERS[first["plans"]["brainmets"]["arm"]]
+        labels = plans.get_label_manager(first["dataset_json"])
+        network = trainer.build_network_architecture(
+            plans, configuration, len(first["dataset_json"]["channel_names"]), labels.num_segmentation_heads, False
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # it says on a CPU that it will use the CPU
+            predictor = nnUNetPredictor(
+                tile_step_size=tile_step, use_mirroring=mirroring, device=device, allow_tqdm=False,
+                perform_everything_on_device=device.type == "cuda",
+            )  # fmt: skip
+        predictor.manual_initialization(
+            network, plans, configuration, None, first["dataset_json"], trainer.__name__,
+            read[0]["inference_allowed_mirroring_axes"],
+        )  # fmt: skip
+        return cls(network, [one["network_weights"] for one in read], plans, first["dataset_json"], predictor)
+
+    def probabilities(self, case: Case) -> npt.NDArray[np.float32]:
+        """The folds' mean probability of each region, (region, z, y, x) on the case's own grid.
+
+        Regions stand in the network's order (WT, TC, ET). Each fold's logits are resampled to the original grid
+        before the sigmoid, as nnU-Net does for one model; then probabilities, not logits, are averaged.
+        """
+        configuration = self.predictor.configuration_manager
+        data, _, properties = DefaultPreprocessor(verbose=False).run_case(
+            [str(path) for path in case.channels], None, self.plans, configuration, self.dataset
+        )
+        mean: npt.NDArray[np.float32] | None = None
+        for weights in self.weights:
+            self.network.load_state_dict(weights)
+            logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).cpu()
+            _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, self.plans, configuration, self.predictor.label_manager, properties,
+                return_probabilities=True, num_threads_torch=torch.get_num_threads(),
+            )  # fmt: skip
+            share = np.asarray(probability, np.float32) / np.float32(len(self.weights))
+            mean = share if mean is None else mean + share
+        assert mean is not None
+        return mean
+
+    def labels(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        """BraTS labels of region probabilities (region, z, y, x): each region is painted where it exceeds 0.5."""
+        painted = self.predictor.label_manager.convert_probabilities_to_segmentation(probabilities)
+        return np.asarray(painted, np.uint8)
+
+
+def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
+    """Write ``<case>.nii.gz`` with the affine of the case's t1c; ``labels`` are (z, y, x)."""
+    reference = nib.Nifti1Image.from_filename(case.images["t1c"])
+    array = labels.transpose(2, 1, 0)
+    if array.shape != reference.shape:
+        raise ValueError(f"the prediction of {case.case} has shape {array.shape}, its image {reference.shape}")
+    path = folder / f"{case.case}.nii.gz"
+    with replacing(path) as aside:
+        nib.save(nib.Nifti1Image(array, reference.affine), aside)
+    return path
+
+
+def predict_cases(
+    ensemble: Ensemble, cases: Sequence[Case], folder: Path, report: Callable[[str], None]
+) -> list[Path]:
+    """Predict every case into ``folder``, which is emptied first, with one line per finished case.
+
+    Returns the files, in the order of ``cases``. No case gives an empty folder.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = []
+    started = time.monotonic()
+    for number, case in enumerate(cases, 1):
+        labels = ensemble.labels(ensemble.probabilities(case))
+        written.append(write_prediction(labels, case, folder))
+        elapsed = time.monotonic() - started
+        left = elapsed / number * (len(cases) - number)
+        report(f"case {number} of {len(cases)}: {case.case}, {elapsed:.0f} s, {left:.0f} s left")
+    return written

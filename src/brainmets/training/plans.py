@@ -1,0 +1,194 @@
+"""nnU-Net's planning and preprocessing: one plan, made on the target cohort, for both cohorts.
+
+Everything here is nnU-Net's own code on nnU-Net's own files. What is ours: the datasets point at the cohorts' own
+images instead of copies, and a small cohort is handled in this process, because nnU-Net's spawned workers each import
+torch first (10 to 20 s on two cores).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor as fingerprinting
+import nnunetv2.preprocessing.preprocessors.default_preprocessor as preprocessing
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+
+from brainmets.atomic import read_json, write_json
+from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.splits import Split
+from brainmets.paths import StudyPaths
+from brainmets.regions import REGIONS, SEQUENCES
+
+CONFIGURATION = "3d_fullres"
+DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
+PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
+"""nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
+
+ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
+"""What both plans must agree on for weights to be transferable; the channel order is compared beside them."""
+
+
+INTENSITY_SAMPLES = 2_000_000
+"""Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.
+
+nnU-Net draws 1e8 whatever the cohort's size, which takes 20 s on a cohort of a few MB; the statistics go into the plan
+but MRI is normalised by each image's own z-score and does not use them.
+"""
+
+
+class AlignmentError(ValueError):
+    """The two cohorts' plans differ where weights need them equal; the message shows both sides."""
+
+
+def use_nnunet_folders(files: StudyPaths, augmentation_workers: int = 1) -> None:
+    """Point nnU-Net at the study's folders, for this process and its children.
+
+    nnU-Net reads its folders and its number of augmentation processes from the environment.
+    """
+    os.environ["nnUNet_raw"] = str(files.nnunet_raw)
+    os.environ["nnUNet_preprocessed"] = str(files.nnunet_preprocessed)
+    os.environ["nnUNet_n_proc_DA"] = str(augmentation_workers)
+
+
+def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], split: Split) -> dict[str, Any]:
+    """Write ``dataset.json`` and ``splits_final.json`` of a cohort's training cases; return the former's content.
+
+    Held-out cases are not listed, so that neither the fingerprint nor any training sees them. Regions are trained
+    as overlapping targets; nnU-Net paints them in the order WT, TC, ET as labels 2, 1, 3 (SNFH, NETC, ET).
+    """
+    training = sorted(set(cases) - set(split["held_out"]))
+    content = {
+        "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
+        "labels": {"background": 0, **{region: list(REGIONS[region]) for region in ("WT", "TC", "ET")}},
+        "regions_class_order": [2, 1, 3],
+        "numTraining": len(training),
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+        "dataset": {
+            case: {
+                "images": [str(path) for path in cases[case].channels],
+                "label": str(files.labels(cohort) / f"{case}.nii.gz"),
+            }
+            for case in training
+        },
+    }
+    write_json(files.nnunet_raw / DATASETS[cohort] / "dataset.json", content)
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    write_json(folder / "dataset.json", content)
+    write_json(folder / "splits_final.json", split["folds"])
+    return content
+
+
+def extract_fingerprint(files: StudyPaths, cohort: str, workers: int) -> dict[str, Any]:
+    """nnU-Net's fingerprint of a cohort's training cases: spacings, shapes, intensity statistics."""
+    use_nnunet_folders(files)
+    with _workers(fingerprinting, workers):
+        extractor = fingerprinting.DatasetFingerprintExtractor(DATASETS[cohort], workers)
+        extractor.num_foreground_voxels_for_intensitystats = INTENSITY_SAMPLES
+        return extractor.run(overwrite_existing=True)
+
+
+def plan_target(files: StudyPaths, gpu_memory_gb: float, base_features: int) -> dict[str, Any]:
+    """Let nnU-Net plan on the target's fingerprint and write the plan.
+
+    ``gpu_memory_gb`` and ``base_features`` (feature maps of the first level) are the planner's levers: patch,
+    batch and depth of the network follow from them. Returns the plan.
+    """
+    use_nnunet_folders(files)
+    planner = ExperimentPlanner(DATASETS["target"], gpu_memory_gb, plans_name=PLANS["target"])
+    planner.UNet_base_num_features = base_features
+    with contextlib.redirect_stdout(io.StringIO()):  # pages of intermediate plans; the notebook shows the result
+        return planner.plan_experiment()
+
+
+def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
+    """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan."""
+    use_nnunet_folders(files)
+    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], PLANS["target"], PLANS["source"])
+    return read_plan(files, "source")
+
+
+def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
+    """Crop, normalise and resample every training case as the plan says. Returns the cases' names.
+
+    Raises ``RuntimeError`` where a case did not come out.
+    """
+    use_nnunet_folders(files)
+    plan = read_plan(files, cohort)
+    with _workers(preprocessing, workers):
+        preprocessor = preprocessing.DefaultPreprocessor(verbose=False)
+        preprocessor.show_progress_bar = False
+        preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    written = sorted(
+        path.stem
+        for path in (folder / plan["configurations"][CONFIGURATION]["data_identifier"]).glob("*.b2nd")
+        if not path.stem.endswith("_seg")
+    )
+    wanted = sorted(read_json(folder / "dataset.json")["dataset"])
+    if written != wanted:
+        raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {wanted} were wanted")
+    return written
+
+
+def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
+    """A cohort's plan as nnU-Net wrote it."""
+    return read_json(files.nnunet_preprocessed / DATASETS[cohort] / f"{PLANS[cohort]}.json")
+
+
+def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
+    """A cohort's ``dataset.json``."""
+    return read_json(files.nnunet_preprocessed / DATASETS[cohort] / "dataset.json")
+
+
+def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
+    """What weights need equal, side by side: name -> {"source": value, "target": value}.
+
+    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose".
+    """
+    sides: dict[str, dict[str, Any]] = {}
+    for cohort in DATASETS:
+        plan, dataset = read_plan(files, cohort), read_dataset(files, cohort)
+        configuration = plan["configurations"][CONFIGURATION]
+        values = {name: configuration[name] for name in ALIGNED}
+        values |= {"channel_names": dataset["channel_names"], "regions": dataset["labels"]}
+        values |= {"transpose": plan["transpose_forward"]}
+        for name, value in values.items():
+            sides.setdefault(name, {})[cohort] = value
+    return sides
+
+
+def require_aligned(sides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ``AlignmentError`` with both values of everything that differs."""
+    differing = {name: pair for name, pair in sides.items() if pair["source"] != pair["target"]}
+    if differing:
+        lines = "\n".join(
+            f"  {name}: source {pair['source']}, target {pair['target']}" for name, pair in differing.items()
+        )
+        raise AlignmentError(f"the plans are not aligned; run the whole of notebook 02 again:\n{lines}")
+
+
+def forget(files: StudyPaths) -> None:
+    """Delete an earlier alignment's files, so that nothing of an older plan is left beside the new one."""
+    shutil.rmtree(files.nnunet_raw, ignore_errors=True)
+    shutil.rmtree(files.nnunet_preprocessed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _workers(module: Any, workers: int) -> Iterator[None]:
+    """Run ``module``'s process pools as threads of this process where one worker is asked for."""
+    if workers > 1:
+        yield
+        return
+    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
+    with patch.object(module, "multiprocessing", threads), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,210 @@
+"""One training of the study: an arm, a fold, and a stage (pretraining, finetune or scratch)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from brainmets.atomic import read_json, write_json
+from brainmets.params import FineTuning, Training
+from brainmets.paths import StudyPaths
+from brainmets.provenance import sha256
+from brainmets.training.arms import TRAINERS
+from brainmets.training.plans import read_dataset, read_plan, use_nnunet_folders
+from brainmets.training.trainer import FINAL, LATEST, REGION_ORDER, StudyTrainer, read_checkpoint
+from brainmets.training.transfer import TransferredKey, transfer_weights
+
+Stage = Literal["pretraining", "finetune", "scratch"]
+COHORT_OF_STAGE = {"pretraining": "source", "finetune": "target", "scratch": "target"}
+IDENTITY = "identity.json"
+"""What a training is made of; a checkpoint is continued only under the same identity."""
+
+
+@dataclass
+class TrainingSession:
+    """A training that is ready to run, or already finished.
+
+    ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages.
+    """
+
+    trainer: StudyTrainer
+    folder: Path
+    stage: Stage
+    fold: int
+    finished: bool
+    resumed_epoch: int
+    transferred: list[TransferredKey]
+    seconds: float = field(default=0.0)
+
+    def description(self) -> pd.DataFrame:
+        """What is trained, one row per property: network, weights, loss, optimiser, learning rate, steps, device."""
+        trainer = self.trainer
+        loss = getattr(trainer.loss, "loss", trainer.loss)  # inside nnU-Net's deep supervision, where there is one
+        rows = {
+            "network": type(trainer.bare_network).__name__,
+            "weights": f"{sum(weight.numel() for weight in trainer.bare_network.parameters()):,}",
+            "loss": type(loss).__name__,
+            "outputs under supervision": len(getattr(trainer.loss, "weight_factors", [1])),
+            "optimiser": type(trainer.optimizer).__name__,
+            "initial learning rate": trainer.initial_lr,
+            "steps": trainer.num_epochs * trainer.num_iterations_per_epoch,
+            "device": device_name(trainer.device),
+        }
+        return pd.Series(rows, name=trainer.arm).to_frame()
+
+    def run(self, report: Callable[[str], None] = print) -> None:
+        """Train to the last epoch with one line per epoch; a finished training is left as it is."""
+        name = f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
+        if self.finished:
+            report(f"{name}: finished before with these parameters, not trained again")
+            return
+        if self.resumed_epoch:
+            report(f"{name}: continues after epoch {self.resumed_epoch} of {self.trainer.num_epochs}")
+        started = time.monotonic()
+        self.trainer.report = report
+        self.trainer.run_training()
+        self.seconds = time.monotonic() - started
+        self.finished = True
+
+    def curves(self) -> pd.DataFrame:
+        """One row per epoch: epoch, training_loss, validation_loss, dice_WT, dice_TC, dice_ET, learning_rate, seconds.
+
+        Dice is nnU-Net's pseudo-Dice: pooled over random validation patches, not a Dice of whole cases. It is
+        missing where no validation patch held or predicted the region.
+        """
+        log = self.trainer.logger.local_logger.my_fantastic_logging
+        dice = np.array(log["dice_per_class_or_region"], float).reshape(-1, len(REGION_ORDER))
+        return pd.DataFrame(
+            {
+                "epoch": range(1, len(log["train_losses"]) + 1),
+                "training_loss": np.array(log["train_losses"], float),
+                "validation_loss": np.array(log["val_losses"], float),
+                **{f"dice_{region}": dice[:, channel] for channel, region in enumerate(REGION_ORDER)},
+                "learning_rate": np.array(log["lrs"], float),
+                "seconds": np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"]),
+            }
+        )
+
+    def results(self) -> dict[str, Any]:
+        """What ``training.json`` keeps beside the provenance: the curves, the transfer, the checkpoint's hash."""
+        curves = self.curves()
+        return {
+            "stage": self.stage,
+            "arm": self.trainer.arm,
+            "fold": self.fold,
+            "epochs": len(curves),
+            "curves": curves.astype(object).where(curves.notna(), None).to_dict("list"),
+            "weights_loaded": sum(row.status == "loaded" for row in self.transferred),
+            "weights_skipped": [row.key for row in self.transferred if row.status == "skipped"],
+            "training_seconds": round(float(curves.seconds.sum()), 2),
+            "peak_memory_mb": peak_memory_mb(self.trainer.device),
+            "checkpoint_sha256": sha256(self.folder / FINAL),
+        }
+
+
+def prepare(
+    files: StudyPaths, parameters: Training, stage: Stage, report: Callable[[str], None] = print
+) -> TrainingSession:
+    """Make a training ready: the network built or continued, pretrained weights moved in for "finetune".
+
+    Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split and
+    pretrained weights); a checkpoint of another identity is deleted after the difference was reported.
+    """
+    use_nnunet_folders(files, parameters.augmentation_workers)
+    cohort = COHORT_OF_STAGE[stage]
+    arm, fold = parameters.arm, parameters.fold
+    folder = files.training_folder(stage, arm, fold)
+    settings = getattr(parameters.arms, arm)
+    pretrained = files.checkpoint("pretraining", arm, fold) if stage == "finetune" else None
+    _claim(folder, _identity(files, parameters, stage, pretrained), report)
+
+    seed_everything(parameters.seed)
+    trainer = TRAINERS[arm].open(
+        folder, read_plan(files, cohort), read_dataset(files, cohort), settings, fold, training_device()
+    )
+    trainer.num_epochs = parameters.epochs
+    trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
+    trainer.num_val_iterations_per_epoch = parameters.validation_iterations
+    trainer.precision = parameters.precision
+    trainer.initialize()
+
+    transferred: list[TransferredKey] = []
+    if pretrained is not None:
+        assert isinstance(parameters, FineTuning)
+        weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
+        transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
+    finished = (folder / FINAL).is_file()
+    last = folder / (FINAL if finished else LATEST)
+    if last.is_file():
+        trainer.load_checkpoint(str(last))
+    return TrainingSession(trainer, folder, stage, fold, finished, trainer.current_epoch, transferred)
+
+
+def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
+    cohort = COHORT_OF_STAGE[stage]
+    plan = json.dumps(read_plan(files, cohort), sort_keys=True)
+    values = parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"})
+    return {
+        **values,
+        "settings": getattr(parameters.arms, parameters.arm).model_dump(),
+        "plan": hashlib.sha256(plan.encode()).hexdigest(),
+        "splits": sha256(files.splits),
+        "pretrained": sha256(pretrained) if pretrained is not None else None,
+    }
+
+
+def _claim(folder: Path, identity: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Delete checkpoints of another identity, saying what differs, and note whose folder it is now."""
+    path = folder / IDENTITY
+    before = read_json(path) if path.is_file() else None
+    if before == identity:
+        return
+    for stale in (folder / FINAL, folder / LATEST):
+        if stale.is_file():
+            for name in sorted(set(identity) | set(before or {})):
+                old, new = (before or {}).get(name), identity.get(name)
+                if old != new:
+                    report(f"{stale.name} is not continued: {name} was {old!r} and is {new!r}")
+            stale.unlink()
+    write_json(path, identity)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch.
+
+    This fixes the initial weights and, without augmentation processes, the order of patches and augmentations. It
+    does not fix the arithmetic of a GPU, nor the order in which several augmentation processes deliver.
+    """
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - nnU-Net and batchgenerators draw from the global state
+    torch.manual_seed(seed)
+
+
+def training_device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The card's product name, or "cpu" with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} thread(s)"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB: of torch on the GPU, else of this process."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

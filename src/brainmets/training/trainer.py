@@ -1,0 +1,234 @@
+"""What the three arms share: nnU-Net's trainer, with whole checkpoints, progress, and no spawned pools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from brainmets.atomic import replacing
+from brainmets.params import Parameters
+from brainmets.training.plans import CONFIGURATION
+
+LATEST, FINAL = "checkpoint_latest.pth", "checkpoint_final.pth"
+REGION_ORDER = ("WT", "TC", "ET")
+"""Output channels of every network, as ``dataset.json`` lists the regions."""
+
+
+class StudyTrainer(nnUNetTrainer):
+    """nnU-Net's trainer for one arm.
+
+    The arm's name and settings travel in the plan, under the key "brainmets", so that a checkpoint and an exported
+    model say by themselves how to build the network. nnU-Net reads the constructor's signature: it must stay as is.
+    """
+
+    arm: ClassVar[str]
+    head_keys: ClassVar[tuple[str, ...]]
+    """Parts of the names of the weights that form the segmentation head."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.settings: dict[str, Any] = plans["brainmets"]["settings"]
+        self.initial_lr = self.settings["learning_rate"]
+        self.precision = "nnunet"
+        self.report: Callable[[str], None] = print
+        self._epoch_seconds: list[float] = []
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        plan: Mapping[str, Any],
+        dataset: Mapping[str, Any],
+        settings: Parameters,
+        fold: int,
+        device: torch.device,
+    ) -> Self:
+        """A trainer that keeps its files in ``folder`` (created)."""
+        plans = deepcopy(dict(plan))
+        plans["brainmets"] = {"arm": cls.arm, "settings": settings.model_dump()}
+        plans["continue_training"] = False
+        with tempfile.TemporaryDirectory() as stray, contextlib.redirect_stdout(io.StringIO()):
+            # nnU-Net's constructor insists on a results folder of its own naming, and announces the device
+            os.environ["nnUNet_results"] = stray
+            trainer = cls(plans, CONFIGURATION, fold, dict(dataset), device)
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer.output_folder_base = str(folder.parent)
+        trainer.output_folder = str(folder)
+        trainer.log_file = str(folder / "training_log.txt")
+        trainer.logger = MetaLogger(str(folder), False)
+        return trainer
+
+    @property
+    def bare_network(self) -> torch.nn.Module:
+        """The network without torch.compile's wrapper."""
+        network: Any = getattr(self.network, "_orig_mod", self.network)
+        return network
+
+    # --- quieter and local ---
+
+    def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Keep nnU-Net's own log in its file; the notebook shows one line per epoch instead."""
+        super().print_to_log_file(*args, also_print_to_console=False, add_timestamp=add_timestamp)
+
+    def plot_network_architecture(self) -> None:
+        """Draw nothing: nnU-Net's drawing needs a package outside the environment."""
+
+    def _save_debug_information(self) -> None:
+        """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
+
+    # --- steps ---
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's own step, or one whose forward pass runs in bfloat16."""
+        if self.precision == "nnunet":
+            return super().train_step(batch)
+        return self.step(batch, torch.autocast(self.device.type, torch.bfloat16))
+
+    def step(self, batch: dict[str, Any], forward: AbstractContextManager[Any]) -> dict[str, Any]:
+        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        several = isinstance(target, list)
+        targets = [one.to(self.device, non_blocking=True) for one in (target if several else [target])]
+        self.optimizer.zero_grad(set_to_none=True)
+        with forward:
+            output = self.network(data)
+        outputs = [one.float() for one in (output if several else [output])]
+        loss = self.loss(outputs, targets) if several else self.loss(outputs[0], targets[0])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """nnU-Net's own step in the training's precision."""
+        if self.precision == "nnunet":
+            return super().validation_step(batch)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return super().validation_step(batch)
+
+    # --- epochs and checkpoints ---
+
+    def on_epoch_start(self) -> None:
+        """Start the epoch's clock beside nnU-Net's own."""
+        super().on_epoch_start()
+        self._epoch_started = time.monotonic()
+
+    def on_epoch_end(self) -> None:
+        """Log the epoch, say where the training stands, and keep a checkpoint of it."""
+        self.logger.log("epoch_end_timestamps", time.time(), self.current_epoch)
+        self._epoch_seconds.append(time.monotonic() - self._epoch_started)
+        line = self._progress_line()
+        self.print_to_log_file(line)
+        self.report(line)
+        if self.current_epoch + 1 < self.num_epochs:
+            self.save_checkpoint(str(Path(self.output_folder) / LATEST))
+        self.current_epoch += 1
+
+    def _progress_line(self) -> str:
+        loss = self.logger.get_value("train_losses", step=-1)
+        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
+        left = (self.num_epochs - self.current_epoch - 1) * float(np.mean(self._epoch_seconds[-5:]))
+        regions = " ".join(f"{region} {value:.2f}" for region, value in zip(REGION_ORDER, dice, strict=True))
+        return (
+            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {loss:.3f}, Dice {regions}, "
+            f"{self._epoch_seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
+        )
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write nnU-Net's checkpoint of plain values only, whole or not at all.
+
+        Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
+        reads the file too.
+        """
+        checkpoint = {
+            "network_weights": self.bare_network.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+            "logging": plain(self.logger.get_checkpoint()),
+            "_best_ema": plain(self._best_ema),
+            "current_epoch": self.current_epoch + 1,
+            "init_args": {
+                "plans": plain(self.plans_manager.plans),
+                "configuration": self.configuration_name,
+                "fold": self.fold,
+                "dataset_json": {key: value for key, value in self.dataset_json.items() if key != "dataset"},
+            },
+            "trainer_name": type(self).__name__,
+            "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),
+        }
+        with replacing(Path(filename)) as aside:
+            torch.save(checkpoint, aside)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """Continue from a checkpoint: weights, optimiser, epoch and log. A file is read with ``weights_only=True``.
+
+        The learning rate needs no state of its own: nnU-Net's schedule is a function of the epoch.
+        """
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = read_checkpoint(Path(checkpoint), self.device)
+        self.bare_network.load_state_dict(checkpoint["network_weights"])
+        self.optimizer.load_state_dict(checkpoint["optimizer_state"])
+        if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(checkpoint["grad_scaler_state"])
+        self.logger.load_checkpoint(checkpoint["logging"])
+        self.current_epoch = checkpoint["current_epoch"]
+        self._best_ema = checkpoint["_best_ema"]
+        self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
+
+    def on_train_end(self) -> None:
+        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the latest checkpoint."""
+        self.logger.plot_progress_png(self.output_folder)
+        super().on_train_end()
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, damaged, or carries code; the message names the file and what to do."""
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint without running anything that it may carry."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there; run the training that writes it")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises pickle, zip and runtime errors alike
+        raise CheckpointError(
+            f"{path} cannot be read as plain weights: it is damaged or carries code ({type(error).__name__}); "
+            "delete it and train again, or get it from a source that writes plain weights"
+        ) from error
+    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+        raise CheckpointError(f"{path} is not a checkpoint of nnU-Net: it has no network_weights")
+    return checkpoint
+
+
+def plain(value: Any) -> Any:
+    """Turn NumPy scalars and arrays inside dictionaries, lists and tuples into plain Python values."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
