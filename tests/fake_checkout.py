@@ -11,8 +11,9 @@ import nbformat
 import yaml
 
 from brainmets.engine.steps import STAGES
-from brainmets.params import MODELS, Study
+from brainmets.params import MODELS
 from brainmets.paths import NOTEBOOKS
+from brainmets.study_params import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,8 @@ from brainmets.engine.devices import BusyError, cpu_cores, cuda_devices, free_de
 from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
 from brainmets.engine.steps import decisive, step_name
-from brainmets.params import ParameterError, Study
+from brainmets.params import ParameterError
+from brainmets.study_params import Study
 
 STEP = "03_pretraining_default_fold_0"
 

@@ -10,8 +10,9 @@ import nbformat
 import pytest
 
 from brainmets.engine.notebook import declared
-from brainmets.params import MODELS, Study
+from brainmets.params import MODELS
 from brainmets.paths import NOTEBOOKS
+from brainmets.study_params import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "notebooks"

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, Study, closest, section
+from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, closest
 from brainmets.paths import NOTEBOOKS
+from brainmets.study_params import Study, section
 
 PARAMS = Path(__file__).resolve().parent.parent / "params"
 PROFILES = ("demo", "smoke", "paper")

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from brainmets.params import MODELS, Study
+from brainmets.params import MODELS
 from brainmets.paths import StudyPaths, project_root, resolve
+from brainmets.study_params import Study
 
 STAGES = {"03_pretraining": "pretraining", "04_fine_tuning": "finetune", "05_from_scratch": "scratch"}
 """The stage that each training notebook trains."""

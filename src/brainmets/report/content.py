@@ -12,9 +12,10 @@ import pandas as pd
 
 from brainmets.atomic import read_json
 from brainmets.engine.steps import result, step_name
-from brainmets.params import MODELS, Study
+from brainmets.params import MODELS
 from brainmets.paths import StudyPaths
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered
+from brainmets.study_params import Study
 
 STRATEGY_WORDS = {"finetune": "fine-tuned", "scratch": "from scratch"}
 ARM_WORDS = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
