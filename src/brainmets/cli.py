@@ -61,12 +61,16 @@ def _report(args: argparse.Namespace) -> int:
     from brainmets.engine.journal import logged
     from brainmets.engine.steps import command, read_study
     from brainmets.paths import StudyPaths
-    from brainmets.report.build import run_report
+    from brainmets.report.build import ReportError, run_report
 
     study = read_study(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
-    with logged(files.runs / "report.log", command("report", study.origin)):
-        return run_report(args)
+    try:
+        with logged(files.runs / "report.log", command("report", study.origin)):
+            return run_report(args)
+    except ReportError as error:
+        print(f"brainmets report: {error}", file=sys.stderr)
+        return 1
 
 
 def _notebook(args: argparse.Namespace) -> int:
