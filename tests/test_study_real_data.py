@@ -46,10 +46,10 @@ def test_two_real_patients_go_from_their_folder_to_scores(shared: Path, tmp_path
     }  # fmt: skip
     content["source"]["folder"] = "work/openms/source"
     content["source"]["phantoms"]["spacing_mm"] = 4.0
-    content["alignment"]["gpu_memory_gb"] = 0.1
+    content["alignment"]["gpu_memory_gb"] = 0.04
     content["evaluation"]["tile_step"] = 1.0
     for section in ("pretraining", "fine_tuning", "from_scratch"):
-        content[section] |= {"epochs": 2, "iterations_per_epoch": 3, "validation_iterations": 1}
+        content[section] |= {"epochs": 2, "iterations_per_epoch": 12, "validation_iterations": 1}
     checkout.write_params(content)
     ended = checkout.run("study", "params/openms.yaml")
     assert ended.returncode == 0, ended.stdout + ended.stderr
