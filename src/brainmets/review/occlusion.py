@@ -103,10 +103,10 @@ def occlusion_drop(
     """The score of ``image`` (1, channel, x, y, z), and how far it falls where a cube of ``edges`` voxels is zero.
 
     ``score`` maps images to (batch, 1). ``box``: first and past-the-last voxel per axis; the drop has its shape. Cubes
-    lie half an edge apart (one voxel at least) and stay inside the image; a voxel is given the mean over its cubes.
+    overlap by about a quarter and stay inside the image; a voxel is given the mean over the cubes that cover it.
     """
     occlude = OcclusionSensitivity(
-        score, edges, n_batch=BATCH, mode=0.0, overlap=0.5, activate=False, verbose=False
+        score, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False
     )  # fmt: skip
     with torch.no_grad(), warnings.catch_warnings():
         # MONAI 1.6 indexes with a list of slices, which later releases of torch may refuse
