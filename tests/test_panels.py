@@ -91,7 +91,7 @@ def test_scale_bar_has_its_length_in_mm():
 def test_outline_of_one_voxel_is_one_square():
     figure = panels.Figure()
     axes = figure.subplots()
-    panels._outline(axes, np.array([[False, True]]), (2.0, 3.0), "w")
+    panels.outline(axes, np.array([[False, True]]), (2.0, 3.0), "w")
     x, y = axes.lines[0].get_data()
     points = {(a, b) for a, b in zip(x, y, strict=True) if not np.isnan(a)}
     assert points == {(0.0, 3.0), (2.0, 3.0), (0.0, 6.0), (2.0, 6.0)}

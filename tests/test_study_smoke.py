@@ -110,6 +110,18 @@ def test_the_statistics_describe_exactly_the_scores(files: StudyPaths) -> None:
         assert described.loc[key, "mean"] == pytest.approx(group.value.mean())
 
 
+def test_the_explanation_starts_from_the_evaluated_prediction(files: StudyPaths) -> None:
+    table = pd.read_csv(files.review / "explanation.csv")
+    unaltered = table[table["withheld"] == "nothing"]
+    assert len(unaltered) == SMOKE["case_review"]["n_explained"] * len(REGIONS)
+    for row in unaltered.to_dict("records"):
+        scores = pd.read_csv(files.scores(row["arm"], row["strategy"])).set_index(["case", "region", "metric"])[
+            "value"
+        ]
+        assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        assert row["detected"] == scores[row["case"], row["region"], "lesion_tp"]
+
+
 def test_the_report_shows_every_mean_and_links_every_notebook(checkout: RealCheckout, files: StudyPaths) -> None:
     folder = checkout.root / "reports" / "smoke"
     page = (folder / "index.html").read_text()

@@ -252,12 +252,21 @@ class Statistics(NotebookParameters):
 
 
 class CaseReview(NotebookParameters):
-    """Notebook 08."""
+    """Notebook 08. ``tile_step`` is for the predictions made anew to explain the best model."""
 
     arms: Arms
+    folds: Annotated[list[Fold], Field(min_length=1)]
     n_cases: PositiveInt
+    n_explained: Annotated[int, Field(ge=0)]
+    tile_step: Annotated[float, Field(gt=0, le=1)]
     pseudonyms: bool
     viewer: Literal["itkwidgets", "niivue", "slices"]
+
+    @model_validator(mode="after")
+    def _explains_shown_cases(self) -> Self:
+        if self.n_explained > self.n_cases:
+            raise ValueError(f"n_explained: {self.n_explained} must be at most n_cases, which is {self.n_cases}")
+        return self
 
 
 MODELS: dict[str, type[NotebookParameters]] = dict(

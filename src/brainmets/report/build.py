@@ -87,7 +87,9 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
     figures = content.figures(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case.pictures)]:
         shutil.copyfile(picture.file, aside / "figures" / picture.file.name)
-    tables = [files.statistics / name for name in TABLES] + [files.review / "challenging.csv"]
+    tables = [files.statistics / name for name in TABLES] + [
+        files.review / name for name in ("challenging.csv", "explanation.csv")
+    ]
     for table in (table for table in tables if table.is_file()):
         (aside / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
     without_3d = _write_viewers(aside / "viewer", files, study, cases, pages)

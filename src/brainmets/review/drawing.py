@@ -46,7 +46,7 @@ def draw_case(
         scores: dict[Model, float] = {
             (arm, strategy): value for (arm, strategy, name), value in dice.items() if name == region
         }
-        file = f"panels/{_slug(case.name)}_{region}.png"
+        file = f"panels/{slug(case.name)}_{region}.png"
         save(case_panel(case, region, scores), folder / file)
         z, area = worst_slice(case, region)
         entries.append(
@@ -81,7 +81,7 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
 
 def keep_volumes(case: ReviewCase, folder: Path) -> dict[str, Any]:
     """Write what the report's 3D page of the case shows to ``folder``/volumes and describe it."""
-    return write_volumes(case, _slug(case.name), folder)
+    return write_volumes(case, slug(case.name), folder)
 
 
 def record(
@@ -103,7 +103,7 @@ def record(
         "cases": [
             {
                 "name": names[case],
-                "slug": _slug(names[case]),
+                "slug": slug(names[case]),
                 "rank": int(by_case.loc[case, "rank"]),  # type: ignore[arg-type]
                 "marks": int(by_case.loc[case, "marks"]),  # type: ignore[arg-type]
                 "explanation": words[case],
@@ -128,5 +128,6 @@ def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
         key.unlink(missing_ok=True)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_"."""
     return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)

@@ -50,7 +50,7 @@ def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
                 raise RatingError(f"{where}, column rater: is empty")
             found = handed_out[cells["case"], cells["model"]]
             who = {"rater": cells["rater"], "case": found["case"], "arm": found["arm"], "strategy": found["strategy"]}
-            rows.append({**who, **_values(cells, where), "comment": cells["comment"]})
+            rows.append({**who, **check_ratings(cells, where), "comment": cells["comment"]})
     if not rows:
         raise RatingError(f"{', '.join(sheet.name for sheet in sheets) or 'no sheet'}: no rating was filled in")
     ratings = pd.DataFrame(rows)
@@ -131,7 +131,8 @@ def weighted_kappa(first: npt.NDArray[np.integer], second: npt.NDArray[np.intege
     return 1 - float(np.mean((first - second) ** 2)) / expected
 
 
-def _values(cells: dict[str, str], where: str) -> dict[str, int | bool]:
+def check_ratings(cells: dict[str, str], where: str) -> dict[str, int | bool]:
+    """The values of one row's rated cells (``RATED``); ``RatingError`` names ``where`` and the column of a bad one."""
     values: dict[str, int | bool] = {}
     for name in (*SCALES, *COUNTS):
         low, high = SCALES.get(name, (0, 999))

@@ -77,24 +77,24 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     z, area = worst_slice(case, region)
     sequence = BEST_SEQUENCE[region]
     image = case.images[sequence][:, :, z]
-    shown = _brightness(case.images[sequence])
+    shown = brightness(case.images[sequence])
     reference = region_mask(case.reference[:, :, z], region)
     masks = {model: region_mask(labels[:, :, z], region) for model, labels in case.predictions.items()}
-    window = _window(np.any([reference, *masks.values()], axis=0), case.spacing_mm, image.shape)
+    window = window_around(np.any([reference, *masks.values()], axis=0), case.spacing_mm, image.shape)
     arms = list(dict.fromkeys(arm for arm, _ in masks))
     strategies = list(dict.fromkeys(strategy for _, strategy in masks))
     figure = Figure(figsize=(2.6 * (1 + len(arms)), 2.9 * max(2, len(strategies)) + 0.9), layout="constrained")
     panels = figure.subplots(max(2, len(strategies)), 1 + len(arms), squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
-    _draw(panels[0, 0], image, case.spacing_mm, shown)
+    draw_slice(panels[0, 0], image, case.spacing_mm, shown)
     _frame(panels[0, 0], window, case.spacing_mm)
     panels[0, 0].set_title("whole slice", fontsize=9)
-    _draw(panels[1, 0], image[window], case.spacing_mm, shown)
+    draw_slice(panels[1, 0], image[window], case.spacing_mm, shown)
     panels[1, 0].set_title("window, nothing drawn", fontsize=9)
     for (arm, strategy), mask in masks.items():
         panel = panels[strategies.index(strategy), 1 + arms.index(arm)]
-        _draw(panel, image[window], case.spacing_mm, shown)
+        draw_slice(panel, image[window], case.spacing_mm, shown)
         _compare(panel, reference[window], mask[window], case.spacing_mm)
         score = f"\nDice {dice[arm, strategy]:.2f}" if dice and (arm, strategy) in dice else ""
         panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
@@ -116,7 +116,7 @@ def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: st
     Without any label the slices go through the middle of the volume.
     """
     at = np.rint(middle(labels)).astype(int)
-    image, shown = case.images[sequence], _brightness(case.images[sequence])
+    image, shown = case.images[sequence], brightness(case.images[sequence])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     for panel, axis, letters in zip(panels, (2, 1, 0), ("RLAP", "RLSI", "PASI"), strict=True):
@@ -184,9 +184,9 @@ def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: s
         mask = region_mask(case.reference[:, :, z], region)
         spot = np.zeros(mask.shape, bool)
         spot[x, y] = True
-        window = _window(spot, case.spacing_mm, mask.shape, margin_mm=20)
-        _draw(panel, image[:, :, z][window], case.spacing_mm, _brightness(image), bar_mm=10)
-        _outline(panel, mask[window], case.spacing_mm, MISSED)
+        window = window_around(spot, case.spacing_mm, mask.shape, margin_mm=20)
+        draw_slice(panel, image[:, :, z][window], case.spacing_mm, brightness(image), bar_mm=10)
+        outline(panel, mask[window], case.spacing_mm, MISSED)
         panel.set_title(
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
@@ -195,7 +195,7 @@ def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: s
     return figure
 
 
-def _draw(
+def draw_slice(
     panel: Axes,
     image: npt.NDArray[np.floating],
     spacing_mm: Sequence[float],
@@ -226,10 +226,10 @@ def _compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequenc
     colours[reference & ~prediction] = to_rgba(MISSED, 0.75)
     colours[~reference & prediction] = to_rgba(INVENTED, 0.65)
     panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
-    _outline(panel, prediction, spacing_mm, OUTLINE)
+    outline(panel, prediction, spacing_mm, OUTLINE)
 
 
-def _outline(panel: Axes, mask: Mask, spacing_mm: Sequence[float], colour: str) -> None:
+def outline(panel: Axes, mask: Mask, spacing_mm: Sequence[float], colour: str) -> None:
     """The mask's border along voxel edges, so that one voxel is drawn as one voxel."""
     padded = np.pad(mask, 1)
     lines_x, lines_y = [], []
@@ -252,7 +252,7 @@ def _frame(panel: Axes, window: Window, spacing_mm: Sequence[float]) -> None:
     )
 
 
-def _window(marked: Mask, spacing_mm: Sequence[float], shape: Sequence[int], margin_mm: float = 12) -> Window:
+def window_around(marked: Mask, spacing_mm: Sequence[float], shape: Sequence[int], margin_mm: float = 12) -> Window:
     """A square of at least 50 mm (or twice the margin) around what is marked; the whole slice where nothing is."""
     if not marked.any():
         return slice(0, shape[0]), slice(0, shape[1])
@@ -265,7 +265,7 @@ def _window(marked: Mask, spacing_mm: Sequence[float], shape: Sequence[int], mar
     return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
-def _brightness(image: npt.NDArray[np.floating]) -> tuple[float, float]:
+def brightness(image: npt.NDArray[np.floating]) -> tuple[float, float]:
     """Black at 0, white at the 99.7th percentile of what is not background."""
     inside = image[image > 0]
     return 0.0, float(np.percentile(inside, 99.7)) if inside.size else 1.0

@@ -6,7 +6,7 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,19 @@ from brainmets.atomic import replacing
 from brainmets.cohorts.cohort import Case
 from brainmets.training.arms import TRAINERS
 from brainmets.training.trainer import read_checkpoint
+
+
+@dataclass(frozen=True)
+class NetworkImage:
+    """A case after nnU-Net's preprocessing: transposed, cropped, resampled and normalised.
+
+    ``data``: (sequence, ...) float32 on the network's grid; ``labels``: on the same grid, -1 outside the head, or
+    ``None``; ``properties``: what is needed to undo it.
+    """
+
+    data: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.integer] | None
+    properties: dict[str, Any]
 
 
 @dataclass
@@ -69,28 +82,54 @@ class Ensemble:
         )  # fmt: skip
         return cls(network, [one["network_weights"] for one in read], plans, first["dataset_json"], predictor)
 
+    def preprocess(self, case: Case, reference: Path | None = None) -> NetworkImage:
+        """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too."""
+        data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
+            [str(path) for path in case.channels], None if reference is None else str(reference), self.plans,
+            self.predictor.configuration_manager, self.dataset,
+        )  # fmt: skip
+        return NetworkImage(data, None if reference is None else labels[0], properties)
+
+    def fold_probabilities(self, image: NetworkImage) -> Iterator[npt.NDArray[np.float32]]:
+        """Each fold's probability of each region, (region, z, y, x) on the case's own grid, in the folds' order.
+
+        Regions stand in the network's order (WT, TC, ET). Logits are resampled to the original grid before the
+        sigmoid, as nnU-Net does for one model.
+        """
+        for weights in self.weights:
+            self.network.load_state_dict(weights)
+            logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
+            _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, self.plans, self.predictor.configuration_manager, self.predictor.label_manager,
+                image.properties, return_probabilities=True, num_threads_torch=torch.get_num_threads(),
+            )  # fmt: skip
+            yield np.asarray(probability, np.float32)
+
     def probabilities(self, case: Case) -> npt.NDArray[np.float32]:
         """The folds' mean probability of each region, (region, z, y, x) on the case's own grid.
 
-        Regions stand in the network's order (WT, TC, ET). Each fold's logits are resampled to the original grid
-        before the sigmoid, as nnU-Net does for one model; then probabilities, not logits, are averaged.
+        Regions stand in the network's order (WT, TC, ET). Probabilities, not logits, are averaged.
         """
-        configuration = self.predictor.configuration_manager
-        data, _, properties = DefaultPreprocessor(verbose=False).run_case(
-            [str(path) for path in case.channels], None, self.plans, configuration, self.dataset
-        )
         mean: npt.NDArray[np.float32] | None = None
-        for weights in self.weights:
-            self.network.load_state_dict(weights)
-            logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).cpu()
-            _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits, self.plans, configuration, self.predictor.label_manager, properties,
-                return_probabilities=True, num_threads_torch=torch.get_num_threads(),
-            )  # fmt: skip
-            share = np.asarray(probability, np.float32) / np.float32(len(self.weights))
+        for probability in self.fold_probabilities(self.preprocess(case)):
+            share = probability / np.float32(len(self.weights))
             mean = share if mean is None else mean + share
         assert mean is not None
         return mean
+
+    def on_case_grid(self, volume: npt.NDArray[np.floating], image: NetworkImage) -> npt.NDArray[np.float32]:
+        """A volume on the network's grid, (z, y, x) on the case's own grid: nearest voxel; NaN where cropped off.
+
+        Undoes nnU-Net's resampling, cropping and transposition of ``image``.
+        """
+        cropped = image.properties["shape_after_cropping_and_before_resampling"]
+        nearest = [
+            ((np.arange(size) + 0.5) * given / size).astype(int)
+            for size, given in zip(cropped, volume.shape, strict=True)
+        ]
+        whole = np.full(image.properties["shape_before_cropping"], np.nan, np.float32)
+        whole[tuple(slice(*ends) for ends in image.properties["bbox_used_for_cropping"])] = volume[np.ix_(*nearest)]
+        return whole.transpose(self.plans.transpose_backward)
 
     def labels(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         """BraTS labels of region probabilities (region, z, y, x): each region is painted where it exceeds 0.5."""

@@ -1,0 +1,129 @@
+"""The rating sheet as a small form in JupyterLab, for those who prefer it to a spreadsheet.
+
+It fills in the sheet that ``brainmets review`` handed out, one row at a time, with the same checks as reading it back,
+and keeps it as ``ratings/ratings_<rater>.csv``; ``brainmets review PARAMS --ratings FOLDER`` reads that folder. The
+form knows the letters A and B alone, never the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+from IPython.display import display
+
+from brainmets.atomic import write_csv
+from brainmets.review.drawing import slug
+from brainmets.review.expert_folder import SHEET_COLUMNS
+from brainmets.review.expert_ratings import COUNTS, RATED, SCALES, RatingError, check_ratings
+
+ANSWERS = (*RATED, "comment")
+TITLES = {
+    "overall": "overall (1 useless, 5 as the reference)",
+    "boundary": "boundary (1 wrong, 5 exact)",
+    "missed_lesions": "missed lesions (0, 1, 2, ...)",
+    "false_lesions": "false lesions (0, 1, 2, ...)",
+    "acceptable": "acceptable after small corrections",
+    "comment": "comment",
+}
+
+
+def show(review: Path) -> None:
+    """Show the form for ``review``/expert, or say what is missing. Nothing is written before its button is pressed."""
+    sheet = review / "expert" / "ratings.csv"
+    if sheet.is_file():
+        display(RatingForm(sheet, review / "ratings").widget)
+    else:
+        print("Nothing to rate yet: brainmets review PARAMS hands out the cases first.")
+
+
+def sheet_of(rater: str, handed_out: Path, folder: Path) -> tuple[Path, pd.DataFrame]:
+    """The rater's sheet in ``folder`` and what it holds; the sheet that was handed out, where there is none yet.
+
+    All cells are text. Raises ``RatingError`` for an empty name and for one whose file holds another rater's ratings.
+    """
+    if not rater.strip():
+        raise RatingError("rater: is empty; type your name or initials")
+    path = folder / f"ratings_{slug(rater.strip())}.csv"
+    given = path if path.is_file() else handed_out
+    table = pd.read_csv(given, dtype=str, keep_default_na=False, encoding="utf-8-sig")[SHEET_COLUMNS]
+    others = sorted(set(table["rater"]) - {"", rater.strip()})
+    if others:
+        raise RatingError(f"rater: {path.name} holds the ratings of {', '.join(others)}; write your name differently")
+    return path, table
+
+
+def keep(
+    rater: str, case: str, model: str, answers: Mapping[str, str], handed_out: Path, folder: Path
+) -> tuple[Path, int]:
+    """Check one row (``ANSWERS`` as typed) and write it into the rater's sheet; gives the file and its rated rows.
+
+    A row that was rated before is replaced. Raises ``RatingError`` naming the column of a bad or empty value, and
+    for a case and model that were not handed out; the sheet then stays as it was.
+    """
+    path, table = sheet_of(rater, handed_out, folder)
+    row = (table["case"] == case) & (table["model"] == model)
+    if not row.any():
+        raise RatingError(f"{case!r} model {model!r} was not handed out")
+    cells = {name: answers[name].strip() for name in ANSWERS}
+    check_ratings(cells, f"{case}, model {model}")
+    table.loc[row, ["rater", *ANSWERS]] = [rater.strip(), *cells.values()]
+    write_csv(path, table)
+    return path, int((table["rater"] != "").sum())
+
+
+class RatingForm:
+    """The form; ``widget`` is what a notebook displays.
+
+    ``handed_out`` is the empty ``ratings.csv``; sheets are kept in ``folder``.
+    """
+
+    def __init__(self, handed_out: Path, folder: Path) -> None:
+        self.handed_out, self.folder = handed_out, folder
+        table = pd.read_csv(handed_out, dtype=str, keep_default_na=False)
+        wide = {"style": {"description_width": "18em"}, "layout": {"width": "36em"}}
+        items = [(f"{case}, model {model}", (case, model)) for case, model in table[["case", "model"]].to_numpy()]
+        self.rater = ipywidgets.Text(description="rater (name or initials)", continuous_update=False, **wide)
+        self.item = ipywidgets.Dropdown(options=items, description="case and model", **wide)
+        choices = {name: ["", *map(str, range(low, high + 1))] for name, (low, high) in SCALES.items()}
+        choices["acceptable"] = ["", "yes", "no"]
+        self.answers: dict[str, ipywidgets.ValueWidget] = {
+            name: ipywidgets.Dropdown(options=options, description=TITLES[name], **wide)
+            for name, options in choices.items()
+        }
+        self.answers |= {name: ipywidgets.Text(description=TITLES[name], **wide) for name in (*COUNTS, "comment")}
+        self.button = ipywidgets.Button(description="Keep this rating", button_style="primary")
+        self.message = ipywidgets.Label()
+        self.button.on_click(self._keep)
+        self.item.observe(self._recall, "value")
+        self.rater.observe(self._recall, "value")
+        ordered = [self.answers[name] for name in ANSWERS]
+        self.widget = ipywidgets.VBox([self.rater, self.item, *ordered, self.button, self.message])
+
+    def _keep(self, _: ipywidgets.Button) -> None:
+        typed = {name: str(answer.value) for name, answer in self.answers.items()}
+        case, model = self.item.value
+        try:
+            path, rated = keep(self.rater.value, case, model, typed, self.handed_out, self.folder)
+        except RatingError as error:
+            self.message.value = f"Not kept: {error}"
+        else:
+            self.message.value = f"Kept in {path.parent.name}/{path.name}: {rated} of {len(self.item.options)} rated."
+
+    def _recall(self, change: Mapping[str, Any]) -> None:
+        """Show what the rater gave this item before; another item without ratings shows empty fields."""
+        self.message.value = ""
+        case, model = self.item.value
+        try:
+            _, table = sheet_of(self.rater.value, self.handed_out, self.folder)
+        except RatingError:
+            table = pd.read_csv(self.handed_out, dtype=str, keep_default_na=False)
+        row = table[(table["case"] == case) & (table["model"] == model)].iloc[0]
+        if not row["rater"] and change["owner"] is self.rater:
+            return  # what was typed before the name stays
+        for name, answer in self.answers.items():
+            options = getattr(answer, "options", None)
+            answer.value = row[name] if options is None or row[name] in options else ""
