@@ -22,7 +22,8 @@ from brainmets.atomic import replacing
 from brainmets.params import Parameters
 from brainmets.training.plans import CONFIGURATION
 
-LATEST, FINAL = "checkpoint_latest.pth", "checkpoint_final.pth"
+LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
+"""The checkpoint of the last whole epoch, the one before it, and the finished model."""
 REGION_ORDER = ("WT", "TC", "ET")
 """Output channels of every network, as ``dataset.json`` lists the regions."""
 
@@ -159,8 +160,11 @@ class StudyTrainer(nnUNetTrainer):
         """Write nnU-Net's checkpoint of plain values only, whole or not at all.
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
-        reads the file too.
+        reads the file too. A latest checkpoint that stands already becomes the previous one, so that one whole
+        checkpoint is left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be
+        written; those that stood before are then untouched.
         """
+        path = Path(filename)
         checkpoint = {
             "network_weights": self.bare_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
@@ -177,8 +181,16 @@ class StudyTrainer(nnUNetTrainer):
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),
         }
-        with replacing(Path(filename)) as aside:
-            torch.save(checkpoint, aside)
+        try:
+            with replacing(path) as aside:
+                torch.save(checkpoint, aside)
+                if path.name == LATEST and path.is_file():
+                    path.replace(path.with_name(PREVIOUS))
+        except (OSError, RuntimeError) as error:  # torch turns some of the system's write errors into RuntimeError
+            raise CheckpointError(
+                f"{path} could not be written ({error}); see whether the disk is full, then run again: the training "
+                "continues from the last whole checkpoint"
+            ) from error
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Continue from a checkpoint: weights, optimiser, epoch and log. A file is read with ``weights_only=True``.
@@ -198,13 +210,14 @@ class StudyTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
 
     def on_train_end(self) -> None:
-        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the latest checkpoint."""
+        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the other checkpoints."""
         self.logger.plot_progress_png(self.output_folder)
         super().on_train_end()
+        (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not there, damaged, or carries code; the message names the file and what to do."""
+    """A checkpoint that is missing, damaged, carries code, or cannot be written; the message says what to do."""
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
