@@ -154,6 +154,10 @@ def prepare(
         assert isinstance(parameters, FineTuning)
         weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
         transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
+        loaded = {row.key for row in transferred if row.status == "loaded"}
+        trainer.fine_tune(
+            loaded, parameters.warmup_epochs, parameters.transferred_rate, parameters.freeze_encoder_epochs
+        )
     last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
     if checkpoint is not None:
         trainer.load_checkpoint(checkpoint)

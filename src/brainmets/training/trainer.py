@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
@@ -21,6 +21,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from brainmets.atomic import replacing
 from brainmets.params import Parameters
 from brainmets.training.plans import CONFIGURATION
+from brainmets.training.schedule import TransferSchedule, lower_transferred
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
 """The checkpoint of the last whole epoch, the one before it, and the finished model."""
@@ -38,6 +39,8 @@ class StudyTrainer(nnUNetTrainer):
     arm: ClassVar[str]
     head_keys: ClassVar[tuple[str, ...]]
     """Parts of the names of the weights that form the segmentation head."""
+    encoder_keys: ClassVar[tuple[str, ...]]
+    """Beginnings of the names of the weights that form the encoder."""
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class StudyTrainer(nnUNetTrainer):
         self.settings: dict[str, Any] = plans["brainmets"]["settings"]
         self.initial_lr = self.settings["learning_rate"]
         self.precision = "nnunet"
+        self.freeze_encoder_epochs = 0
         self.report: Callable[[str], None] = print
         self._epoch_seconds: list[float] = []
 
@@ -96,6 +100,31 @@ class StudyTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
+
+    # --- fine-tuning beyond the paper ---
+
+    def fine_tune(
+        self, transferred: Collection[str], warmup_epochs: int, transferred_rate: float, freeze_encoder_epochs: int
+    ) -> None:
+        """Set the fine-tuning options of an initialised trainer that has made no step.
+
+        ``transferred`` names the weights that were taken over; the rest is as in ``brainmets.params.FineTuning``.
+        With the paper's values (0, 1 and 0) optimiser and schedule stay nnU-Net's own.
+        """
+        self.freeze_encoder_epochs = freeze_encoder_epochs
+        if transferred_rate != 1:
+            lower_transferred(self.optimizer, self.bare_network, transferred, transferred_rate)
+        if transferred_rate != 1 or warmup_epochs:
+            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup_epochs)
+
+    def on_train_epoch_start(self) -> None:
+        """Let the encoder stand still or learn; a weight without a gradient is left alone by either optimiser."""
+        super().on_train_epoch_start()
+        if self.freeze_encoder_epochs:
+            learns = self.current_epoch >= self.freeze_encoder_epochs
+            for name, value in self.bare_network.named_parameters():
+                if name.startswith(self.encoder_keys):
+                    value.requires_grad_(learns)
 
     # --- steps ---
 
