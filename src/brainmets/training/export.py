@@ -10,6 +10,7 @@ import argparse
 import inspect
 import io
 import json
+import sys
 import textwrap
 import zipfile
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.study_params import Study
 from brainmets.training.arms import PaddingSegResNet, SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
-from brainmets.training.trainer import FINAL, StudyTrainer, read_checkpoint
+from brainmets.training.trainer import FINAL, CheckpointError, StudyTrainer, read_checkpoint
 
 STOCK = "nnUNetTrainer"
 EXTERNAL = "nnUNet_extTrainer"
@@ -169,8 +170,11 @@ def run_export(args: argparse.Namespace) -> int:
         raise ParameterError(f"{args.arm!r} is no arm of {args.params} (there: {', '.join(study.arms)})")
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     evaluation = study.content["evaluation"]
-    out = export(
-        files, args.arm, args.strategy, study.folds, args.out, evaluation["tile_step"], evaluation["mirroring"]
-    )
+    options = evaluation["tile_step"], evaluation["mirroring"]
+    try:
+        out = export(files, args.arm, args.strategy, study.folds, args.out, *options)
+    except CheckpointError as error:
+        print(f"brainmets export: {error}", file=sys.stderr)
+        return 1
     print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
     return 0
