@@ -75,5 +75,5 @@ def training_parameters(model: type[Training], files: StudyPaths, **changed: Any
         "augmentation_workers": 0,
     }
     if "transfer_head" in model.model_fields:
-        values["transfer_head"] = True
+        values |= {"transfer_head": True, "warmup_epochs": 0, "transferred_rate": 1.0, "freeze_encoder_epochs": 0}
     return model(**{**values, **changed})

@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``study``, ``notebook``, ``score``, ``report`` and ``review``.
+"""The ``brainmets`` command: ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
 """
@@ -19,6 +19,7 @@ ELSEWHERE = {
     "score": "score a folder of predicted label maps against a folder of references",
     "report": "make the report of a finished study",
     "review": "write a blinded folder for experts, or read their rating sheets",
+    "export": "write a trained arm as a stock nnU-Net model archive",
 }
 """Commands that other modules declare and run, imported only when they are asked for: scoring needs no papermill."""
 
@@ -51,6 +52,10 @@ def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
         from brainmets.review.expert_command import run_review
 
         return run_review(args)
+    if args.command == "export":
+        from brainmets.training.export import run_export
+
+        return run_export(args)
     from brainmets.scoring.command import run_score
 
     return run_score(args)
@@ -121,6 +126,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
         from brainmets.review.expert_command import add_review_command
 
         add_review_command(commands)
+    if command == "export":
+        from brainmets.training.export import add_export_command
+
+        add_export_command(commands)
     for name in sorted(ELSEWHERE.keys() - {command}):
         commands.add_parser(name, help=ELSEWHERE[name])
     return parser

@@ -220,9 +220,24 @@ class Pretraining(Training):
 
 
 class FineTuning(Training):
-    """Notebook 04."""
+    """Notebook 04.
+
+    The last three go beyond the paper, which used none of them: a linear warm-up of the learning rate over so many
+    epochs, a factor on the learning rate of the layers that were transferred, and the number of first epochs in which
+    the encoder's weights stand still.
+    """
 
     transfer_head: bool
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    transferred_rate: Annotated[float, Field(gt=0, le=1)]
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _options_end_before_the_training(self) -> Self:
+        for name in ("warmup_epochs", "freeze_encoder_epochs"):
+            if getattr(self, name) >= self.epochs:
+                raise ValueError(f"{name}: {getattr(self, name)} must be below epochs, which is {self.epochs}")
+        return self
 
 
 class FromScratch(Training):

@@ -23,6 +23,7 @@ class DefaultTrainer(StudyTrainer):
 
     arm = "default"
     head_keys = (".seg_layers.",)
+    encoder_keys = ("encoder.",)
 
 
 class TverskyBCETrainer(StudyTrainer):
@@ -30,6 +31,7 @@ class TverskyBCETrainer(StudyTrainer):
 
     arm = "tversky_bce"
     head_keys = (".seg_layers.",)
+    encoder_keys = ("encoder.",)
 
     def _build_loss(self) -> nn.Module:
         loss: nn.Module = TverskyBCELoss(
@@ -48,6 +50,7 @@ class SegResNetTrainer(StudyTrainer):
 
     arm = "segresnet"
     head_keys = ("conv_final.2.",)
+    encoder_keys = ("convInit.", "down_layers.")
 
     def __init__(
         self,

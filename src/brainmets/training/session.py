@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -22,7 +23,15 @@ from brainmets.paths import StudyPaths
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import read_dataset, read_plan, use_nnunet_folders
-from brainmets.training.trainer import FINAL, LATEST, REGION_ORDER, StudyTrainer, read_checkpoint
+from brainmets.training.trainer import (
+    FINAL,
+    LATEST,
+    PREVIOUS,
+    REGION_ORDER,
+    CheckpointError,
+    StudyTrainer,
+    read_checkpoint,
+)
 from brainmets.training.transfer import TransferredKey, transfer_weights
 
 Stage = Literal["pretraining", "finetune", "scratch"]
@@ -119,7 +128,8 @@ def prepare(
     """Make a training ready: the network built or continued, pretrained weights moved in for "finetune".
 
     Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split and
-    pretrained weights); a checkpoint of another identity is deleted after the difference was reported.
+    pretrained weights); a checkpoint of another identity is deleted after the difference was reported. A damaged
+    checkpoint is reported and set aside, and the one before it is continued, or the training starts anew.
     """
     use_nnunet_folders(files, parameters.augmentation_workers)
     cohort = COHORT_OF_STAGE[stage]
@@ -144,11 +154,43 @@ def prepare(
         assert isinstance(parameters, FineTuning)
         weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
         transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
-    finished = (folder / FINAL).is_file()
-    last = folder / (FINAL if finished else LATEST)
-    if last.is_file():
-        trainer.load_checkpoint(str(last))
-    return TrainingSession(trainer, folder, stage, fold, finished, trainer.current_epoch, transferred)
+        loaded = {row.key for row in transferred if row.status == "loaded"}
+        trainer.fine_tune(
+            loaded, parameters.warmup_epochs, parameters.transferred_rate, parameters.freeze_encoder_epochs
+        )
+    last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
+    if checkpoint is not None:
+        trainer.load_checkpoint(checkpoint)
+        seed_everything(parameters.seed + trainer.current_epoch)  # not the first epoch's patches over again
+    return TrainingSession(trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred)
+
+
+def _last_whole_checkpoint(
+    folder: Path, device: torch.device, report: Callable[[str], None]
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Name and content of the furthest checkpoint that can be read; ``(None, None)`` where there is none.
+
+    One that cannot be read is renamed to ``<name>.damaged``: left in place, the next epoch would keep it as the
+    previous checkpoint and overwrite the whole one there.
+    """
+    damaged = []
+    for name in (FINAL, LATEST, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            checkpoint = read_checkpoint(path, device)
+        except CheckpointError as error:
+            damaged.append(name)
+            path.replace(path.with_name(f"{name}.damaged"))
+            report(f"{name} is damaged and kept as {name}.damaged: {error.__cause__ or error}")
+        else:
+            if damaged:
+                report(f"{name} is whole: the training continues from it")
+            return name, checkpoint
+    if damaged:
+        report("no whole checkpoint is left: the training starts anew")
+    return None, None
 
 
 def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
@@ -165,12 +207,18 @@ def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained:
 
 
 def _claim(folder: Path, identity: dict[str, Any], report: Callable[[str], None]) -> None:
-    """Delete checkpoints of another identity, saying what differs, and note whose folder it is now."""
+    """Delete checkpoints of another identity, saying what differs, and note whose folder it is now.
+
+    Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.atomic``) are deleted too.
+    """
+    for unfinished in folder.glob(".*"):
+        if re.match(r"\.\d+\.", unfinished.name):
+            unfinished.unlink()
     path = folder / IDENTITY
     before = read_json(path) if path.is_file() else None
     if before == identity:
         return
-    for stale in (folder / FINAL, folder / LATEST):
+    for stale in (folder / FINAL, folder / LATEST, folder / PREVIOUS):
         if stale.is_file():
             for name in sorted(set(identity) | set(before or {})):
                 old, new = (before or {}).get(name), identity.get(name)

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
@@ -21,8 +21,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from brainmets.atomic import replacing
 from brainmets.params import Parameters
 from brainmets.training.plans import CONFIGURATION
+from brainmets.training.schedule import TransferSchedule, lower_transferred
 
-LATEST, FINAL = "checkpoint_latest.pth", "checkpoint_final.pth"
+LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
+"""The checkpoint of the last whole epoch, the one before it, and the finished model."""
 REGION_ORDER = ("WT", "TC", "ET")
 """Output channels of every network, as ``dataset.json`` lists the regions."""
 
@@ -37,6 +39,8 @@ class StudyTrainer(nnUNetTrainer):
     arm: ClassVar[str]
     head_keys: ClassVar[tuple[str, ...]]
     """Parts of the names of the weights that form the segmentation head."""
+    encoder_keys: ClassVar[tuple[str, ...]]
+    """Beginnings of the names of the weights that form the encoder."""
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class StudyTrainer(nnUNetTrainer):
         self.settings: dict[str, Any] = plans["brainmets"]["settings"]
         self.initial_lr = self.settings["learning_rate"]
         self.precision = "nnunet"
+        self.freeze_encoder_epochs = 0
         self.report: Callable[[str], None] = print
         self._epoch_seconds: list[float] = []
 
@@ -95,6 +100,31 @@ class StudyTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
+
+    # --- fine-tuning beyond the paper ---
+
+    def fine_tune(
+        self, transferred: Collection[str], warmup_epochs: int, transferred_rate: float, freeze_encoder_epochs: int
+    ) -> None:
+        """Set the fine-tuning options of an initialised trainer that has made no step.
+
+        ``transferred`` names the weights that were taken over; the rest is as in ``brainmets.params.FineTuning``.
+        With the paper's values (0, 1 and 0) optimiser and schedule stay nnU-Net's own.
+        """
+        self.freeze_encoder_epochs = freeze_encoder_epochs
+        if transferred_rate != 1:
+            lower_transferred(self.optimizer, self.bare_network, transferred, transferred_rate)
+        if transferred_rate != 1 or warmup_epochs:
+            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup_epochs)
+
+    def on_train_epoch_start(self) -> None:
+        """Let the encoder stand still or learn; a weight without a gradient is left alone by either optimiser."""
+        super().on_train_epoch_start()
+        if self.freeze_encoder_epochs:
+            learns = self.current_epoch >= self.freeze_encoder_epochs
+            for name, value in self.bare_network.named_parameters():
+                if name.startswith(self.encoder_keys):
+                    value.requires_grad_(learns)
 
     # --- steps ---
 
@@ -159,8 +189,11 @@ class StudyTrainer(nnUNetTrainer):
         """Write nnU-Net's checkpoint of plain values only, whole or not at all.
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
-        reads the file too.
+        reads the file too. A latest checkpoint that stands already becomes the previous one, so that one whole
+        checkpoint is left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be
+        written; those that stood before are then untouched.
         """
+        path = Path(filename)
         checkpoint = {
             "network_weights": self.bare_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
@@ -177,8 +210,16 @@ class StudyTrainer(nnUNetTrainer):
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),
         }
-        with replacing(Path(filename)) as aside:
-            torch.save(checkpoint, aside)
+        try:
+            with replacing(path) as aside:
+                torch.save(checkpoint, aside)
+                if path.name == LATEST and path.is_file():
+                    path.replace(path.with_name(PREVIOUS))
+        except (OSError, RuntimeError) as error:  # torch turns some of the system's write errors into RuntimeError
+            raise CheckpointError(
+                f"{path} could not be written ({error}); see whether the disk is full, then run again: the training "
+                "continues from the last whole checkpoint"
+            ) from error
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         """Continue from a checkpoint: weights, optimiser, epoch and log. A file is read with ``weights_only=True``.
@@ -198,13 +239,14 @@ class StudyTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
 
     def on_train_end(self) -> None:
-        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the latest checkpoint."""
+        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the other checkpoints."""
         self.logger.plot_progress_png(self.output_folder)
         super().on_train_end()
+        (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not there, damaged, or carries code; the message names the file and what to do."""
+    """A checkpoint that is missing, damaged, carries code, or cannot be written; the message says what to do."""
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
