@@ -135,7 +135,12 @@ def finish(files: StudyPaths, study: Study) -> None:
     statistics = json.loads((files.statistics / "statistics.json").read_text())
     write_json(
         files.statistics / "statistics.json",
-        {**statistics, "conclusion": "Nothing was trained, so nothing can be concluded.", "figures": entries},
+        {
+            **statistics,
+            "answer": ["Nothing was trained.", "So nothing is better."],
+            "conclusion": "Nothing was trained, so nothing can be concluded.",
+            "figures": entries,
+        },
     )
 
 

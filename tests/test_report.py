@@ -98,6 +98,7 @@ def test_the_table_prints_what_notebook_07_found(checkout, index):
     assert text.index("fine-tuned") < text.index("from scratch")
     assert "Not a medical device" in text
     assert "phantoms" in text
+    assert "Nothing was trained. So nothing is better." in text
     assert "Nothing was trained, so nothing can be concluded." in text
 
 

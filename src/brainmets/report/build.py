@@ -81,6 +81,7 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
             (aside / "notebooks" / f"{step.name}.html").write_text(html, encoding="utf-8")
             title = page.title
         listed.append({"step": step, "title": title, "time": content.duration(step.seconds)})
+    answer, conclusion = content.answer(files)
     descriptive = pd.read_csv(files.statistics / "descriptive.csv")
     regions, rows, notes = content.result_table(descriptive)
     cases, overviews, rule = content.cases(files)
@@ -97,7 +98,8 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
         question=QUESTION,
         study=study.content["study"],
         phantoms=_phantoms(study),
-        conclusion=content.conclusion(files),
+        answer=answer,
+        conclusion=conclusion,
         regions=regions,
         metrics=[title for title, _ in content.METRICS.values()],
         rows=rows,

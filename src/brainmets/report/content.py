@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,13 +65,12 @@ class Row:
     cells: list[dict[str, str]] = field(default_factory=list)
 
 
-def conclusion(files: StudyPaths) -> list[str]:
-    """Notebook 07's sentences, written from the numbers, one by one."""
-    written = _results(files.statistics / "statistics.json", "07").get("conclusion")
-    if not written:
-        raise ValueError("statistics.json holds no conclusion: rerun notebook 07")
-    text = written if isinstance(written, str) else " ".join(str(part) for part in written)
-    return re.split(r"(?<=[.!?]) +(?=[A-Z0-9])", text.strip())
+def answer(files: StudyPaths) -> tuple[list[str], str]:
+    """Notebook 07's answer, at most three sentences, and the whole conclusion, both written from the numbers."""
+    written = _results(files.statistics / "statistics.json", "07")
+    if not written.get("answer") or not written.get("conclusion"):
+        raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
+    return [str(sentence) for sentence in written["answer"]], str(written["conclusion"])
 
 
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[str]]:
