@@ -18,6 +18,7 @@ from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
 from brainmets.engine.steps import decisive, step_name
 from brainmets.params import ParameterError
+from brainmets.paths import StudyPaths
 from brainmets.study_params import Study
 
 STEP = "03_pretraining_default_fold_0"
@@ -122,6 +123,13 @@ def test_a_run_writes_result_executed_copy_and_log(checkout: FakeCheckout) -> No
     assert "epoch 1 of 1: loss 0.5" in log
     assert "== finished in" in log
     assert not list((checkout.work / "runs").glob("failed/*"))
+
+
+def test_a_run_that_writes_elsewhere_leaves_the_studys_executed_copy_alone(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("notebook", "07", "params/tiny.yaml", "out_dir=elsewhere")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    runs = StudyPaths(str(checkout.work.parent), "tiny").runs
+    assert [path.name for path in runs.glob("*.ipynb")] == ["07_statistics_elsewhere.ipynb"]
 
 
 def test_threads_are_those_asked_for(checkout: FakeCheckout) -> None:

@@ -144,6 +144,8 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
 
     files = StudyPaths(model.work_dir, model.study)
     step = step_name(notebook, job)
+    if given.get("out_dir"):
+        step += "_elsewhere"  # its results are not the study's: neither is the executed copy that the report shows
     again = command("notebook", notebook, study.origin, *(f"{name}={_typed(value)}" for name, value in given.items()))
     running = files.runs / "running" / f"{step}.ipynb"
     with (
