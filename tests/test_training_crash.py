@@ -30,7 +30,7 @@ def polynomial(epochs: int) -> list[float]:
 
 
 def test_a_training_killed_twenty_times_ends_as_if_it_had_not_been(small_study: StudyPaths) -> None:
-    epochs = 6 * KILLS  # no life is longer than six epochs, so that all twenty hit a training that still runs
+    epochs = 12 * KILLS  # a life lasts three epochs on average: all hit a running training on a changing machine
     command = [sys.executable, str(RUNNER), small_study.work_dir, small_study.study, str(KILLS), str(epochs), "4"]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=420, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
