@@ -105,7 +105,10 @@ def jupyterlab(root: Path) -> Iterator[str]:
 
 
 def run_notebook(page, address: str, notebook: str, finished: str, seconds: float) -> None:
-    """Open ``notebook`` in JupyterLab, run all its cells, and wait until the script ``finished`` is true."""
+    """Open ``notebook`` in JupyterLab, run all its cells, and wait until the script ``finished`` is true.
+
+    A cell that fails stops the run: its traceback is raised at once instead of waiting for what cannot come.
+    """
     page.set_default_timeout(90_000)
     page.goto(f"{address}/lab/tree/{notebook}?reset", wait_until="domcontentloaded")
     page.wait_for_function("() => window.jupyterapp")
@@ -114,7 +117,27 @@ def run_notebook(page, address: str, notebook: str, finished: str, seconds: floa
         "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
     )
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    page.wait_for_function(finished, timeout=seconds * 1000)
+    failed = "document.querySelector('.jp-OutputArea-output[data-mime-type=\"application/vnd.jupyter.error\"]')"
+    page.wait_for_function(f"() => ({finished})() || {failed}", timeout=seconds * 1000)
+    traceback = page.evaluate(f"() => {failed}?.innerText")
+    assert traceback is None, f"{notebook} failed in JupyterLab:\n{traceback}"
+
+
+def bring_into_view(page, selector: str, tries: int = 30) -> dict[str, float]:
+    """Scroll to the first ``selector`` until it keeps its place for a second; gives its box in the window.
+
+    Pictures above it that are still loading, and cells that are still running, push it out of view again.
+    """
+    before = None
+    for _ in range(tries):
+        found = page.query_selector(selector)
+        found.scroll_into_view_if_needed()
+        page.wait_for_timeout(1000)
+        box = found.bounding_box()
+        if box is not None and box == before:
+            return box
+        before = box
+    raise AssertionError(f"{selector} did not come to rest within {tries} s")
 
 
 def pixels(png: bytes) -> np.ndarray:
