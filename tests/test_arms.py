@@ -104,3 +104,41 @@ def test_bfloat16_stays_close_to_float32(small_study: StudyPaths) -> None:
         losses.append(float(trainer.train_step(next(batches))["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
+
+
+AUGMENTATIONS = [
+    # name and probability, as nnU-Net has them; gamma first on the inverted image
+    ("SpatialTransform", None), ("GaussianNoiseTransform", 0.1), ("GaussianBlurTransform", 0.2),
+    ("MultiplicativeBrightnessTransform", 0.15), ("ContrastTransform", 0.15),
+    ("SimulateLowResolutionTransform", 0.25), ("GammaTransform", 0.1), ("GammaTransform", 0.3),
+    ("MirrorTransform", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", ["default", "tversky_bce", "segresnet"])
+def test_every_arm_augments_as_the_paper_says(small_study: StudyPaths, arm: str) -> None:
+    training, validation = trainer_of(small_study, arm).get_dataloaders()
+    found = []
+    for transform in training.data_loader.transforms.transforms:
+        inner = getattr(transform, "transform", transform)  # what is applied with a probability is wrapped
+        found.append((type(inner).__name__, getattr(transform, "apply_probability", None)))
+    assert found[: len(AUGMENTATIONS)] == AUGMENTATIONS
+    spatial = training.data_loader.transforms.transforms[0]
+    assert (spatial.p_rotation, spatial.p_scaling, spatial.p_elastic_deform) == (0.2, 0.2, 0)
+    only_form = {"RemoveLabelTransform", "ConvertSegmentationToRegionsTransform", "DownsampleSegForDSTransform"}
+    assert {name for name, _ in found[len(AUGMENTATIONS) :]} <= only_form | {"MaskImageTransform"}
+    assert {type(one).__name__ for one in validation.data_loader.transforms.transforms} <= only_form
+
+
+@pytest.mark.parametrize("precision", ["nnunet", "bfloat16"])
+@pytest.mark.parametrize("arm", ["default", "tversky_bce", "segresnet"])
+def test_gradients_are_clipped_to_a_norm_of_twelve(small_study: StudyPaths, arm: str, precision: str) -> None:
+    trainer = trainer_of(small_study, arm, precision=precision)
+    loss = trainer.loss
+    trainer.loss = lambda output, target: 1e6 * loss(output, target)
+    batches, _ = trainer.get_dataloaders()
+    trainer.network.train()
+    trainer.train_step(next(batches))
+    gradients = [value.grad for value in trainer.network.parameters() if value.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
+    assert norm.item() == pytest.approx(12, rel=1e-3)

@@ -15,9 +15,9 @@ from fake_checkout import FakeCheckout
 from test_notebook_runner import wait_for
 
 from brainmets.engine import devices, study
-from brainmets.engine.devices import locked
 from brainmets.params import ParameterError
 from brainmets.paths import StudyPaths
+from brainmets.processes import BusyError, locked
 from brainmets.study_params import Study
 
 STEPS = 14  # 2 for the data, 3 trainings of 2 arms, 4 evaluations, statistics, case review
@@ -338,7 +338,7 @@ def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
     assert study._slurm(StudyPaths("work", "other"))[0][1] != prefix
 
     fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
-    with pytest.raises(devices.BusyError) as error:
+    with pytest.raises(BusyError) as error:
         study._slurm(files)
     assert "1 jobs of an earlier, killed run" in str(error.value)
     assert "7 (running). Wait for them, or: scancel 7" in str(error.value)

@@ -13,12 +13,13 @@ import pytest
 from fake_checkout import FakeCheckout
 
 from brainmets.engine import devices
-from brainmets.engine.devices import BusyError, cpu_cores, cuda_devices, free_device, locked
+from brainmets.engine.devices import cpu_cores, cuda_devices, free_device
 from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
 from brainmets.engine.steps import decisive, step_name
 from brainmets.params import ParameterError
 from brainmets.paths import StudyPaths
+from brainmets.processes import BusyError, locked
 from brainmets.study_params import Study
 
 STEP = "03_pretraining_default_fold_0"

@@ -1,6 +1,8 @@
 """A whole training: files, resuming, changed parameters, transfer, and prediction on the original grid."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from brainmets.atomic import read_json
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
+from brainmets.processes import BusyError
 from brainmets.training.inference import Ensemble, predict_cases
-from brainmets.training.session import TrainingSession, prepare
+from brainmets.training.session import LOCK, TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
 
 CPU = torch.device("cpu")
@@ -82,6 +85,32 @@ def test_an_interrupted_training_continues_after_its_last_whole_epoch(small_stud
     curves = session.curves()
     assert curves.epoch.tolist() == [1, 2, 3]
     assert curves.learning_rate.tolist() == pytest.approx([0.01 * (1 - epoch / 3) ** 0.9 for epoch in range(3)])
+
+
+def test_a_second_process_may_not_train_in_the_same_folder(small_study: StudyPaths) -> None:
+    parameters = training_parameters(FromScratch, small_study, seed=76)
+    session = prepare(small_study, parameters, "scratch")
+    hold = "import sys; from pathlib import Path; from brainmets.processes import locked\n"
+    hold += "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); sys.stdin.read()"
+    call = [sys.executable, "-c", hold, str(session.folder / LOCK)]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        who = rf"training default, fold 0, scratch is in the hands of another process \(process {other.pid} on "
+        with pytest.raises(BusyError, match=who):
+            prepare(small_study, parameters, "scratch")
+        with pytest.raises(BusyError, match=who):
+            session.run(lambda line: None)
+        other.communicate()
+    prepare(small_study, parameters, "scratch")
+
+
+def test_a_session_does_not_train_over_what_another_has_written_since(small_study: StudyPaths) -> None:
+    parameters = training_parameters(FromScratch, small_study, seed=77)
+    first, second = (prepare(small_study, parameters, "scratch") for _ in range(2))
+    second.run(lambda line: None)
+    with pytest.raises(BusyError, match="have changed since this session was prepared"):
+        first.run(lambda line: None)
+    assert prepare(small_study, parameters, "scratch").finished
 
 
 def test_changed_parameters_start_anew_and_say_what_changed(small_study: StudyPaths) -> None:

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,40 @@ def test_a_training_killed_twenty_times_ends_as_if_it_had_not_been(small_study: 
     names = {path.name for path in session.folder.iterdir()}
     assert not {name for name in names if name.startswith(".")}, "files of killed writers are left"
     assert not {LATEST, PREVIOUS} & names
+
+
+AUGMENTING = """
+import sys
+from small_study import training_parameters
+from brainmets.params import FromScratch
+from brainmets.paths import StudyPaths
+from brainmets.training.session import prepare
+files = StudyPaths(sys.argv[1], sys.argv[2])
+prepare(files, training_parameters(FromScratch, files, fold=1, epochs=500, augmentation_workers=2), "scratch").run()
+"""
+
+
+def test_augmentation_processes_end_with_a_killed_training(small_study: StudyPaths) -> None:
+    call = [sys.executable, "-c", AUGMENTING, small_study.work_dir, small_study.study]
+    environment = {**os.environ, "PYTHONPATH": str(RUNNER.parent)}
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as training:
+        assert training.stdout is not None
+        assert any(line.startswith("epoch 1 of") for line in training.stdout)
+        children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+        assert len(children) >= 2, "nnU-Net was to augment in processes of its own"
+        training.kill()
+    until = time.monotonic() + 20
+    while left := [child for child in children if is_running(child)]:
+        assert time.monotonic() < until, f"processes {left} outlived their training"
+        time.sleep(0.1)
+
+
+def is_running(process: str) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 class StoppedError(Exception):

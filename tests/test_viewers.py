@@ -121,7 +121,8 @@ def test_jupyterlab_draws_the_volume_offline(tmp_path, monkeypatch):
     notebook = nbformat.read(ROOT / "notebooks" / "08_case_review.ipynb", as_version=4)
     told = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     lines = [line for line in told.source.splitlines() if "tversky_bce" not in line]  # an arm that this study has not
-    told.source = "\n".join("n_explained = 0" if line.startswith("n_explained") else line for line in lines)  # no model
+    no_model = ["n_explained = 0" if line.startswith("n_explained") else line for line in lines]
+    told.source = "\n".join(no_model)
     nbformat.write(notebook, tmp_path / "notebooks" / "08_case_review.ipynb")
     with jupyterlab(tmp_path) as address, tab(width=1000, height=800) as opened:
         drawn = "() => document.querySelectorAll('.jp-OutputArea canvas').length > 0"

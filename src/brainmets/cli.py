@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from brainmets.engine.devices import BusyError
 from brainmets.params import ParameterError
+from brainmets.processes import BusyError
 
 ELSEWHERE = {
     "score": "score a folder of predicted label maps against a folder of references",

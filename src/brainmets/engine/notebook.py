@@ -28,11 +28,12 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, locked, set_threads
+from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
 from brainmets.engine.journal import Journal, StepError, logged
 from brainmets.engine.steps import command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
+from brainmets.processes import locked
 from brainmets.study_params import Study
 
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
@@ -52,7 +53,7 @@ class EnvironmentKernel(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         """A kernel that ends with this process."""
         start = (
-            "from brainmets.engine.devices import end_with_parent; end_with_parent(); "
+            "from brainmets.processes import end_with_parent; end_with_parent(); "
             "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
         )
         EnvironmentKernel.running = self

@@ -19,11 +19,12 @@ from types import FrameType
 
 import yaml
 
-from brainmets.engine.devices import DEVICES_VARIABLE, BusyError, cpu_cores, cuda_devices, locked
+from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices
 from brainmets.engine.journal import Event, Follower
 from brainmets.engine.steps import command, outdated, read_study, shown
 from brainmets.params import ParameterError
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
+from brainmets.processes import BusyError, locked
 from brainmets.study_params import Study
 
 NOTHING = "Nothing to be done"

@@ -9,7 +9,7 @@ import re
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import torch
 from brainmets.atomic import read_json, write_json
 from brainmets.params import FineTuning, Training
 from brainmets.paths import StudyPaths
+from brainmets.processes import BusyError, locked
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import read_dataset, read_plan, use_nnunet_folders
@@ -38,13 +39,20 @@ Stage = Literal["pretraining", "finetune", "scratch"]
 COHORT_OF_STAGE = {"pretraining": "source", "finetune": "target", "scratch": "target"}
 IDENTITY = "identity.json"
 """What a training is made of; a checkpoint is continued only under the same identity."""
+LOCK = "training.lock"
+"""Held by the process that prepares or trains in a folder."""
+
+
+Standing = tuple[tuple[str, int, int] | None, ...]
+"""Name, size and time of change of a training's own files, ``None`` for one that is not there."""
 
 
 @dataclass
 class TrainingSession:
     """A training that is ready to run, or already finished.
 
-    ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages.
+    ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages. ``standing`` is
+    what its folder held when it was prepared.
     """
 
     trainer: StudyTrainer
@@ -54,7 +62,13 @@ class TrainingSession:
     finished: bool
     resumed_epoch: int
     transferred: list[TransferredKey]
+    standing: Standing
     seconds: float = field(default=0.0)
+
+    @property
+    def name(self) -> str:
+        """Arm, fold and stage in words."""
+        return f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
 
     def description(self) -> pd.DataFrame:
         """What is trained, one row per property: network, weights, loss, optimiser, learning rate, steps, device."""
@@ -72,19 +86,33 @@ class TrainingSession:
         }
         return pd.Series(rows, name=trainer.arm).to_frame()
 
+    def transfer_table(self) -> pd.DataFrame:
+        """What was taken over, one row per weight: key, shape, status ("loaded" or "skipped"), reason."""
+        names = [column.name for column in fields(TransferredKey)]
+        return pd.DataFrame([asdict(row) for row in self.transferred], columns=names)
+
     def run(self, report: Callable[[str], None] = print) -> None:
-        """Train to the last epoch with one line per epoch; a finished training is left as it is."""
-        name = f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
+        """Train to the last epoch with one line per epoch; a finished training is left as it is.
+
+        Raises ``BusyError`` where another process trains in this folder, or has done so since this session was
+        prepared.
+        """
         if self.finished:
-            report(f"{name}: finished before with these parameters, not trained again")
+            report(f"{self.name}: finished before with these parameters, not trained again")
             return
-        if self.resumed_epoch:
-            report(f"{name}: continues after epoch {self.resumed_epoch} of {self.trainer.num_epochs}")
-        started = time.monotonic()
-        self.trainer.report = report
-        self.trainer.run_training()
-        self.seconds = time.monotonic() - started
-        self.finished = True
+        with locked(self.folder / LOCK, f"the training {self.name}"):
+            if _standing(self.folder) != self.standing:
+                raise BusyError(
+                    f"the files of the training {self.name} have changed since this session was prepared: prepare it "
+                    "again, and it continues from the last whole checkpoint"
+                )
+            if self.resumed_epoch:
+                report(f"{self.name}: continues after epoch {self.resumed_epoch} of {self.trainer.num_epochs}")
+            started = time.monotonic()
+            self.trainer.report = report
+            self.trainer.run_training()
+            self.seconds = time.monotonic() - started
+            self.finished = True
 
     def curves(self) -> pd.DataFrame:
         """One row per epoch: epoch, training_loss, validation_loss, dice_WT, dice_TC, dice_ET, learning_rate, seconds.
@@ -129,40 +157,59 @@ def prepare(
 
     Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split and
     pretrained weights); a checkpoint of another identity is deleted after the difference was reported. A damaged
-    checkpoint is reported and set aside, and the one before it is continued, or the training starts anew.
+    checkpoint is reported and set aside, and the one before it is continued, or the training starts anew. Raises
+    ``BusyError`` where another process trains in the same folder.
     """
     use_nnunet_folders(files, parameters.augmentation_workers)
-    cohort = COHORT_OF_STAGE[stage]
     arm, fold = parameters.arm, parameters.fold
     folder = files.training_folder(stage, arm, fold)
-    settings = getattr(parameters.arms, arm)
     pretrained = files.checkpoint("pretraining", arm, fold) if stage == "finetune" else None
-    _claim(folder, _identity(files, parameters, stage, pretrained), report)
+    with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
+        _claim(folder, _identity(files, parameters, stage, pretrained), report)
+        trainer = _new_trainer(files, parameters, stage, folder)
+        transferred = [] if pretrained is None else _transfer(trainer, parameters, pretrained)
+        last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
+        if checkpoint is not None:
+            trainer.load_checkpoint(checkpoint)
+            seed_everything(parameters.seed + trainer.current_epoch)  # not the first epoch's patches over again
+        return TrainingSession(
+            trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _standing(folder)
+        )
 
+
+def _new_trainer(files: StudyPaths, parameters: Training, stage: Stage, folder: Path) -> StudyTrainer:
+    """The arm's trainer with seeded random weights."""
+    cohort = COHORT_OF_STAGE[stage]
+    settings = getattr(parameters.arms, parameters.arm)
     seed_everything(parameters.seed)
-    trainer = TRAINERS[arm].open(
-        folder, read_plan(files, cohort), read_dataset(files, cohort), settings, fold, training_device()
+    trainer = TRAINERS[parameters.arm].open(
+        folder, read_plan(files, cohort), read_dataset(files, cohort), settings, parameters.fold, training_device()
     )
     trainer.num_epochs = parameters.epochs
     trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
     trainer.num_val_iterations_per_epoch = parameters.validation_iterations
     trainer.precision = parameters.precision
     trainer.initialize()
+    return trainer
 
-    transferred: list[TransferredKey] = []
-    if pretrained is not None:
-        assert isinstance(parameters, FineTuning)
-        weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
-        transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
-        loaded = {row.key for row in transferred if row.status == "loaded"}
-        trainer.fine_tune(
-            loaded, parameters.warmup_epochs, parameters.transferred_rate, parameters.freeze_encoder_epochs
-        )
-    last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
-    if checkpoint is not None:
-        trainer.load_checkpoint(checkpoint)
-        seed_everything(parameters.seed + trainer.current_epoch)  # not the first epoch's patches over again
-    return TrainingSession(trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred)
+
+def _transfer(trainer: StudyTrainer, parameters: Training, pretrained: Path) -> list[TransferredKey]:
+    """Move the pretrained weights in and set the fine-tuning options."""
+    assert isinstance(parameters, FineTuning)
+    weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
+    transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
+    loaded = {row.key for row in transferred if row.status == "loaded"}
+    trainer.fine_tune(loaded, parameters.warmup_epochs, parameters.transferred_rate, parameters.freeze_encoder_epochs)
+    return transferred
+
+
+def _standing(folder: Path) -> Standing:
+    found = []
+    for name in (IDENTITY, FINAL, LATEST, PREVIOUS):
+        path = folder / name
+        state = path.stat() if path.is_file() else None
+        found.append(None if state is None else (name, state.st_size, state.st_mtime_ns))
+    return tuple(found)
 
 
 def _last_whole_checkpoint(

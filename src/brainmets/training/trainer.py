@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +21,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from brainmets.atomic import replacing
 from brainmets.params import Parameters
+from brainmets.processes import end_with_parent
 from brainmets.training.plans import CONFIGURATION
 from brainmets.training.schedule import TransferSchedule, lower_transferred
 
@@ -100,6 +102,14 @@ class StudyTrainer(nnUNetTrainer):
 
     def _save_debug_information(self) -> None:
         """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        """nnU-Net's loaders; their augmentation processes end with this one, even where it is killed.
+
+        nnU-Net's own would stay behind for ever, each with its share of memory.
+        """
+        register_after_fork(self, lambda trainer: end_with_parent())
+        return super().get_dataloaders()
 
     # --- fine-tuning beyond the paper ---
 

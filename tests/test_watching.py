@@ -1,0 +1,84 @@
+"""The live view of a training: its lines, how often it draws, and what is left of it at the end."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from brainmets.training import watching
+
+
+class Handle:
+    def __init__(self, shown: Any) -> None:
+        self.shown = [shown]
+
+    def update(self, shown: Any) -> None:
+        self.shown.append(shown)
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> list[Handle]:
+    handles: list[Handle] = []
+
+    def display(shown: Any, display_id: bool) -> Handle:
+        assert display_id
+        handles.append(Handle(shown))
+        return handles[-1]
+
+    monkeypatch.setattr(watching, "display", display)
+    return handles
+
+
+def session(epochs: int) -> Any:
+    names = ("training_loss", "validation_loss", "dice_WT", "dice_TC", "dice_ET", "learning_rate", "seconds")
+    curves = pd.DataFrame({"epoch": [1, 2], **{name: [0.5, 0.4] for name in names}})
+    return SimpleNamespace(
+        name="default, fold 0, scratch", curves=lambda: curves, trainer=SimpleNamespace(num_epochs=epochs)
+    )
+
+
+def test_the_curves_are_drawn_while_it_trains_and_taken_away_at_the_end(
+    screen: list[Handle], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "DRAWING_SHARE", 1e9)  # always time to draw
+    live = watching.LiveCurves(session(3))
+    lines = [
+        "default, fold 0, scratch: continues after epoch 0 of 3",
+        *(f"epoch {epoch} of 3: loss" for epoch in (1, 2, 3)),
+    ]
+    for line in lines:
+        live(line)
+    assert capsys.readouterr().out.splitlines() == lines
+    (handle,) = screen
+    assert [type(shown) for shown in handle.shown] == [Figure, Figure, Figure, watching.HTML]
+    assert handle.shown[-1].data == ""
+
+
+def test_drawing_takes_its_share_of_the_time_and_no_more(
+    screen: list[Handle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    live = watching.LiveCurves(session(1000))
+    drawing = live._draw
+
+    def slow_drawing() -> None:
+        drawing()
+        clock.now += 0.2
+
+    live._draw = slow_drawing  # type: ignore[method-assign]
+    for epoch in range(1, 101):
+        live(f"epoch {epoch} of 1000: loss")
+        clock.now += 1  # an epoch
+    (handle,) = screen
+    # 0.2 s of drawing allow the next one after 20 s: epochs 1, 21, 41, 61 and 81
+    assert len(handle.shown) == 5
+
+
+def test_a_finished_training_draws_nothing(screen: list[Handle]) -> None:
+    watching.LiveCurves(session(3))(
+        "default, fold 0, scratch: finished before with these parameters, not trained again"
+    )
+    assert screen == []
