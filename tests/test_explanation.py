@@ -11,7 +11,14 @@ import torch
 
 from brainmets.review import explanation, explanation_figures
 from brainmets.review.images import read_case
-from brainmets.review.occlusion import MeanProbability, largest_piece, occlusion_drop, odd_edges, patch_slices
+from brainmets.review.occlusion import (
+    MeanProbability,
+    occlusion_drop,
+    odd_edges,
+    patch_slices,
+    pieces_by_size,
+    seen_lesion,
+)
 
 
 class Linear(torch.nn.Module):
@@ -73,15 +80,25 @@ def test_mean_probability_is_over_the_mask():
     assert score(images).flatten().tolist() == pytest.approx([0.5, 0.75])
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "chosen"),
+    [([0.9, 0.95, 0.8], 0), ([0.14, 0.5, 0.9], 1), ([0.1, 0.3, 0.2], 1), ([0.0, 0.0, 0.0], 0)],
+)
+def test_the_largest_lesion_that_the_model_sees_is_occluded(probabilities, chosen):
+    pieces = [np.full((1, 1, 1), number) for number in range(3)]
+    assert seen_lesion(pieces, lambda piece: probabilities[piece.item()]) is pieces[chosen]
+
+
 def test_lesion_patch_and_cube():
     mask = np.zeros((10, 10, 10), bool)
     mask[1, 1, 1] = True
     mask[8, 8, 7:9] = True
-    lesion = largest_piece(mask)
+    lesion, smaller = pieces_by_size(mask)
+    assert smaller.sum() == 1
     assert lesion.sum() == 2
     assert patch_slices(lesion, [4, 20, 4]) == (slice(6, 10), slice(0, 10), slice(6, 10))
     with pytest.raises(ValueError, match="no lesion"):
-        largest_piece(np.zeros((3, 3, 3), bool))
+        pieces_by_size(np.zeros((3, 3, 3), bool))
     assert odd_edges(np.array([1.0, 3.0, 8.0])) == (9, 3, 1)
 
 

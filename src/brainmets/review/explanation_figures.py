@@ -18,6 +18,7 @@ from brainmets.regions import REGIONS, SEQUENCES, region_mask
 from brainmets.review.drawing import Entry, slug
 from brainmets.review.explanation import NOTHING, REGION, Explanation, OcclusionSlice
 from brainmets.review.images import Model
+from brainmets.review.occlusion import SEEN
 from brainmets.review.panels import (
     INVENTED,
     MISSED,
@@ -60,8 +61,8 @@ def draw_explanation(one: Explanation, folder: Path) -> list[Entry]:
         entries.append(
             {
                 "file": file,
-                "alt": f"{name}: occlusion map of its largest {REGION} lesion on axial slice {one.occlusion.z}",
-                "shows": f"How far the mean {REGION} probability of the largest lesion of {name} "
+                "alt": f"{name}: occlusion map of {_lesion(one.occlusion)} on axial slice {one.occlusion.z}",
+                "shows": f"How far the mean {REGION} probability of {_lesion(one.occlusion)} in {name} "
                 f"({one.occlusion.probability:.2f} with nothing hidden) falls where a cube of "
                 f"{_cube(one.occlusion)} mm is hidden in all four sequences.",
                 "cannot_show": "What in the cube mattered, what two places matter only together, and anything beyond "
@@ -147,11 +148,18 @@ def occlusion_figure(one: Explanation, found: OcclusionSlice) -> Figure:
         outline(panel, found.lesion[window], case.spacing_mm, "black" if panel is panels[1] else REFERENCE)
     figure.colorbar(colours, ax=panels.tolist(), shrink=0.7, label="probability lost (negative: gained)")
     figure.suptitle(
-        f"{case.name}, largest {REGION} lesion (outlined), {_title(one.model)}: axial slice {z},\n"
-        f"mean probability {found.probability:.2f} with nothing hidden",
+        f"{case.name}, {_title(one.model)}: {_lesion(found)} (outlined),\n"
+        f"axial slice {z}, mean probability {found.probability:.2f} with nothing hidden",
         fontsize=10,
     )
     return figure
+
+
+def _lesion(found: OcclusionSlice) -> str:
+    """Which lesion was occluded, in words."""
+    if found.probability >= SEEN:
+        return f"the largest {REGION} lesion that the model sees"
+    return f"the {REGION} lesion with the highest probability (none reaches {SEEN})"
 
 
 def withheld_figure(table: pd.DataFrame) -> Figure:

@@ -8,6 +8,7 @@ nnU-Net's normalisation is each sequence's mean within the head.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -26,6 +27,8 @@ CUBE_MM = 9.0
 MARGIN_MM = 20.0
 """The map covers the lesion's bounding box on its slice and this much around it."""
 BATCH = 4
+SEEN = 0.5
+"""Mean probability from which a lesion counts as seen by the model."""
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -61,8 +64,22 @@ class MeanProbability(torch.nn.Module):
         return logits[:, self.mask].sigmoid().mean(1, keepdim=True)
 
 
+@dataclass(frozen=True)
+class Patch:
+    """One patch of the network's grid with a lesion in its middle.
+
+    ``slices``: where it lies; ``inside``: the lesion in it, cut where the image ends; ``image`` (1, channel, ...) and
+    ``mask`` have the patch's full size, zeros beyond the image.
+    """
+
+    slices: tuple[slice, ...]
+    inside: Mask
+    image: torch.Tensor
+    mask: torch.Tensor
+
+
 def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: npt.NDArray[np.float64], region: str) -> Occlusion:
-    """The occlusion map of the largest reference lesion of ``region`` on its largest axial slice.
+    """The occlusion map of one reference lesion of ``region`` (``seen_lesion``) on its largest axial slice.
 
     ``image`` holds the reference; ``affine`` is that of the case's files and tells which axis is axial. The network
     sees one patch with the lesion in its middle, every fold in turn; the folds' maps are averaged. Raises
@@ -70,31 +87,68 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: npt.NDArray[
     """
     if image.labels is None:
         raise ValueError("the image was prepared without its reference; an occlusion map needs the lesion")
-    lesion = largest_piece(np.isin(image.labels, REGIONS[region]))
+    channel = REGION_ORDER.index(region)
+    lesion = seen_lesion(
+        pieces_by_size(np.isin(image.labels, REGIONS[region])),
+        lambda piece: _mean_probability(ensemble, _patch(ensemble, image, piece), channel),
+    )
     spacing = np.asarray(ensemble.predictor.configuration_manager.spacing)
     axis = _axial(affine, ensemble.plans.transpose_forward)
     others = tuple(other for other in range(3) if other != axis)
     slice_number = int(lesion.sum(others).argmax())
     edges = odd_edges(spacing)
-    slices = patch_slices(lesion, ensemble.predictor.configuration_manager.patch_size)
-    data, inside = image.data[(slice(None), *slices)], lesion[slices]
-    box = _box(inside, spacing, axis, slice_number - slices[axis].start)
-    padded, mask = _padded(data, inside, ensemble.predictor.configuration_manager.patch_size)
-    device = ensemble.predictor.device
-    network = ensemble.network.to(device).eval()
-    score = MeanProbability(network, REGION_ORDER.index(region), torch.from_numpy(mask).to(device))
+    patch = _patch(ensemble, image, lesion)
+    box = _box(patch.inside, spacing, axis, slice_number - patch.slices[axis].start)
     probability, drops = 0.0, np.zeros([end - start for start, end in box], np.float32)
-    for weights in ensemble.weights:
-        network.load_state_dict(weights)
-        whole, drop = occlusion_drop(score, torch.from_numpy(padded)[None].to(device), box, edges)
+    for score in _scores_of_folds(ensemble, patch, channel):
+        whole, drop = occlusion_drop(score, patch.image, box, edges)
         probability += whole / len(ensemble.weights)
         drops += drop / np.float32(len(ensemble.weights))
     everywhere = np.full(lesion.shape, np.nan, np.float32)
-    target = [slice(part.start + start, part.start + end) for part, (start, end) in zip(slices, box, strict=True)]
+    target = [
+        slice(part.start + start, part.start + end) for part, (start, end) in zip(patch.slices, box, strict=True)
+    ]
     target[axis] = slice(None)
     everywhere[tuple(target)] = drops
     sides = tuple(float(edge * step) for edge, step in zip(edges, spacing, strict=True))
     return Occlusion(everywhere, lesion, axis, slice_number, probability, sides)
+
+
+def seen_lesion(pieces: Sequence[Mask], probability: Callable[[Mask], float]) -> Mask:
+    """The first of ``pieces`` with a mean probability of ``SEEN`` or more; where none has, that with the highest.
+
+    A lesion that the model misses has no probability to lose, and its map would say nothing.
+    """
+    best, highest = pieces[0], -1.0
+    for piece in pieces:
+        value = probability(piece)
+        if value >= SEEN:
+            return piece
+        if value > highest:
+            best, highest = piece, value
+    return best
+
+
+def _patch(ensemble: Ensemble, image: NetworkImage, lesion: Mask) -> Patch:
+    size = ensemble.predictor.configuration_manager.patch_size
+    slices = patch_slices(lesion, size)
+    inside = lesion[slices]
+    data, mask = _padded(image.data[(slice(None), *slices)], inside, size)
+    device = ensemble.predictor.device
+    return Patch(slices, inside, torch.from_numpy(data)[None].to(device), torch.from_numpy(mask).to(device))
+
+
+def _scores_of_folds(ensemble: Ensemble, patch: Patch, channel: int) -> Iterator[MeanProbability]:
+    """Each fold's network as a score of the lesion; the network is one and the same, its weights change."""
+    network = ensemble.network.to(ensemble.predictor.device).eval()
+    for weights in ensemble.weights:
+        network.load_state_dict(weights)
+        yield MeanProbability(network, channel, patch.mask)
+
+
+def _mean_probability(ensemble: Ensemble, patch: Patch, channel: int) -> float:
+    with torch.no_grad():
+        return float(np.mean([float(score(patch.image)) for score in _scores_of_folds(ensemble, patch, channel)]))
 
 
 def occlusion_drop(
@@ -116,12 +170,13 @@ def occlusion_drop(
     return whole, whole - np.asarray(hidden.cpu(), np.float32)[0, 0]
 
 
-def largest_piece(mask: Mask) -> Mask:
-    """The largest 26-connected piece of a mask; of equals the first. Raises ``ValueError`` for an empty mask."""
+def pieces_by_size(mask: Mask) -> list[Mask]:
+    """The 26-connected pieces of a mask, the largest first. Raises ``ValueError`` for an empty mask."""
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     if not count:
         raise ValueError("the reference has no lesion of this region on the network's grid")
-    return np.asarray(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1)
+    order = np.argsort(-np.bincount(pieces.ravel())[1:], kind="stable") + 1
+    return [np.asarray(pieces == number) for number in order]
 
 
 def odd_edges(spacing: npt.NDArray[np.floating]) -> tuple[int, ...]:

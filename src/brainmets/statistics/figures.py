@@ -83,7 +83,7 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4)
+    figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         _bars(panel, table[table["region"] == region], arms, strategies)
         panel.set_title(region)
