@@ -8,7 +8,7 @@ from brainmets.paths import NOTEBOOKS
 from brainmets.study_params import Study, section
 
 PARAMS = Path(__file__).resolve().parent.parent / "params"
-PROFILES = ("demo", "smoke", "paper")
+PROFILES = ("demo", "smoke", "gpu_demo", "paper")
 
 
 @pytest.fixture
@@ -60,11 +60,16 @@ def test_the_paper_profile_is_the_papers_protocol() -> None:
     assert content["arms"]["segresnet"] == {"learning_rate": 1e-4, "weight_decay": 1e-5, "filters": 32}
 
 
-def test_demo_and_smoke_make_their_cohorts_from_phantoms() -> None:
-    for profile in ("demo", "smoke"):
+def test_every_profile_but_the_papers_makes_its_cohorts_from_phantoms() -> None:
+    for profile in set(PROFILES) - {"paper"}:
         content = Study.read(PARAMS / f"{profile}.yaml").content
         for cohort in ("source", "target"):
             assert content[cohort]["phantoms"]["site"] == cohort
+            assert content[cohort]["folder"] == f"work/{profile}/cohorts/{cohort}"
+
+
+def test_every_parameter_file_is_a_profile_that_these_tests_know() -> None:
+    assert {path.stem for path in PARAMS.glob("*.yaml")} == set(PROFILES)
 
 
 def test_jobs_of_a_study(tmp_path: Path, content: dict) -> None:
