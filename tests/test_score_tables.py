@@ -74,7 +74,7 @@ def test_arm_names(written: str) -> None:
 def test_missing_case_names_the_model_and_the_case(tmp_path: Path) -> None:
     wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
     wide(tmp_path, "scores_default_scratch.csv", {"a": 0.1})
-    with pytest.raises(ScoreTableError, match="default scratch has no case b"):
+    with pytest.raises(ScoreTableError, match=r"default scratch has no case b \(.*scores_default_scratch\.csv\)"):
         read_scores(tmp_path)
 
 
@@ -130,10 +130,91 @@ def test_text_in_a_number_column_names_file_line_and_value(tmp_path: Path) -> No
         read_scores(tmp_path)
 
 
+def test_an_unquoted_decimal_comma_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
+    lines = file.read_text().splitlines()
+    lines[2] = lines[2].replace("0.2", "0,2", 1)
+    file.write_text("\n".join(lines))
+    with pytest.raises(ScoreTableError, match=r"finetune\.csv, line 3: 20 fields under 19 names; a decimal comma"):
+        read_scores(tmp_path)
+
+
+def test_a_comma_at_the_end_of_every_row_shifts_no_column(tmp_path: Path) -> None:
+    file = wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
+    names, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([names, *(row + "," for row in rows)]))
+    with pytest.raises(ScoreTableError, match="line 2: 20 fields under 19 names"):
+        read_scores(tmp_path)
+    file.write_text("\n".join([names + ",", *(row + "," for row in rows)]))
+    with pytest.raises(ScoreTableError, match="line 1: column 20 has no name"):
+        read_scores(tmp_path)
+
+
+def test_rows_cut_off_names_twice_semicolons_and_empty_lines(tmp_path: Path) -> None:
+    file = wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
+    text = file.read_text()
+    file.write_text(text.replace("\n", "\n\n"))
+    assert set(read_scores(tmp_path)["case"]) == {"a", "b"}
+    file.write_text(text.rstrip().rpartition(",")[0])
+    with pytest.raises(ScoreTableError, match="line 3: 18 fields under 19 names; is the line cut off"):
+        read_scores(tmp_path)
+    file.write_text(text.replace("DICE_tc", "DICE_et"))
+    with pytest.raises(ScoreTableError, match="the column DICE_et stands twice"):
+        read_scores(tmp_path)
+    file.write_text(text.replace(",", ";"))
+    with pytest.raises(ScoreTableError, match="separated by semicolons"):
+        read_scores(tmp_path)
+    file.write_text("")
+    with pytest.raises(ScoreTableError, match="is empty"):
+        read_scores(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["scores_segresnet-scratch.csv", "scores (1).csv", "Scores_default.CSV"])
+def test_a_table_under_another_name_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1})
+    wide(tmp_path, name, {"a": 0.1})
+    with pytest.raises(ScoreTableError, match=r"a score table is named scores\.csv \(long\) or scores_<arm>"):
+        read_scores(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("DICE_et", 1.2, r"scratch\.csv: case b, DICE_et: dice ET is 1\.2 and must lie between 0 and 1"),
+        ("Sensitivity_wt", -0.1, "Sensitivity_wt: sensitivity WT is -0.1 and must lie between 0 and 1"),
+        ("Specificity_tc", 99.9, "between 0 and 1"),
+        ("Hausdorff_wt", -1.0, "hd95 WT is -1 and must lie at 0 or above"),
+        ("True_volume_et", -3.0, "reference_volume ET is -3 and must lie at 0 or above"),
+        ("DICE_tc", np.inf, "dice TC is inf"),
+    ],
+)
+def test_impossible_values_are_refused(tmp_path: Path, column: str, value: float, message: str) -> None:
+    wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
+    file = wide(tmp_path, "scores_default_scratch.csv", {"a": 0.1, "b": 0.2})
+    table = pd.read_csv(file)
+    table.loc[1, column] = value
+    table.to_csv(file, index=False)
+    with pytest.raises(ScoreTableError, match=message):
+        read_scores(tmp_path)
+
+
+def test_another_ground_truth_is_refused_with_both_files(tmp_path: Path) -> None:
+    wide(tmp_path, "scores_default_finetune.csv", {"a": 0.1, "b": 0.2})
+    file = wide(tmp_path, "scores_default_scratch.csv", {"a": 0.1, "b": 0.2})
+    table = pd.read_csv(file)
+    table.loc[1, "True_volume_tc"] = 0.2 * (1 + 1e-7)
+    table.to_csv(file, index=False)
+    assert len(read_scores(tmp_path)) == 2 * 2 * len(WIDE_COLUMNS)
+    table.loc[1, "True_volume_tc"] = 0.3
+    table.to_csv(file, index=False)
+    with pytest.raises(ScoreTableError, match=r"case b, TC: .*0\.2 mL in .*finetune\.csv and 0\.3 in .*scratch\.csv"):
+        read_scores(tmp_path)
+
+
 def test_text_in_a_long_table(tmp_path: Path) -> None:
     scores = example_scores(2).astype({"value": object})
     scores.loc[4, "value"] = "good"
-    with pytest.raises(ScoreTableError, match="'good' is not a number"):
+    with pytest.raises(ScoreTableError, match="'good' is not a number; write it with a decimal point"):
         read_scores(write_study(tmp_path, scores))
 
 
@@ -210,6 +291,16 @@ def test_lesion_twice_and_detected_that_is_no_truth_value(tmp_path: Path) -> Non
     lesions.assign(detected="yes").to_csv(tmp_path / "lesions.csv", index=False)
     with pytest.raises(ScoreTableError, match="detected 'yes' is none of True, False"):
         read_lesions(tmp_path)
+
+
+def test_lesions_of_an_unscored_case_name_file_and_case(tmp_path: Path) -> None:
+    scores = example_scores(2)
+    write_study(tmp_path, scores, example_lesions(scores))
+    assert len(read_lesions(tmp_path, ["case00", "case01"])) == 24
+    with pytest.raises(
+        ScoreTableError, match=r"lesions\.csv.* holds lesions of case01, which no score table has; score"
+    ):
+        read_lesions(tmp_path, ["case00"])
 
 
 def test_a_model_without_lesions_has_a_table_without_rows(tmp_path: Path) -> None:

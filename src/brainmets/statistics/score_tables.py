@@ -4,10 +4,11 @@ Long: ``arm, strategy, case, region, metric, value, unit``, one value a row. Wid
 ``scores_<arm>_<strategy>.csv`` with one row per case and columns such as ``DICE_et`` or ``Predicted_volume_wt``.
 Rows may stand in any order; cases are paired by name, never by row.
 
-What a table may not hold is refused with the file's name: text where a number belongs, a case twice, a case that one
-model has and another has not. What it may hold: a value that is empty, NaN or infinite. That value is *undefined*; it
-stays in the table, ``undefined`` lists it, every summary is printed with the n that is left, and a paired comparison
-leaves the whole pair out and says so.
+What a table may not hold is refused with the file's name (``table_text``, ``score_checks``): text where a number
+belongs, a case twice, a case that one model has and another has not, a Dice of 1.2. What it may hold: a value that is
+empty or NaN, which is *undefined*, and an infinite distance, which is the worst one. Both stay in the table,
+``undefined`` lists them and no mean holds them. A paired comparison leaves a pair with an undefined value out and says
+so; it ranks an infinite one.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brainmets.statistics import score_checks
+from brainmets.statistics.table_text import (
+    ScoreTableError,
+    numbers,
+    read_text,
+    refuse_blank,
+    refuse_empty,
+    refuse_unknown,
+)
+
 COLUMNS = ["arm", "strategy", "case", "region", "metric", "value", "unit"]
-KEY = ["arm", "strategy", "case", "region", "metric"]
 ARMS = ("default", "tversky_bce", "segresnet")
 STRATEGIES = ("finetune", "scratch")
 REGION_ORDER = ("ET", "TC", "WT", "RC")
@@ -45,24 +55,32 @@ LESION_COLUMNS = [
 ]  # fmt: skip
 
 
-class ScoreTableError(ValueError):
-    """A score table that cannot be used; the message names the file, the value and what to do."""
-
-
 def find_score_files(folder: Path) -> list[Path]:
     """Every ``scores.csv`` (long) and ``scores_<arm>_<strategy>.csv`` (wide) in ``folder`` or below it, sorted.
 
-    Raises ``ScoreTableError`` where the folder is absent or holds none.
+    Raises ``ScoreTableError`` where the folder is absent or holds none, and for another name that starts with
+    ``scores`` and ends in ``.csv``: a table that is passed over would change every comparison.
     """
     if not folder.is_dir():
         raise ScoreTableError(f"{folder}: there is no such folder; give scores_dir a folder with score tables")
     files = sorted({*folder.rglob("scores.csv"), *folder.rglob("scores_*_*.csv")})
+    _refuse_other_names(folder, files)
     if not files:
         raise ScoreTableError(
             f"{folder} and its subfolders hold no scores.csv and no scores_<arm>_<strategy>.csv; "
             "run notebook 06, or give scores_dir the folder of the tables"
         )
     return files
+
+
+def _refuse_other_names(folder: Path, files: Sequence[Path]) -> None:
+    tables = (file for file in folder.rglob("*") if file.suffix.lower() == ".csv")
+    others = sorted(file for file in tables if file.name.lower().startswith("scores") and file not in files)
+    if others:
+        raise ScoreTableError(
+            f"{', '.join(map(str, others))}: a score table is named scores.csv (long) or scores_<arm>_<strategy>.csv "
+            f"(wide) with strategy {' or '.join(STRATEGIES)}; rename the file or take it away"
+        )
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -74,9 +92,7 @@ def read_scores(folder: Path) -> pd.DataFrame:
     """
     tables = [read_wide(file) if is_wide(file) else read_long(file) for file in find_score_files(folder)]
     scores = pd.concat(tables, ignore_index=True)
-    _refuse_duplicates(scores)
-    _refuse_mixed_units(scores)
-    _refuse_missing_cases(scores)
+    score_checks.check(scores)
     return in_order(scores[COLUMNS])
 
 
@@ -87,25 +103,23 @@ def is_wide(file: Path) -> bool:
 
 
 def read_long(file: Path) -> pd.DataFrame:
-    """One table in the long layout; the columns of ``COLUMNS`` and ``file``, the table's path."""
-    table = _read_text(file)
+    """One table in the long layout; the columns of ``COLUMNS``, ``file`` and ``column`` for messages."""
+    table = read_text(file)
     absent = [name for name in COLUMNS if name not in table.columns]
     if absent:
         raise ScoreTableError(
             f"{file} lacks the column {', '.join(absent)}; a long table has {', '.join(COLUMNS)}, "
             "a wide one starts with the column sample"
         )
-    _refuse_empty(file, table)
-    for name in (*KEY, "unit"):
-        blank = table.index[table[name] == ""]
-        if len(blank):
-            raise ScoreTableError(f"{file}, line {blank[0] + 2}: {name} is empty")
+    refuse_empty(file, table)
+    for name in (*score_checks.KEY, "unit"):
+        refuse_blank(file, table, name)
     table["arm"] = table["arm"].map(arm_name)
     table["case"] = table["case"].str.removesuffix(SUFFIX)
-    _refuse_unknown(file, table, "strategy", STRATEGIES)
-    _refuse_unknown(file, table, "region", REGION_ORDER)
-    table["value"] = _numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
-    return table[COLUMNS].assign(file=str(file))
+    refuse_unknown(file, table, "strategy", STRATEGIES)
+    refuse_unknown(file, table, "region", REGION_ORDER)
+    table["value"] = numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
+    return table[COLUMNS].assign(file=str(file), column="value")
 
 
 def read_wide(file: Path) -> pd.DataFrame:
@@ -118,25 +132,24 @@ def read_wide(file: Path) -> pd.DataFrame:
         raise ScoreTableError(
             f"{file}: a wide table is named scores_<arm>_<strategy>.csv with strategy {' or '.join(STRATEGIES)}"
         )
-    table = _read_text(file)
+    table = read_text(file)
     unknown = [name for name in table.columns if name != "sample" and name not in WIDE_COLUMNS]
     absent = [name for name in WIDE_COLUMNS if name not in table.columns]
     if unknown or absent:
         problems = [f"unknown column {name}" for name in unknown] + [f"no column {name}" for name in absent]
         raise ScoreTableError(f"{file}: {', '.join(problems)}; a wide table has sample, {', '.join(WIDE_COLUMNS)}")
-    _refuse_empty(file, table)
+    refuse_empty(file, table)
     case = table["sample"].str.removesuffix(SUFFIX)
-    blank = table.index[case == ""]
-    if len(blank):
-        raise ScoreTableError(f"{file}, line {blank[0] + 2}: sample is empty")
+    refuse_blank(file, table, "sample")
     parts = [
         pd.DataFrame(
             {
                 "case": case,
                 "region": region,
                 "metric": metric,
-                "value": _numbers(file, case + " " + column, table[column]),
+                "value": numbers(file, case + " " + column, table[column]),
                 "unit": unit,
+                "column": column,
             }
         )
         for column, (region, metric, unit) in WIDE_COLUMNS.items()
@@ -144,39 +157,50 @@ def read_wide(file: Path) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(arm=arm_name(arm), strategy=strategy, file=str(file))
 
 
-def read_lesions(folder: Path) -> pd.DataFrame:
+def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` is boolean,
     ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
-    ``ScoreTableError`` for an absent column, text in a number column, or a lesion that stands twice.
+    ``ScoreTableError`` for an absent column, text in a number column, a lesion that stands twice, or lesions of a
+    case that is not among ``cases``, where these are given.
     """
-    files = sorted(folder.rglob("lesions.csv"))
-    tables = []
-    for file in files:
-        table = _read_text(file)
-        absent = [name for name in LESION_COLUMNS if name not in table.columns]
-        if absent:
-            raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
-        table["arm"] = table["arm"].map(arm_name)
-        table["case"] = table["case"].str.removesuffix(SUFFIX)
-        name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
-        for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
-            table[column] = _numbers(file, name + " " + column, table[column])
-        _refuse_unknown(file, table, "detected", ("True", "False"))
-        table["detected"] = table["detected"] == "True"
-        tables.append(table[LESION_COLUMNS])
+    tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
     if not tables:
         return pd.DataFrame(columns=LESION_COLUMNS)
     lesions = pd.concat(tables, ignore_index=True)
-    again = lesions[lesions.duplicated(["arm", "strategy", "case", "region", "kind", "lesion"])]
+    key = ["arm", "strategy", "case", "region", "kind", "lesion"]
+    again = lesions[lesions.duplicated(key)]
     if len(again):
         row = again.iloc[0]
+        same = lesions[(lesions[key] == row[key]).all(axis=1)]
         raise ScoreTableError(
-            f"{folder}: {row['arm']} {row['strategy']} {row['case']} {row['region']} {row['kind']} lesion "
-            f"{row['lesion']:g} stands twice; take one lesions.csv away"
+            f"{' and '.join(sorted(set(same['file'])))}: {row['arm']} {row['strategy']} {row['case']} {row['region']} "
+            f"{row['kind']} lesion {row['lesion']:g} stands twice; take one of them away"
         )
-    return lesions
+    stray = lesions[~lesions["case"].isin(lesions["case"] if cases is None else cases)]
+    if len(stray):
+        files, unscored = (sorted(set(stray[name])) for name in ("file", "case"))
+        raise ScoreTableError(
+            f"{' and '.join(files)} holds lesions of {', '.join(unscored)}, which "
+            "no score table has; score these cases too (notebook 06 writes both tables), or take their lesions out"
+        )
+    return lesions[LESION_COLUMNS]
+
+
+def _lesions_of(file: Path) -> pd.DataFrame:
+    table = read_text(file)
+    absent = [name for name in LESION_COLUMNS if name not in table.columns]
+    if absent:
+        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
+    table["arm"] = table["arm"].map(arm_name)
+    table["case"] = table["case"].str.removesuffix(SUFFIX)
+    name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
+    for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
+        table[column] = numbers(file, name + " " + column, table[column])
+    refuse_unknown(file, table, "detected", ("True", "False"))
+    table["detected"] = table["detected"] == "True"
+    return table[LESION_COLUMNS].assign(file=str(file))
 
 
 def arm_name(written: str) -> str:
@@ -233,74 +257,3 @@ def values(scores: pd.DataFrame, metric: str, region: str) -> pd.DataFrame:
 def unit_of(scores: pd.DataFrame, metric: str) -> str:
     """The metric's unit, "1" for a ratio."""
     return str(scores.loc[scores["metric"] == metric, "unit"].iloc[0])
-
-
-def _read_text(file: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
-    return table.apply(lambda column: column.str.strip())
-
-
-def _refuse_empty(file: Path, table: pd.DataFrame) -> None:
-    if table.empty:
-        raise ScoreTableError(f"{file} holds no rows; run the step that writes it again")
-
-
-def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
-    """Text to numbers; empty and "nan" are NaN, other text is refused with its place."""
-    numbers = pd.to_numeric(written.where(written != "", "nan"), errors="coerce").astype(float)
-    wrong = numbers.isna() & ~written.str.lower().isin(["", "nan", "na"])
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ScoreTableError(f"{file}, line {row + 2}, {names.iloc[row]}: {written.iloc[row]!r} is not a number")
-    return numbers
-
-
-def _refuse_unknown(file: Path, table: pd.DataFrame, column: str, known: Sequence[str]) -> None:
-    wrong = table.index[~table[column].isin(known)]
-    if len(wrong):
-        raise ScoreTableError(
-            f"{file}, line {wrong[0] + 2}: {column} {table.loc[wrong[0], column]!r} is none of {', '.join(known)}"
-        )
-
-
-def _refuse_duplicates(scores: pd.DataFrame) -> None:
-    again = scores[scores.duplicated(KEY, keep=False)]
-    if len(again):
-        row = again.iloc[0]
-        same = again[(again[KEY] == row[KEY]).all(axis=1)]
-        raise ScoreTableError(
-            f"{row['arm']} {row['strategy']}: case {row['case']} has {len(same)} values of {row['metric']} "
-            f"{row['region']} in {' and '.join(sorted(set(same['file'])))}; keep one"
-        )
-
-
-def _refuse_mixed_units(scores: pd.DataFrame) -> None:
-    units = scores.groupby("metric")["unit"].unique()
-    for metric, found in units.items():
-        if len(found) > 1:
-            raise ScoreTableError(f"{metric} comes in {' and in '.join(sorted(found))}; give every table one unit")
-
-
-def _refuse_missing_cases(scores: pd.DataFrame) -> None:
-    """Every model needs the same cases, regions and metrics; RC stands only where it occurs and is not asked for."""
-    asked = scores[scores["region"] != "RC"]
-    wanted = set(zip(asked["case"], asked["region"], asked["metric"], strict=True))
-    problems = []
-    for arm, strategy in models(scores):
-        own = asked[(asked["arm"] == arm) & (asked["strategy"] == strategy)]
-        lacking = wanted - set(zip(own["case"], own["region"], own["metric"], strict=True))
-        cases = sorted({case for case, _, _ in lacking} - set(own["case"]))
-        if cases:
-            problems.append(f"{arm} {strategy} has no case {', '.join(cases)}")
-        elif lacking:
-            case, region, metric = sorted(lacking)[0]
-            problems.append(f"{arm} {strategy} has no {metric} {region} of case {case} (and {len(lacking) - 1} more)")
-    if problems:
-        raise ScoreTableError(
-            "; ".join(problems)
-            + ". Every model must be scored on the same cases: score what is missing (brainmets score --missing worst "
-            "counts an absent prediction as empty) or take the case out of every table"
-        )
