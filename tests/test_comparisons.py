@@ -24,7 +24,7 @@ from brainmets.statistics.comparisons import (
     write_tests,
 )
 from brainmets.statistics.directions import better, rounded, without_direction
-from brainmets.statistics.signed_rank import hodges_lehmann, wilcoxon
+from brainmets.statistics.signed_rank import difference, hodges_lehmann, wilcoxon
 from brainmets.statistics.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
 
 QUICK = Settings(0.05, 200, 1)
@@ -294,13 +294,89 @@ def test_metrics_beside_the_papers_are_a_family_of_their_own() -> None:
 def test_an_undefined_value_leaves_the_pair_out_by_name() -> None:
     scores = example_scores(7)
     where = (scores["metric"] == "hd95") & (scores["region"] == "TC") & (scores["arm"] == "default")
-    scores.loc[scores.index[where & (scores["case"] == "case03")][0], "value"] = np.inf
+    scores.loc[scores.index[where & (scores["case"] == "case03")][0], "value"] = np.nan
     table = finetune_vs_scratch(scores, QUICK).set_index(["comparison", "metric", "region"])
     for comparison, n in (("paired: default", 6), ("paired: segresnet", 7), ("paired: mean over arms", 6)):
         assert table.loc[(comparison, "hd95", "TC"), "n"] == n
     assert "undefined value in case03" in table.loc[("paired: default", "hd95", "TC"), "note"]
     assert "20 values against 21" in table.loc[("paper", "hd95", "TC"), "note"]
     assert table.loc[("paired: default", "hd95", "ET"), "n"] == 7
+
+
+def with_infinite(scores: pd.DataFrame, strategy: str, case: str, arm: str = "default") -> pd.DataFrame:
+    """The scores with an infinite TC HD95 of one model in one case."""
+    where = (scores["metric"] == "hd95") & (scores["region"] == "TC") & (scores["arm"] == arm)
+    where &= (scores["strategy"] == strategy) & (scores["case"] == case)
+    assert where.sum() == 1
+    return scores.assign(value=scores["value"].mask(where, np.inf))
+
+
+def test_an_infinite_distance_is_ranked_as_the_worst_and_not_dropped() -> None:
+    """Dropped, it would leave six gains in six pairs; ranked, it is the largest of seven differences, and a loss."""
+    scores = example_scores(7, gain=0.05)
+    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK)
+    row = table.set_index(["comparison", "metric", "region"]).loc[("paired: default", "hd95", "TC")]
+    differences = np.array([-1.0, -2, -3, -4, -5, -6, np.inf])
+    assert (row["n"], row["p_value"]) == (7, brute_force(differences, "less"))
+    assert "infinite difference ranked as the largest: case03" in row["note"]
+    mean = table.set_index(["comparison", "metric", "region"]).loc[("paired: mean over arms", "hd95", "TC")]
+    assert (mean["n"], mean["p_value"]) == (7, row["p_value"])
+    paper = table[(table["comparison"] == "paper") & (table["metric"] == "hd95") & (table["region"] == "TC")].iloc[0]
+    assert paper["n"] == 21
+    failed_from_scratch = finetune_vs_scratch(with_infinite(scores, "scratch", "case03"), QUICK)
+    gain = failed_from_scratch.set_index(["comparison", "metric", "region"]).loc[("paired: default", "hd95", "TC")]
+    assert gain["p_value"] == 1 / 128
+
+
+def test_means_leave_infinite_pairs_out_and_say_whom_that_favours() -> None:
+    scores = example_scores(7, gain=0.05)
+    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(
+        ["comparison", "metric", "region"]
+    )
+    mixed = table.loc[("mixed", "hd95", "TC")]
+    assert np.isfinite([mixed["p_value"], mixed["effect"]]).all()
+    assert "infinite and left out: 1 of the first side and 0 of the second, which favours the first" in mixed["note"]
+    assert "infinite" not in table.loc[("mixed", "hd95", "ET"), "note"]
+
+
+def test_infinite_on_both_sides_is_level() -> None:
+    first, second = np.array([np.inf, 1.0, np.inf, np.nan]), np.array([np.inf, 3.0, 2.0, 2.0])
+    np.testing.assert_array_equal(difference(first, second), [0, -2, np.inf, np.nan])
+    found = wilcoxon(np.array([np.inf, -np.inf, 1.0]), "greater")
+    assert (found.tied, found.p_value) == (2, brute_force(np.array([2.0, -2.0, 1.0]), "greater"))
+    shift, low, high, _ = hodges_lehmann(np.array([np.inf, -np.inf, 1.0]), 0.05)
+    assert (shift, low, high) == (0.5, -np.inf, np.inf)
+    assert cliffs_delta(np.array([np.inf, np.inf]), np.array([np.inf, 1.0])) == 0.5
+    assert mann_whitney(np.full(3, np.inf), np.full(3, np.inf), "greater")[1] == 1
+
+
+def test_worse_is_tested_by_the_standard_of_better() -> None:
+    scores = example_scores(8, gain=0.02)
+    turned = scores.assign(strategy=scores["strategy"].map({"finetune": "scratch", "scratch": "finetune"}))
+    key = ["comparison", "metric", "region"]
+    better_rows = finetune_vs_scratch(scores, QUICK).set_index(key).sort_index()
+    worse_rows = finetune_vs_scratch(turned, QUICK).set_index(key).sort_index()
+    for kind in ("paired: default", "paired: mean over arms"):
+        np.testing.assert_allclose(better_rows.loc[kind, "p_value"], worse_rows.loc[kind, "p_worse"])
+        np.testing.assert_allclose(better_rows.loc[kind, "p_holm"], worse_rows.loc[kind, "p_worse_holm"])
+    assert better_rows.loc["paper", "p_worse"].isna().all()
+
+
+def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
+    """Seven cases: 12/128 is above 0.05, eight: 12/256 is below, whatever zeros single rows hold."""
+    note = "no outcome of so few pairs survives Holm in this family"
+    for n_cases, hopeless in ((7, True), (8, False)):
+        table = finetune_vs_scratch(example_scores(n_cases), QUICK)
+        mean = table[table["comparison"] == "paired: mean over arms"]
+        assert mean["note"].str.contains(note).all() == mean["note"].str.contains(note).any() == hopeless
+    scores = example_scores(8)
+    level = scores["case"].isin(["case00", "case01"])
+    fine = scores[level & (scores["strategy"] == "finetune")].set_index(["arm", "case", "region", "metric"])["value"]
+    keys = pd.MultiIndex.from_frame(scores[["arm", "case", "region", "metric"]])
+    same = scores.assign(value=np.where(level, fine.reindex(keys), scores["value"]))
+    mean = finetune_vs_scratch(same, QUICK)
+    mean = mean[mean["comparison"] == "paired: mean over arms"]
+    assert mean["note"].str.contains("no outcome of so few non-zero differences survives Holm").all()
 
 
 @pytest.mark.parametrize("n_cases", [1, 2, 3, 4])
@@ -331,6 +407,13 @@ def test_an_arm_with_one_strategy_stays_out_of_the_comparison_of_strategies() ->
     table = finetune_vs_scratch(scores[~gone], QUICK)
     assert "paired: segresnet" not in set(table["comparison"])
     assert (table.loc[table["comparison"] == "paper", "n"] == 10).all()
+    assert table["note"].str.contains("segresnet left out: no scores of scratch").all()
+    arms = arms_pairwise(scores[~gone], QUICK)
+    pooled = arms["comparison"].str.contains("finetune.scratch")
+    assert (
+        arms["note"].str.contains("segresnet left out") == (pooled | arms["comparison"].str.endswith("scratch"))
+    ).all()
+    assert not finetune_vs_scratch(scores, QUICK)["note"].str.contains("left out").any()
 
 
 def test_the_family_stands_in_the_header_and_readers_find_the_columns(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def test_undefined_values_are_named_and_the_n_falls() -> None:
     assert "undefined and left out: case02" in short.iloc[0]["note"]
 
 
+def test_infinite_values_are_named_and_said_to_favour_the_model() -> None:
+    scores = example_scores(6)
+    row = scores.index[(scores["metric"] == "hd95") & (scores["case"] == "case02")][0]
+    scores.loc[row, "value"] = np.inf
+    table = describe(scores, 0.05, 100, 1)
+    notes = table.loc[table["n"] == 5, "note"].to_list()
+    assert notes == ["infinite and left out, which favours this model: case02"]
+
+
 def test_row_order_and_other_rows_change_no_number() -> None:
     scores = example_scores(6)
     table = describe(scores, 0.05, 200, 1)

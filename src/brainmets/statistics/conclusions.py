@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainmets.statistics.comparisons import Settings
+from brainmets.statistics.comparison_rows import Settings
 from brainmets.statistics.directions import PAPER_METRICS, better
 from brainmets.statistics.printed import support
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, models, ordered, undefined

@@ -30,10 +30,10 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 def describe(scores: pd.DataFrame, alpha: float, n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Summary of every arm, strategy, region and metric.
 
-    Returns the columns arm, strategy, region, metric, n (defined values), mean, sd (n - 1), ci_low and ci_high (t
+    Returns the columns arm, strategy, region, metric, n (finite values), mean, sd (n - 1), ci_low and ci_high (t
     interval of the mean at 1 - alpha), bca_low and bca_high (BCa bootstrap interval of the mean), median, q1, q3
     (linear quantiles), note; all in the metric's unit. Where a number has no meaning it is empty and ``note`` says
-    why; ``note`` also names the cases whose value is undefined.
+    why; ``note`` also names the cases whose value is undefined or infinite.
     """
     rows = []
     for key, group in scores.groupby(MODEL, sort=False):
@@ -41,8 +41,11 @@ def describe(scores: pd.DataFrame, alpha: float, n_bootstrap: int, seed: int) ->
         defined = np.isfinite(group["value"].to_numpy())
         values = group["value"].to_numpy()[defined]
         notes = []
-        if not defined.all():
-            notes.append(f"undefined and left out: {', '.join(group['case'][~defined])}")
+        undefined, infinite = group["value"].isna(), np.isinf(group["value"])
+        if undefined.any():
+            notes.append(f"undefined and left out: {', '.join(group['case'][undefined])}")
+        if infinite.any():
+            notes.append(f"infinite and left out, which favours this model: {', '.join(group['case'][infinite])}")
         summary, remark = summarise(values, alpha, n_bootstrap, generator(seed, *map(str, key)))
         rows.append({**dict(zip(MODEL, key, strict=True)), **summary, "note": "; ".join([*notes, *remark])})
     return in_order(pd.DataFrame(rows))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from brainmets.statistics.comparisons import Settings
+from brainmets.statistics.comparison_rows import Settings
 from brainmets.statistics.descriptive import FEW_CASES, generator
 from brainmets.statistics.directions import PAPER_METRICS, Alternative, better, rounded
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values

@@ -242,16 +242,16 @@ def undefined(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[~np.isfinite(scores["value"])].reset_index(drop=True)
 
 
-def values(scores: pd.DataFrame, metric: str, region: str) -> pd.DataFrame:
+def values(scores: pd.DataFrame, metric: str, region: str, *, infinite: bool = False) -> pd.DataFrame:
     """One metric in one region: index = case, columns = (arm, strategy), values in the metric's unit.
 
-    Undefined values are NaN. A table without rows for the metric and region gives an empty one.
+    Undefined values are NaN, and so are infinite ones unless they are asked for (ranks can hold them, means cannot).
+    A table without rows for the metric and region gives an empty one.
     """
     chosen = scores[(scores["metric"] == metric) & (scores["region"] == region)]
     wide = chosen.pivot(index="case", columns=["arm", "strategy"], values="value").sort_index()
-    return wide.reindex(columns=pd.MultiIndex.from_tuples(models(scores), names=["arm", "strategy"])).where(
-        np.isfinite
-    )
+    wide = wide.reindex(columns=pd.MultiIndex.from_tuples(models(scores), names=["arm", "strategy"]))
+    return wide if infinite else wide.where(np.isfinite)
 
 
 def unit_of(scores: pd.DataFrame, metric: str) -> str:

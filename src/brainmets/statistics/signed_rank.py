@@ -22,29 +22,47 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SignedRank:
-    """Result of the test: ``statistic`` is the sum of the ranks of the positive differences."""
+    """Result of the test: ``statistic`` is the sum of the ranks of the positive differences.
+
+    ``p_opposite`` is the p-value of the opposite one-sided alternative, NaN for a two-sided test.
+    """
 
     n: int
     statistic: float
     p_value: float
+    p_opposite: float
     exact: bool
     zeros: int
     tied: int
     smallest_p: float
 
 
+def difference(first: Floats, second: Floats) -> Floats:
+    """First minus second, 0 where both are infinite alike (two worst scores are equal); NaN where one is undefined."""
+    with np.errstate(invalid="ignore"):
+        return np.where(first == second, 0.0, first - second)
+
+
+def mean_difference(differences: Floats) -> Floats:
+    """Mean of each row of ``differences``; NaN where one is, or where one is infinite up and another down."""
+    with np.errstate(invalid="ignore"):
+        return differences.mean(axis=1)
+
+
 def wilcoxon(differences: Floats, alternative: Alternative) -> SignedRank:
-    """Wilcoxon signed-rank test of finite ``differences`` (shape (n,)) against symmetry around zero.
+    """Wilcoxon signed-rank test of ``differences`` (shape (n,), none NaN) against symmetry around zero.
 
     ``alternative`` is "greater" (differences tend to be positive), "less" or "two-sided". Absolute differences are
-    ranked together with the zeros, which then carry no sign (Pratt); tied ones share their mean rank. The p-value
+    ranked together with the zeros, which then carry no sign (Pratt); tied ones share their mean rank, and so do
+    infinite ones, which are the largest. The p-value
     is exact for these very ranks: the sum is compared with its distribution over all 2^m signs of the m non-zero
     differences. ``smallest_p`` is what the most extreme signs would give. Without a non-zero difference p is 1;
     without any difference it is NaN.
     """
     n = len(differences)
     if n == 0:
-        return SignedRank(0, float("nan"), float("nan"), True, 0, 0, float("nan"))
+        nan = float("nan")
+        return SignedRank(0, nan, nan, nan, True, 0, 0, nan)
     nonzero = differences != 0
     magnitudes = np.abs(differences)
     ranks = stats.rankdata(magnitudes)[nonzero]
@@ -52,11 +70,12 @@ def wilcoxon(differences: Floats, alternative: Alternative) -> SignedRank:
     _, counts = np.unique(magnitudes[nonzero], return_counts=True)
     tied = int(counts[counts > 1].sum())
     exact = n <= EXACT_UP_TO
-    tails = _exact_tails if exact else _normal_tails
-    p_value = _combine(*tails(ranks, statistic), alternative)
+    lower, upper = (_exact_tails if exact else _normal_tails)(ranks, statistic)
+    p_value = _combine(lower, upper, alternative)
+    opposite = {"greater": lower, "less": upper}.get(alternative, float("nan"))
     sides = 2 if alternative == "two-sided" else 1
     smallest = min(1.0, sides * 0.5 ** len(ranks))
-    return SignedRank(n, statistic, p_value, exact, n - len(ranks), tied, smallest)
+    return SignedRank(n, statistic, p_value, min(1.0, opposite), exact, n - len(ranks), tied, smallest)
 
 
 def sum_distribution(ranks: Floats) -> Floats:
@@ -75,19 +94,22 @@ def sum_distribution(ranks: Floats) -> Floats:
 
 
 def hodges_lehmann(differences: Floats, alpha: float) -> tuple[float, float, float, float]:
-    """Hodges-Lehmann shift of finite ``differences`` and its distribution-free interval.
+    """Hodges-Lehmann shift of ``differences`` (none NaN) and its distribution-free interval.
 
     Returns shift (the median of the Walsh averages (d_i + d_j) / 2, i <= j), low, high and the interval's coverage
     for a continuous distribution: the smallest attainable one of at least 1 - alpha or, where so few differences
     cannot reach it (fewer than 6 at alpha 0.05), that of the widest interval. NaN for what has no value: all four
-    without a difference, the interval with one.
+    without a difference, the interval with one. An infinite difference and its opposite average to 0; where many are
+    infinite, so are shift or limits.
     """
     n = len(differences)
     nan = float("nan")
     if n == 0:
         return nan, nan, nan, nan
     rows, columns = np.triu_indices(n)
-    walsh = np.sort((differences[rows] + differences[columns]) / 2)
+    with np.errstate(invalid="ignore"):
+        sums = differences[rows] + differences[columns]
+    walsh = np.sort(np.where(np.isnan(sums), 0.0, sums) / 2)
     shift = float(np.median(walsh))
     if n == 1:
         return shift, nan, nan, nan

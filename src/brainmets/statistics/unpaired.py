@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def mann_whitney(first: Floats, second: Floats, alternative: Alternative) -> tuple[float, float, str]:
-    """U of ``first``, the p-value and how it was computed ("exact" or "asymptotic"), for finite values.
+    """U of ``first``, the p-value and how it was computed ("exact" or "asymptotic"), for values that may be infinite.
 
     The computation is the one that scipy chooses by default, as the paper's authors had it: exact where one group
     has at most 8 values and no two are equal, otherwise normal with corrections for ties and continuity. An empty
@@ -26,7 +26,7 @@ def mann_whitney(first: Floats, second: Floats, alternative: Alternative) -> tup
     if len(first) == 0 or len(second) == 0:
         return float("nan"), float("nan"), "none"
     together = np.concatenate([first, second])
-    if np.ptp(together) == 0:
+    if len(np.unique(together)) == 1:
         return len(first) * len(second) / 2, 1.0, "exact"
     result = stats.mannwhitneyu(first, second, alternative=alternative, method="auto")
     untied = len(np.unique(together)) == len(together)
@@ -35,10 +35,10 @@ def mann_whitney(first: Floats, second: Floats, alternative: Alternative) -> tup
 
 
 def cliffs_delta(first: Floats, second: Floats) -> float:
-    """P(first > second) - P(first < second) over all pairs of finite values, between -1 and 1; NaN for no pair."""
+    """P(first > second) - P(first < second) over all pairs of defined values, between -1 and 1; NaN for no pair."""
     if len(first) == 0 or len(second) == 0:
         return float("nan")
-    return float(np.sign(first[:, None] - second[None, :]).mean())
+    return float(_signs(first[:, None], second[None, :]).mean())
 
 
 def cliffs_delta_interval(
@@ -53,8 +53,7 @@ def cliffs_delta_interval(
     n = len(first)
     if n < 2:
         return float("nan"), float("nan"), [f"{n} case(s): no interval for Cliff's delta"]
-    signs = np.sign(first[:, None, :, None] - second[None, :, None, :])
-    wins = np.nansum(signs, axis=(2, 3))
+    wins = _signs(first[:, None, :, None], second[None, :, None, :]).sum(axis=(2, 3))
     n_first, n_second = (~np.isnan(first)).sum(axis=1), (~np.isnan(second)).sum(axis=1)
 
     def delta(weights: Floats) -> Floats:
@@ -75,3 +74,8 @@ def cliffs_delta_interval(
     if not corrected:
         remarks.append("BCa correction undefined: percentile interval")
     return low, high, remarks
+
+
+def _signs(first: Floats, second: Floats) -> Floats:
+    """1 where first is greater, -1 where second is, 0 where they are equal or one is NaN."""
+    return (first > second).astype(float) - (first < second)
