@@ -23,6 +23,7 @@ from brainmets.atomic import replacing
 from brainmets.params import Parameters
 from brainmets.processes import end_with_parent
 from brainmets.training.plans import CONFIGURATION
+from brainmets.training.precision import keep_shallow_convolutions_in_float32
 from brainmets.training.schedule import TransferSchedule, lower_transferred
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -91,6 +92,21 @@ class StudyTrainer(nnUNetTrainer):
         network: Any = getattr(self.network, "_orig_mod", self.network)
         return network
 
+    def initialize(self) -> None:
+        """nnU-Net's own, then what the device asks for."""
+        super().initialize()
+        if self.device.type == "cpu" and self.precision == "bfloat16":
+            keep_shallow_convolutions_in_float32(self.network)
+        if self.channels_last():
+            self.network.to(memory_format=torch.channels_last_3d)
+
+    def channels_last(self) -> bool:
+        """Whether convolutions are faster with the channels last: on a CPU (``benchmarks/results/cpu.md``).
+
+        On GPUs this was not measured, and nnU-Net's layout stays.
+        """
+        return self.device.type == "cpu"
+
     # --- quieter and local ---
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
@@ -145,7 +161,10 @@ class StudyTrainer(nnUNetTrainer):
         return self.step(batch, torch.autocast(self.device.type, torch.bfloat16))
 
     def step(self, batch: dict[str, Any], forward: AbstractContextManager[Any]) -> dict[str, Any]:
-        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12."""
+        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12.
+
+        Raises ``FloatingPointError`` where the gradients are not finite: clipped, they would spoil every weight.
+        """
         data = batch["data"].to(self.device, non_blocking=True)
         target = batch["target"]
         several = isinstance(target, list)
@@ -156,7 +175,12 @@ class StudyTrainer(nnUNetTrainer):
         outputs = [one.float() for one in (output if several else [output])]
         loss = self.loss(outputs, targets) if several else self.loss(outputs[0], targets[0])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"epoch {self.current_epoch + 1}: the gradients are not finite (loss {loss.item():g}); lower the "
+                "arm's learning_rate, or train with precision nnunet"
+            )
         self.optimizer.step()
         return {"loss": loss.detach().cpu().numpy()}
 
