@@ -57,6 +57,27 @@ def test_found_number_reaches_the_target_and_fewer_do_not() -> None:
     assert power(differences, n // 2, "greater", 0.05, np.random.default_rng(8)) < TARGET_POWER
 
 
+def test_every_larger_number_that_was_scanned_reaches_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power that falls back below 0.8 at 8 cases: the answer is 9, not 6."""
+    curve = {6: 0.85, 7: 0.82, 8: 0.79}
+    monkeypatch.setattr("brainmets.statistics.power.power", lambda _, n, *__: curve.get(n, 0.9 if n > 8 else 0.1))
+    row = needed(np.linspace(1, 2, 10), "greater", 0.05, random())
+    assert (row["cases_needed"], row["power_at_cases_needed"]) == (9, 0.9)
+
+
+def test_power_of_a_given_set_falls_somewhere_as_cases_are_added() -> None:
+    """Why a search by halving would not do: the exact test's level jumps with n."""
+    differences = np.array([1.0, 2.0, 3.0, 4.0, -0.5])
+    by_n = [power(differences, n, "greater", 0.05, random()) for n in range(5, 12)]
+    assert by_n != sorted(by_n)
+
+
+def test_infinite_differences_count_as_the_largest() -> None:
+    finite = np.array([0.5, 1.0, 1.5, 2.0, -9.0])
+    infinite = np.array([0.5, 1.0, 1.5, 2.0, -np.inf])
+    assert power(finite, 20, "greater", 0.05, random()) == power(infinite, 20, "greater", 0.05, random())
+
+
 def test_no_improvement_too_few_and_too_many_are_said() -> None:
     assert "no improvement" in str(needed(-np.linspace(1, 2, 8), "greater", 0.05, random())["note"])
     assert "no improvement" in str(needed(np.zeros(8), "greater", 0.05, random())["note"])

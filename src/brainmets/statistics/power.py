@@ -16,10 +16,11 @@ import pandas as pd
 from scipy import stats
 
 from brainmets.statistics.comparison_rows import Settings
+from brainmets.statistics.comparisons import OVER_ARMS
 from brainmets.statistics.descriptive import FEW_CASES, generator
 from brainmets.statistics.directions import PAPER_METRICS, Alternative, better, rounded
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
-from brainmets.statistics.signed_rank import hodges_lehmann, sum_distribution
+from brainmets.statistics.signed_rank import difference, hodges_lehmann, mean_difference, sum_distribution
 
 POWER_COLUMNS = [
     "comparison", "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",
@@ -27,6 +28,10 @@ POWER_COLUMNS = [
 ]  # fmt: skip
 TARGET_POWER = 0.8
 MOST_CASES = 500
+SCANNED = (*range(1, 51), *range(55, 101, 5), *range(120, 201, 20), *range(250, 501, 50))
+"""Numbers of cases that are tried, up to ``MOST_CASES``: power is not monotone in n, since the exact test's level is
+not, so that a search by halving could stop at a number above which power falls again."""
+NO_IMPROVEMENT = "the observed shift is no improvement: no number of cases would show one"
 SIMULATIONS = 1000
 EXACT_UP_TO = 50
 
@@ -37,8 +42,9 @@ def cases_needed(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Held-out cases for 80% power of the paired comparisons of the paper's metrics; columns ``POWER_COLUMNS``.
 
     One row per ``paired: <arm>`` and ``paired: mean over arms``, metric and region, at ``alpha`` without Holm's
-    correction. ``cases_needed`` is empty, and ``note`` says why, where the observed shift is no improvement, where
-    fewer than five differences are there to draw from, or where 500 cases do not reach the target.
+    correction. ``cases_needed`` is the number of cases from which on every larger number in ``SCANNED`` reaches the
+    target. It is empty, and ``note`` says why, where the observed shift is no improvement, where fewer than five
+    differences are there to draw from, or where ``MOST_CASES`` do not reach the target.
     """
     rows = []
     for metric in PAPER_METRICS:
@@ -57,7 +63,7 @@ def cases_needed(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def needed(
     differences: Floats, alternative: Alternative, alpha: float, random: np.random.Generator
 ) -> dict[str, object]:
-    """The row of one comparison: ``differences`` are the observed ones, finite, first minus second."""
+    """The row of one comparison: ``differences`` are the observed ones, first minus second, none NaN."""
     n = len(differences)
     row: dict[str, object] = {
         "test": "Wilcoxon signed-rank",
@@ -77,19 +83,16 @@ def needed(
     sign = 1 if alternative == "greater" else -1
     ranks = stats.rankdata(np.abs(differences)) * np.sign(differences)
     if sign * ranks.sum() <= 0:
-        return {**row, "note": "the observed shift is no improvement: no number of cases would show one"}
-    low, high = 0, 4
-    while (reached := power(differences, high, alternative, alpha, random)) < TARGET_POWER:
-        low, high = high, 2 * high
-        if low >= MOST_CASES:
-            return {**row, "note": f"more than {MOST_CASES} cases"}
-    while high - low > max(1, high // 50):
-        middle = (low + high) // 2
-        found = power(differences, middle, alternative, alpha, random)
-        low, high, reached = (low, middle, found) if found >= TARGET_POWER else (middle, high, reached)
-    if high > MOST_CASES:
+        return {**row, "note": NO_IMPROVEMENT}
+    cases, reached = None, float("nan")
+    for scanned in reversed([number for number in SCANNED if number <= MOST_CASES]):
+        found = power(differences, scanned, alternative, alpha, random)
+        if found < TARGET_POWER:
+            break
+        cases, reached = scanned, found
+    if cases is None:
         return {**row, "note": f"more than {MOST_CASES} cases"}
-    return {**row, "cases_needed": high, "power_at_cases_needed": reached, "note": ""}
+    return {**row, "cases_needed": cases, "power_at_cases_needed": reached, "note": ""}
 
 
 def power(differences: Floats, n: int, alternative: Alternative, alpha: float, random: np.random.Generator) -> float:
@@ -100,12 +103,12 @@ def power(differences: Floats, n: int, alternative: Alternative, alpha: float, r
     50 cases and by the normal approximation with continuity correction beyond.
     """
     sign = 1 if alternative == "greater" else -1
-    draws = sign * differences[random.integers(0, len(differences), (SIMULATIONS, n))]
-    order = np.lexsort((random.random(draws.shape), np.abs(draws)), axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, n + 1), order.shape), axis=1)
-    sums = np.where(draws > 0, ranks, 0).sum(axis=1)
-    zeros, which = np.unique((draws == 0).sum(axis=1), return_inverse=True)
+    drawn = random.integers(0, len(differences), (SIMULATIONS, n))
+    size = stats.rankdata(np.abs(differences), method="dense")[drawn]  # 1, 2, ...; a fraction breaks ties at random
+    order = np.argsort(size + random.random(drawn.shape), axis=1)
+    positive = np.take_along_axis((sign * differences > 0)[drawn], order, axis=1)
+    sums = positive @ np.arange(1, n + 1)
+    zeros, which = np.unique((differences == 0)[drawn].sum(axis=1), return_inverse=True)
     critical = np.array([critical_sum(n, int(count), alpha) for count in zeros])
     return float(np.mean(sums >= critical[which]))
 
@@ -125,14 +128,15 @@ def critical_sum(n: int, zeros: int, alpha: float) -> float:
 
 
 def _differences(scores: pd.DataFrame, metric: str, region: str) -> dict[str, Floats]:
-    table = values(scores, metric, region)
+    table = values(scores, metric, region, infinite=True)
     arms = ordered(table.columns.get_level_values("arm"), ARMS)
     arms = [arm for arm in arms if all((arm, side) in table.columns for side in STRATEGIES)]
     if not arms:
         return {}
     first, second = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
-    every = {f"paired: {arm}": (first - second)[:, place] for place, arm in enumerate(arms)}
+    both = difference(first, second)
+    every = {f"paired: {arm}": both[:, place] for place, arm in enumerate(arms)}
     if len(arms) > 1:
-        every["paired: mean over arms"] = (first - second).mean(axis=1)
+        every[OVER_ARMS] = mean_difference(both)
     unit = unit_of(scores, metric)
-    return {name: rounded(column[np.isfinite(column)], unit) for name, column in every.items()}
+    return {name: rounded(column[~np.isnan(column)], unit) for name, column in every.items()}
