@@ -8,6 +8,7 @@ import papermill
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
+from brainmets.params import ParameterError, Statistics
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
 
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def execute(tmp_path: Path, scores_dir: Path | None, **parameters: object) -> tu
     values = {
         "study": "test",
         "work_dir": str(tmp_path / "work"),
-        "n_bootstrap": 100,
+        "n_bootstrap": 1000,
         "out_dir": str(out),
         **parameters,
     }
@@ -66,6 +67,13 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def test_a_bootstrap_of_few_resamples_is_refused() -> None:
+    values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
+    assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
+    with pytest.raises(ParameterError, match="n_bootstrap"):
+        Statistics(**values, n_bootstrap=999)
 
 
 def test_on_one_strategy(tmp_path: Path) -> None:

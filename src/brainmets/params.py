@@ -262,7 +262,7 @@ class Statistics(NotebookParameters):
     scores_dir: str | None
     out_dir: str | None
     alpha: Probability
-    n_bootstrap: PositiveInt
+    n_bootstrap: Annotated[int, Field(ge=1000)]  # BCa reads the tails of the resamples: with fewer they are noise
     seed: int
 
 
