@@ -9,11 +9,18 @@ import pytest
 
 from brainmets.regions import REGIONS, region_mask
 from brainmets.scoring import metrics
+from brainmets.scoring import surface as surfaces
 from brainmets.scoring.emptiness import LESION_WISE, WHOLE_REGION
 from brainmets.scoring.foreground import crop, foreground_boxes
 from brainmets.scoring.label_maps import Grid, read_labels
 from brainmets.scoring.metrics import region_metrics
-from brainmets.scoring.surface import Surface, nearest_points, restricted, weighted_percentile
+from brainmets.scoring.surface import (
+    Surface,
+    nearest_points,
+    restricted,
+    restricted_percentile,
+    weighted_percentile,
+)
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.9, 1.3, 2.7)]
 
@@ -224,6 +231,27 @@ def test_nearest_points_equal_brute_force(spacing, reach):
     chosen, allowed = np.flatnonzero(first.lesions == 2), np.flatnonzero(np.isin(second.lesions, [1, 4]))
     partial = restricted(first, chosen, second, allowed, found, spacing)
     np.testing.assert_allclose(partial, every[chosen][:, allowed].min(axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("percent", [50, 95, 100])
+def test_restricted_percentile_searches_a_large_surface_in_part(spacing, percent, monkeypatch):
+    rng = np.random.default_rng(4)
+    places = rng.integers(0, 100, (6, 3))
+    second = surface(
+        np.concatenate([place + rng.integers(0, 5, (30, 3)) for place in places]), np.repeat(range(1, 7), 30)
+    )
+    first = surface(rng.integers(0, 100, (6000, 3)), np.ones(6000, np.int64))
+    found, every = nearest_points(first, second, spacing), np.arange(6000)
+    searched = []
+    monkeypatch.setattr(surfaces, "restricted", lambda *given: searched.append(len(given[1])) or restricted(*given))
+    for number in range(1, 7):
+        allowed = np.flatnonzero(second.lesions == number)
+        expected = weighted_percentile(
+            restricted(first, every, second, allowed, found, spacing), first.weights, percent
+        )
+        assert restricted_percentile(first, every, second, allowed, found, spacing, percent) == expected
+    assert len(searched) == 6 and max(searched) < 3000
 
 
 def test_nearest_points_of_nothing():

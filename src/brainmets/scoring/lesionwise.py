@@ -22,8 +22,8 @@ from scipy.optimize import linear_sum_assignment
 from brainmets.scoring.components import Definition, LesionCounts
 from brainmets.scoring.emptiness import LESION_WISE, empty_value
 from brainmets.scoring.foreground import Spacing
-from brainmets.scoring.metrics import SurfacePair, robust_hausdorff
-from brainmets.scoring.surface import Floats, Ints, Surface, nearest_points, restricted
+from brainmets.scoring.metrics import SurfacePair
+from brainmets.scoring.surface import Floats, Ints, Surface, SurfaceDistances, restricted, restricted_percentile
 
 UNITS: dict[str, str] = {
     "lesion_dice": "1",
@@ -121,14 +121,14 @@ def score_brats_2026(counts: LesionCounts, reference: Surface, prediction: Surfa
             excluded |= dict.fromkeys(names, f"the reference has no {size} lesion ({LARGE_MM3:g} mm^3 parts them)")
     means = ("lesion_dice", "lesion_hd95", "lesion_nsd")
     if large.any():
-        of_reference = _grouped_points(reference.lesions, n_reference)
-        of_prediction = _grouped_points(prediction.lesions, n_predicted)
-        both = [
-            _border_distances(
-                reference.of(of_reference[lesion]), prediction.of(of_prediction[matches[lesion][0]]), spacing
-            )
-            for lesion in np.flatnonzero(large & matched).tolist()
-        ]
+        paired = np.flatnonzero(large & matched)
+        partners = [int(matches[lesion][0]) for lesion in paired]
+        # all pairs are measured at once, without the lesions that are in none
+        reference = reference.of(np.flatnonzero(np.isin(reference.lesions, paired)))
+        prediction = prediction.of(np.flatnonzero(np.isin(prediction.lesions, partners)))
+        surfaces = SurfacePair.measure(reference, prediction, spacing)
+        pairs = _PairDistances(surfaces, spacing, n_reference, n_predicted)
+        both = [pairs.unweighted(lesion, matches[lesion]) for lesion in paired.tolist()]
         n = int(large.sum()) + false
         penalised = n - len(both)
         values |= {
@@ -162,17 +162,11 @@ def _best_matching(counts: LesionCounts) -> list[tuple[int, int, float]]:
     ]
 
 
-def _border_distances(reference: Surface, prediction: Surface, spacing: Spacing) -> tuple[float, float]:
-    """95th percentile of both directions' distances pooled, in mm, and NSD at the smallest voxel side."""
-    forward = nearest_points(reference, prediction, spacing).distances
-    backward = nearest_points(prediction, reference, spacing).distances
-    tolerance = min(spacing)
-    nsd = (np.mean(forward <= tolerance) + np.mean(backward <= tolerance)) / 2
-    return float(np.percentile(np.concatenate([forward, backward]), 95)), float(nsd)
+_Way = tuple[Surface, Ints, Surface, Ints, SurfaceDistances]
 
 
 class _PairDistances:
-    """HD95 of one reference lesion and its match, out of the surface distances of the whole region."""
+    """Scores of one reference lesion and its match, out of the surface distances of the whole region."""
 
     def __init__(self, surfaces: SurfacePair, spacing: Spacing, n_reference: int, n_predicted: int) -> None:
         self._surfaces = surfaces
@@ -182,12 +176,24 @@ class _PairDistances:
 
     def hd95(self, lesion: int, predicted: Ints) -> float:
         """Area-weighted symmetric 95th percentile in mm."""
+        return max(restricted_percentile(*way, self._spacing, 95) for way in self._ways(lesion, predicted))
+
+    def unweighted(self, lesion: int, predicted: Ints) -> tuple[float, float]:
+        """95th percentile of both directions' distances pooled, in mm, and NSD at the smallest voxel side."""
+        forward, backward = (restricted(*way, self._spacing) for way in self._ways(lesion, predicted))
+        tolerance = min(self._spacing)
+        nsd = (np.mean(forward <= tolerance) + np.mean(backward <= tolerance)) / 2
+        return float(np.percentile(np.concatenate([forward, backward]), 95)), float(nsd)
+
+    def _ways(self, lesion: int, predicted: Ints) -> tuple[_Way, _Way]:
+        """From the reference lesion to its match and back: what ``restricted`` takes."""
         first = self._of_reference[lesion]
         second = np.concatenate([self._of_prediction[number] for number in predicted])
-        reference, prediction, spacing = self._surfaces.reference, self._surfaces.prediction, self._spacing
-        forward = restricted(reference, first, prediction, second, self._surfaces.to_prediction, spacing)
-        backward = restricted(prediction, second, reference, first, self._surfaces.to_reference, spacing)
-        return robust_hausdorff(forward, reference.weights[first], backward, prediction.weights[second], 95)
+        reference, prediction = self._surfaces.reference, self._surfaces.prediction
+        return (
+            (reference, first, prediction, second, self._surfaces.to_prediction),
+            (prediction, second, reference, first, self._surfaces.to_reference),
+        )
 
 
 def _grouped(pairs: Ints, n: int) -> list[Ints]:

@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 
 NEAR_OFFSETS = 160
 """Lattice offsets that are tried before a k-d tree is asked: most surfaces lie a voxel or two apart."""
-NEAR_BLOCK = 12
+NEAR_BLOCK = 6
 """Offsets that are tried together before the points that were found leave the search."""
 REACH = 4
 """Points of different boxes are at least this many lattice steps apart on some axis (``foreground.CELL``)."""
@@ -220,8 +220,8 @@ def _near_points(points: Ints, others: Ints, numbers: Ints, spacing: Spacing) ->
         return lattice[0] * strides[0] + lattice[1] * strides[1] + lattice[2]
 
     start = int(key(low))
-    # pages of this array that nothing touches are never materialised
-    owner = np.zeros(int(shape.prod()), dtype=np.int32)
+    # pages of this array that nothing touches are never materialised, and small numbers touch fewer
+    owner = np.zeros(int(shape.prod()), dtype=np.min_scalar_type(numbers.max()))
     owner[key(others) - start] = numbers
     keys = key(points) - start
     found = owner.take(keys)
@@ -232,7 +232,7 @@ def _near_points(points: Ints, others: Ints, numbers: Ints, spacing: Spacing) ->
     for first in range(0, len(steps), NEAR_BLOCK):
         if not len(left):
             break
-        best, length = np.zeros(len(left), dtype=np.int32), np.zeros(len(left))
+        best, length = np.zeros(len(left), dtype=owner.dtype), np.zeros(len(left))
         for i in reversed(range(first, min(first + NEAR_BLOCK, len(steps)))):
             number = owner.take(keys + steps[i])
             hit = number > 0
@@ -253,10 +253,48 @@ def restricted(
     the rest is searched again. ``allowed`` must hold whole lesions.
     """
     distances = found.distances[chosen]
-    again = ~np.isin(found.lesions[chosen], np.unique(other.lesions[allowed]))
+    again = _unknown(chosen, other, allowed, found)
     if again.any():
         distances[again] = nearest_points(surface.of(chosen[again]), other.of(allowed), spacing).distances
     return distances
+
+
+def restricted_percentile(
+    surface: Surface,
+    chosen: Ints,
+    other: Surface,
+    allowed: Ints,
+    found: SurfaceDistances,
+    spacing: Spacing,
+    percent: float,
+) -> float:
+    """``weighted_percentile`` of the distances in mm that ``restricted`` gives.
+
+    Only points that may lie at the percentile are searched for. A large predicted surface that matches many small
+    lesions would otherwise be searched whole for each of them.
+    """
+    least = found.distances[chosen]
+    weights = surface.weights[chosen]
+    unknown = np.flatnonzero(_unknown(chosen, other, allowed, found))
+    if len(unknown):
+        # a point is no further from the allowed points than from any one of them, and nearer by their reach at most;
+        # what stays below or above the percentile either way may stay at its least
+        one = other.points[:, allowed[[len(allowed) // 2]]]
+        reach = _lengths(other.points[:, allowed] - one, spacing).max()
+        most = least.copy()
+        most[unknown] = _lengths(surface.points[:, chosen[unknown]] - one, spacing)
+        least[unknown] = np.maximum(least[unknown], most[unknown] - reach)
+        low, high = weighted_percentile(least, weights, percent), weighted_percentile(most, weights, percent)
+        deciding = unknown[(most[unknown] >= low) & (least[unknown] <= high)]
+        least[deciding] = restricted(surface, chosen[deciding], other, allowed, found, spacing)
+    return weighted_percentile(least, weights, percent)
+
+
+def _unknown(chosen: Ints, other: Surface, allowed: Ints, found: SurfaceDistances) -> Mask:
+    """Which of the ``chosen`` points were found to lie nearest to another lesion than those of ``allowed``."""
+    unknown = np.ones(int(other.lesions.max(initial=0)) + 1, dtype=bool)
+    unknown[other.lesions[allowed]] = False
+    return unknown[found.lesions[chosen]]
 
 
 def weighted_percentile(distances: Floats, weights: Floats, percent: float) -> float:
@@ -266,16 +304,22 @@ def weighted_percentile(distances: Floats, weights: Floats, percent: float) -> f
     """
     if not len(distances):
         return float("inf")
-    total = weights.sum()
+    total, share = weights.sum(), percent / 100.0
     base = 0.0
-    if len(distances) > SORTED_WHOLE:
-        # sort only the far end, if the near end holds too little area to reach the percentage
-        limit = np.partition(distances, int(0.8 * len(distances)))[int(0.8 * len(distances))]
-        near = float(weights[distances < limit].sum())
-        if near < percent / 100.0 * total:
-            end = distances >= limit
-            distances, weights, base = distances[end], weights[end], near
+    while len(distances) > SORTED_WHOLE:
+        # cut at some distance, and go on with the side on which the percentage is reached
+        place = int(0.8 * len(distances))
+        limit = np.partition(distances, place)[place]
+        nearer, further = distances < limit, distances > limit
+        below = base + weights[nearer].sum()
+        if below / total >= share:
+            distances, weights = distances[nearer], weights[nearer]
+            continue
+        base = below + weights[distances == limit].sum()
+        if base / total >= share or not further.any():
+            return float(limit)
+        distances, weights = distances[further], weights[further]
     order = np.lexsort((weights, distances))
     cumulated = (base + np.cumsum(weights[order])) / total
-    position = int(np.searchsorted(cumulated, percent / 100.0))
+    position = int(np.searchsorted(cumulated, share))
     return float(distances[order[min(position, len(order) - 1)]])
