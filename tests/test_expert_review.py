@@ -87,6 +87,22 @@ def test_a_folder_of_something_else_is_refused(handed_out, tmp_path):
         write_expert_folder(files, {"P01": "a"}, MODELS, tmp_path, seed=1)
 
 
+def test_what_an_expert_left_in_the_folder_is_never_overwritten(handed_out, tmp_path):
+    files, _, _ = handed_out
+    folder = tmp_path / "expert"
+    names = {"P01": "case 01"}
+    write_expert_folder(files, names, MODELS, folder, seed=3)
+    write_expert_folder(files, names, MODELS, folder, seed=3)  # nothing of anybody's is there: written anew
+    (folder / "case 01" / "scene.mrb").write_bytes(b"saved by Slicer")
+    with pytest.raises(FileExistsError, match=r"scene\.mrb.*move them away"):
+        write_expert_folder(files, names, MODELS, folder, seed=3)
+    (folder / "case 01" / "scene.mrb").unlink()
+    sheet = pd.read_csv(folder / "ratings.csv", dtype=str)
+    sheet.assign(rater="Dr A").to_csv(folder / "ratings.csv", index=False)
+    with pytest.raises(FileExistsError, match=r"ratings\.csv, filled in"):
+        write_expert_folder(files, names, MODELS, folder, seed=3)
+
+
 def test_best_models_by_mean_dice():
     table = pd.concat(
         [scores([0.5, 0.7]), scores([0.9, 0.9], strategy="scratch"), scores([0.6, 0.6], arm="segresnet")]

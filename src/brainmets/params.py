@@ -269,12 +269,14 @@ class Statistics(NotebookParameters):
 class CaseReview(NotebookParameters):
     """Notebook 08. ``tile_step`` is for the predictions made anew to explain the best model."""
 
+    seed: int
     arms: Arms
     folds: Annotated[list[Fold], Field(min_length=1)]
     n_cases: PositiveInt
     n_explained: Annotated[int, Field(ge=0)]
     tile_step: Annotated[float, Field(gt=0, le=1)]
     pseudonyms: bool
+    expert_folder: bool
     viewer: Literal["itkwidgets", "niivue", "slices"]
 
     @model_validator(mode="after")

@@ -65,16 +65,16 @@ def best_models(scores: pd.DataFrame, count: int = 2) -> list[Model]:
 def write_expert_folder(
     files: StudyPaths, cases: dict[str, str], models: list[Model], folder: Path, seed: int
 ) -> pd.DataFrame:
-    """Write ``folder`` (replacing an older one of this kind) and ``<folder>_key.csv`` beside it; gives the key.
+    """Write ``folder`` (replacing what an earlier call wrote) and ``<folder>_key.csv`` beside it; gives the key.
 
     ``cases`` maps case names to what the experts see. Which of the two ``models`` is A is drawn per case. Images are
     written anew from voxels and affine, so that no other header field of the originals goes along. The key's columns:
-    case (as in the cohort), shown, model (A or B), arm, strategy.
+    case (as in the cohort), shown, model (A or B), arm, strategy. Raises ``FileExistsError`` where the folder holds
+    anything else, or a rating sheet that somebody has filled in.
     """
     if len(models) != len(LETTERS):
         raise ValueError(f"{len(models)} models were given; the blinded comparison takes two")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "ratings.csv").is_file():
-        raise FileExistsError(f"{folder.name} holds other files than an expert review; name another folder")
+    _refuse_what_is_not_ours(folder)
     manifest = read_manifest(files.manifest("target"))
     random = np.random.default_rng(seed)
     aside = folder.with_name(f".{folder.name}.partial")
@@ -98,6 +98,20 @@ def write_expert_folder(
     aside.rename(folder)
     write_csv(folder.with_name(f"{folder.name}_key.csv"), key)
     return key
+
+
+def _refuse_what_is_not_ours(folder: Path) -> None:
+    names = {"ratings.csv", "README.txt", "reference.seg.nrrd"}
+    names |= {f"{sequence}.nii.gz" for sequence in SEQUENCES} | {f"{letter}.seg.nrrd" for letter in LETTERS}
+    found = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
+    sheet = folder / "ratings.csv"
+    if sheet.is_file() and pd.read_csv(sheet, dtype=str)["rater"].notna().any():
+        found.append("ratings.csv, filled in")
+    if found:
+        raise FileExistsError(
+            f"{folder.name} holds other files than an expert review hands out ({'; '.join(found[:5])}): move them "
+            "away, or set case_review.expert_folder to false"
+        )
 
 
 def write_segmentation(labels: Path, path: Path) -> Path:

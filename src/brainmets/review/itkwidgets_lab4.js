@@ -79,6 +79,18 @@
     return widgets;
   }
 
+  /* ipywidgets 7 hands its labels to MathJax 2 wherever there is a window.MathJax; JupyterLab 4 brings MathJax 3, and
+     every label would end in an error. */
+  let mathjax = window.MathJax;
+  Object.defineProperty(window, "MathJax", {
+    configurable: true,
+    get: () => mathjax,
+    set: (value) => {
+      mathjax = value;
+      if (value && !value.Hub) value.Hub = { Queue() {} };
+    },
+  });
+
   let loaded = null;
   const plugin = async () => {
     const base = await shared("@jupyter-widgets/base");
