@@ -1,37 +1,34 @@
 """The paragraph that says what can and cannot be concluded, written from the tables.
 
-Nothing here is typed in advance but the grammar: which metric improved, which got worse, whether the p-value survives
-Holm, which printed numbers hold, how many cases would be needed, all follow the numbers.
+Nothing here is typed in advance but the grammar: which metric was better, which worse, whether that survives Holm,
+which printed numbers hold, how many cases would be needed, all follow the numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from brainmets.statistics import printed as paper
+from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.comparison_rows import Settings
-from brainmets.statistics.directions import PAPER_METRICS, better
-from brainmets.statistics.printed import support
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, models, ordered, undefined
-
-LESION_REGION = "TC"
-STRATEGY_WORDS = {"finetune": "fine-tuned", "scratch": "from scratch"}
-NAMES = {"dice": "Dice", "hd95": "HD95"}
-ARM_NAMES = {"default": "Default", "tversky_bce": "TverskyBCE", "segresnet": "SegResNet"}
-OVER_ARMS = "paired: mean over arms"
-FEWEST_FOR_HARM = 6
-"""Pairs from which a Hodges-Lehmann interval can reach 95%; below it no harm is read from one."""
-
-LIMIT = (
-    "A p-value above the limit is no evidence of equality; each model was trained once on one cohort, so that "
-    "training luck and other hospitals are outside these intervals; and scores of whole regions say little about "
-    "missed small metastases, for which see detection by lesion size."
+from brainmets.statistics.comparisons import OVER_ARMS
+from brainmets.statistics.power import NO_IMPROVEMENT
+from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, models, ordered, undefined, values
+from brainmets.statistics.verdicts import in_short, on_arms, on_strategies, on_the_papers_test
+from brainmets.statistics.wording import (
+    METRIC_NAMES,
+    STRATEGY_TITLES,
+    arm_title,
+    count,
+    listed,
+    measure,
+    records,
 )
 
-Row = dict[str, Any]
+LESION_REGION = "TC"
+MEANS = {"dice": (3, ""), "hd95": (2, " in mm (lower is better)")}
+"""Metrics whose means are written: decimals and unit."""
 
 
 def conclude(
@@ -46,18 +43,20 @@ def conclude(
     """One paragraph from the tables of ``comparisons``, ``power``, ``printed`` and ``lesions``.
 
     ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s, ``by_size``
-    ``detection_by_size``'s. It says what was compared, where fine-tuning helped (after Holm, or only before), where
-    it harmed, what the paper's own test gives, which arms differ, which lesions were found, what was printed and is
-    not supported, and what these numbers cannot show. A comparison that could not be made is named as such.
+    ``detection_by_size``'s. It says what was compared, where fine-tuning was better and where worse (before and after
+    Holm), what the paper's own test gives, which arms differ, how far volumes are off, which lesions were found, what
+    was printed and is not supported, and what these numbers cannot show. A comparison that could not be made, and an
+    arm that is left out, are named as such.
     """
     alpha = settings.alpha
-    sentences = [_material(scores)]
+    sentences = [*_material(scores)]
     if strategies.empty:
         sentences.append(_not_compared(scores))
     else:
-        sentences += [*_means(scores), *_strategies(strategies, alpha), *_paper_test(strategies, alpha)]
-    sentences += [*_arms(arms, alpha), *_lesions(by_size), *_printed(printed), *_power(scores, power, alpha)]
-    return " ".join([*sentences, LIMIT])
+        sentences += [*(f"{mean}." for mean in _means(scores)), *_infinite(scores), *_overturned(scores)]
+        sentences += [*on_strategies(strategies, alpha), *on_the_papers_test(strategies, alpha)]
+    sentences += [*on_arms(arms, alpha), *_volumes(scores, alpha), *_lesions(by_size), *_printed(printed)]
+    return " ".join([*sentences, *_power(scores, power, alpha), _limit(alpha, len(by_size) > 0)])
 
 
 def answer(scores: pd.DataFrame, strategies: pd.DataFrame, settings: Settings) -> list[str]:
@@ -67,8 +66,9 @@ def answer(scores: pd.DataFrame, strategies: pd.DataFrame, settings: Settings) -
     """
     if strategies.empty:
         return [_not_compared(scores)]
-    tested = _strategies(strategies, settings.alpha)
-    return [*_means(scores)[:1], *tested[:1], LIMIT]
+    left_out = "".join(f"; {remark}" for remark in _left_out(scores))
+    means = [f"{mean}{left_out}." for mean in _means(scores)[:1]]
+    return [*means, *in_short(strategies, settings.alpha), _limit(settings.alpha, lesions=False)]
 
 
 def _not_compared(scores: pd.DataFrame) -> str:
@@ -79,98 +79,122 @@ def _not_compared(scores: pd.DataFrame) -> str:
     )
 
 
-def _material(scores: pd.DataFrame) -> str:
-    arms = [ARM_NAMES.get(arm, arm) for arm in ordered(scores["arm"], ARMS)]
-    missing = len(undefined(scores))
-    left_out = f"; {_count(missing, 'undefined value')} left out and named in the tables" if missing else ""
-    return f"{_count(scores['case'].nunique(), 'held-out case')} scored by {_listed(arms)}{left_out}."
+def _limit(alpha: float, lesions: bool) -> str:
+    where = ", for which see detection by lesion size" if lesions else ""
+    return (
+        f"A p-value above {alpha:g} is no evidence of equality; each model was trained once on one cohort, so that "
+        "training luck and other hospitals are outside these intervals; and scores of whole regions say little about "
+        f"missed small metastases{where}."
+    )
+
+
+def _material(scores: pd.DataFrame) -> list[str]:
+    arms = [arm_title(arm) for arm in ordered(scores["arm"], ARMS)]
+    missing = int(undefined(scores)["value"].isna().sum())
+    left_out = f"; {count(missing, 'undefined value')} left out and named in the tables" if missing else ""
+    sentence = f"{count(scores['case'].nunique(), 'held-out case')} scored by {listed(arms)}{left_out}."
+    return [sentence, *(f"{remark[0].upper()}{remark[1:]}." for remark in _left_out(scores))]
+
+
+def _left_out(scores: pd.DataFrame) -> list[str]:
+    """The arms that lack a strategy where others have both; an empty list where no arm has both."""
+    present = models(scores)
+    arms = ordered(scores["arm"], ARMS)
+    lacking = {arm: [side for side in STRATEGIES if (arm, side) not in present] for arm in arms}
+    if all(lacking.values()):
+        return []
+    return [
+        f"{arm_title(arm)} is left out wherever strategies are compared, having no scores {_as_trained(sides[0])}"
+        for arm, sides in lacking.items()
+        if sides
+    ]
+
+
+def _as_trained(strategy: str) -> str:
+    return {"finetune": "of a fine-tuned model", "scratch": "of a model trained from scratch"}[strategy]
+
+
+def _differences(scores: pd.DataFrame, metric: str, region: str) -> pd.DataFrame:
+    """Both strategies' values of the pairs with two finite ones; columns ``STRATEGIES``, index arm and case."""
+    table = values(scores, metric, region)
+    arms = [arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table.columns for side in STRATEGIES)]
+    parts = {arm: table[arm][list(STRATEGIES)].dropna() for arm in arms}
+    return pd.concat(parts, names=["arm", "case"]) if parts else pd.DataFrame(columns=list(STRATEGIES))
+
+
+def _pairs(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
+    regions = ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER)
+    pairs = {region: _differences(scores, metric, region) for region in regions}
+    return {region: table for region, table in pairs.items() if len(table)}
 
 
 def _means(scores: pd.DataFrame) -> list[str]:
+    """Means over cases, then over arms, without a full stop."""
     sentences = []
-    for metric, digits in (("dice", 3), ("hd95", 2)):
-        table = scores[(scores["metric"] == metric) & np.isfinite(scores["value"])]
-        mean = table.groupby(["region", "arm", "strategy"])["value"].mean().unstack().dropna()
+    for metric, (digits, unit) in MEANS.items():
         parts = []
-        for region in ordered(mean.index.get_level_values("region"), REGION_ORDER):
-            both = mean.loc[region].mean()
-            parts.append(f"{region} {both[STRATEGIES[0]]:.{digits}f} against {both[STRATEGIES[1]]:.{digits}f}")
+        for region, pairs in _pairs(scores, metric).items():
+            mean = pairs.groupby("arm").mean().mean()
+            parts.append(f"{region} {mean[STRATEGIES[0]]:.{digits}f} against {mean[STRATEGIES[1]]:.{digits}f}")
         if parts:
-            unit = " in mm" if metric == "hd95" else ""
-            sentences.append(f"Mean {NAMES[metric]}{unit}, fine-tuned against scratch: {_listed(parts)}.")
+            sentences.append(f"Mean {METRIC_NAMES[metric]}{unit}, fine-tuned against scratch: {listed(parts)}")
     return sentences
 
 
-def _strategies(table: pd.DataFrame, alpha: float) -> list[str]:
-    """Where fine-tuning helped or harmed, by the paired tests."""
-    paired = table[table["comparison"].str.startswith("paired") & table["metric"].isin(PAPER_METRICS)]
-    if paired.empty:
+def _infinite(scores: pd.DataFrame) -> list[str]:
+    """Infinite distances, which no mean can hold, and whom that favours."""
+    found = scores.loc[np.isinf(scores["value"]), "strategy"].value_counts()
+    if found.empty:
         return []
-    averaged = paired[paired["comparison"] == OVER_ARMS]
-    main = paired if averaged.empty else averaged
-    subject = f"For {_arm(main['comparison'].iloc[0])}" if averaged.empty else "Averaged over the arms"
-    strong = main[main["p_holm"] < alpha]
-    weak = main[(main["p_value"] < alpha) & (main["p_holm"] >= alpha)]
-    tests = _count(int(main["p_value"].notna().sum()), "paired test")
-    sentences = []
-    if len(strong):
-        sentences.append(f"{subject}, fine-tuning improved {_effects(strong)} after Holm's correction for {tests}.")
-    if len(weak):
-        sentences.append(
-            f"{subject}, {_effects(weak)} improved only before Holm's correction for {tests}: suggestive, no proof."
-        )
-    if strong.empty and weak.empty:
-        sentences.append(f"{subject}, none of {tests} gives an improvement beyond chance, even before correction.")
-    single = paired[(paired["comparison"] != OVER_ARMS) & (paired["p_holm"] < alpha)]
-    if len(averaged) and len(single):
-        sentences.append(f"Arm by arm, the gain survives Holm's correction for {_effects(single, arms=True)}.")
-    harmed = paired[[_harms(row) for row in _records(paired)]]
-    if len(harmed):
-        sentences.append(
-            "The interval of the shift (not corrected for their number) lies wholly on the bad side, so that "
-            f"fine-tuning harmed, for {_effects(harmed, arms=True)}."
-        )
-    n = int(main["n"].max())
-    if 0.5**n >= alpha:
-        sentences.append(f"With {_count(n, 'pair')} no outcome could have reached p < {alpha:g}.")
-    return sentences
+    ours, theirs = (int(found.get(side, 0)) for side in STRATEGIES)
+    favoured = "neither strategy" if ours == theirs else "fine-tuning" if ours > theirs else "training from scratch"
+    return [
+        f"{count(ours, 'distance')} fine-tuned and {theirs} from scratch are infinite: they rank as the worst, but no "
+        f"mean holds their pairs, which favours {favoured}."
+    ]
 
 
-def _paper_test(table: pd.DataFrame, alpha: float) -> list[str]:
-    """The paper's own test beside the same in the right direction."""
-    tested = table[table["metric"].isin(PAPER_METRICS) & table["p_value"].notna()]
-    paper, directed = (tested[tested["comparison"] == kind] for kind in ("paper", "directed"))
-    if paper.empty:
+def _overturned(scores: pd.DataFrame) -> list[str]:
+    """The mean differences, over the arms and of each arm, whose sign one case alone decides."""
+    found = []
+    for metric in MEANS:
+        for region, pairs in _pairs(scores, metric).items():
+            name = measure({"metric": metric, "region": region})
+            table = (pairs[STRATEGIES[0]] - pairs[STRATEGIES[1]]).unstack("arm")
+            single = {f"{arm_title(arm)} {name}": table[arm] for arm in ordered(table.columns, ARMS)}
+            every = {name: table.dropna().mean(axis=1), **single} if len(single) > 1 else {name: table.iloc[:, 0]}
+            for title, differences in every.items():
+                cases = _deciding(differences.dropna())
+                if len(cases) == 1:
+                    found.append(f"{title} (case {cases[0]})")
+    return [f"Leaving out one case turns the sign of the mean difference round in {listed(found)}."] if found else []
+
+
+def _deciding(differences: pd.Series) -> list[str]:
+    """The cases without which the mean of at least three differences has the opposite sign."""
+    if len(differences) < 3:
         return []
-    smallest = min(_records(paper), key=lambda row: row["p_value"])
-    found = [f"{_name(row)} ({_p(row['p_value'])})" for row in _records(directed) if row["p_value"] < alpha]
-    sentence = (
-        "The paper's own test (unpaired, arms pooled as if independent, alternative 'greater' even for HD95) gives "
-        f"{(paper['p_value'] < alpha).sum()} of {len(paper)} p-values below {alpha:g}, the smallest for "
-        f"{_name(smallest)} ({_p(smallest['p_value'])}); with the alternative that means better it gives {len(found)}"
-    )
-    return [sentence + (f": {_listed(found)}." if found else ".")]
+    without = (differences.sum() - differences) / (len(differences) - 1)
+    return [str(case) for case in differences.index[np.sign(without) * np.sign(differences.mean()) < 0]]
 
 
-def _arms(table: pd.DataFrame, alpha: float) -> list[str]:
-    """Which arms differ, by the paired tests on the mean of both strategies, or on the one that is there."""
+def _volumes(scores: pd.DataFrame, alpha: float) -> list[str]:
+    """Bland-Altman's mean difference of predicted and reference volume, averaged over the arms."""
+    table = bland_altman(volume_pairs(scores), alpha)
+    table = table[table["bias"].notna()]
     if table.empty:
-        return ["There is one arm: arms cannot be compared."]
-    paired = table[table["comparison"].str.startswith("paired") & table["metric"].isin(PAPER_METRICS)]
-    averaged = paired[paired["comparison"].str.contains(", mean of")]
-    chosen = _records(paired if averaged.empty else averaged)
-    strong = [row for row in chosen if row["p_holm"] < alpha]
-    weak = [row for row in chosen if row["p_value"] < alpha]
-    tests = _count(sum(not np.isnan(row["p_value"]) for row in chosen), "paired comparison")
-    if strong:
-        return [f"Between arms, {_listed([_pair(row) for row in strong])} after Holm's correction for {tests}."]
-    if weak:
-        smallest = min(weak, key=lambda row: row["p_value"])
-        return [
-            f"Between arms, {len(weak)} of {tests} have p below {alpha:g} and none survives Holm's correction; "
-            f"the smallest is {_pair(smallest)}."
-        ]
-    return [f"Between arms, none of {tests} has p below {alpha:g}."]
+        return []
+    mean = table.groupby(["region", "strategy"])["bias"].mean()
+    parts = []
+    for region in ordered(table["region"], REGION_ORDER):
+        sides = [side for side in STRATEGIES if side in mean[region].index]
+        parts.append(f"{region} {listed([f'{mean[region][side]:+.1f} mL {STRATEGY_TITLES[side]}' for side in sides])}")
+    small, large = int((table["bias_high"] < 0).sum()), int((table["bias_low"] > 0).sum())
+    return [
+        f"Predicted less reference volume (Bland-Altman's mean difference, over the arms): {'; '.join(parts)}; "
+        f"its {1 - alpha:.0%} interval lies wholly below 0 for {small} and wholly above for {large} of {len(table)} "
+        "models and regions."
+    ]
 
 
 def _lesions(by_size: pd.DataFrame) -> list[str]:
@@ -183,7 +207,7 @@ def _lesions(by_size: pd.DataFrame) -> list[str]:
     for size in dict.fromkeys(table["bin"]):
         present = counts.loc[size]
         shares = [
-            f"{present.loc[strategy, 'detected']} of {present.loc[strategy, 'n']} {STRATEGY_WORDS[strategy]}"
+            f"{present.loc[strategy, 'detected']} of {present.loc[strategy, 'n']} {STRATEGY_TITLES[strategy]}"
             for strategy in STRATEGIES
             if strategy in present.index
         ]
@@ -192,84 +216,50 @@ def _lesions(by_size: pd.DataFrame) -> list[str]:
 
 
 def _printed(table: pd.DataFrame) -> list[str]:
-    """How many printed numbers the released scores support, and which printed means they do not."""
-    checked = support(table)
+    """How many printed numbers the released scores support, under which reading, and which they do not."""
+    checked = paper.support(table)
     if checked.empty:
         return []
-    counts = checked["status"].value_counts()
-    means = _records(checked[(checked["quantity"] == "mean") & (checked["status"] != "supported")])
-    named = [f"{_name(row)} {row['model']} {row['printed']:g}" for row in means]
-    sentence = (
-        f"Of {len(checked)} numbers printed in the paper the released scores support {counts.get('supported', 0)}; "
-        f"{counts.get('unsupported', 0)} follow from no reading of them and {counts.get('other reading', 0)} only "
-        "from another reading than their neighbours"
-    )
-    return [sentence + (f"; among the means these are {_listed(named)}." if named else ".")]
+    held = checked["status"] == "supported"
+    means, p_values = (checked["quantity"] == kind for kind in ("mean", "p-value"))
+    others = ~means & ~p_values
+    over_all = int(checked.loc[means, "agreeing"].str.split("; ").map(lambda names: paper.THREE_ARMS in names).sum())
+    lost = records(checked[means & ~held])
+    named = [f"{measure(row)} {row['model']} {paper.as_printed(row)}" for row in lost]
+    lost_p = [paper.as_printed(row) for row in records(checked[p_values & ~held])]
+    reading = str(checked.loc[means, "usual"].iloc[0]).removesuffix(" arm")
+    reading = f"the {arm_title(reading)} arm's" if reading in ARMS else reading or "no one thing"
+    parts = [
+        f"{int((means & held).sum())} of {int(means.sum())} means, read as {reading} throughout "
+        f"(as the {paper.THREE_ARMS}: {over_all})",
+        f"{int((p_values & held).sum())} of {int(p_values.sum())} p-values",
+        *([f"{int((others & held).sum())} of {int(others.sum())} ends of case 728's ranges"] if others.any() else []),
+    ]
+    missing = [f"the means {listed(named)}"] * bool(named) + [f"the p-values {listed(lost_p)}"] * bool(lost_p)
+    total = f"Of {len(checked)} numbers printed in the paper the released scores support {int(held.sum())}"
+    return [f"{total}: {listed(parts)}."] + [f"Not supported are {listed(missing)}."] * bool(missing)
 
 
 def _power(scores: pd.DataFrame, power: pd.DataFrame, alpha: float) -> list[str]:
+    """Cases for 80% power by metric and region, apart from those where none can be given."""
     averaged = power[power["comparison"] == OVER_ARMS]
     main = power if averaged.empty else averaged
-    known = main["cases_needed"].dropna()
     if main.empty:
         return []
-    if known.empty:
-        return ["No number of cases that would show an improvement can be given from these differences."]
-    few, many = int(known.min()), int(known.max())
-    needs = f"{few}" if few == many else f"{few} to {many}"
-    return [
-        f"Were the shifts seen in these {_count(scores['case'].nunique(), 'case')} real, 80% power at p < {alpha:g} "
-        f"before correction would need {needs} cases for {len(known)} of {len(main)} metrics and regions; for the "
-        "others no number of cases could be given."
-    ]
-
-
-def _harms(row: Row) -> bool:
-    if row["n"] < FEWEST_FOR_HARM or np.isnan(row["effect_low"]):
-        return False
-    return bool(row["effect_high"] < 0 if better(row["metric"]) == "greater" else row["effect_low"] > 0)
-
-
-def _effects(rows: pd.DataFrame, arms: bool = False) -> str:
-    found = []
-    for row in _records(rows):
-        unit = " mm" if row["metric"] == "hd95" else ""
-        name = f"{_arm(row['comparison'])} {_name(row)}" if arms else _name(row)
-        interval = f"[{row['effect_low']:.2g}, {row['effect_high']:.2g}]"
-        p_values = "" if _harms(row) else f", {_p(row['p_value'])}, Holm {_p(row['p_holm'])}"
-        found.append(f"{name} ({row['effect']:+.2g}{unit} {interval}{p_values})")
-    return _listed(found)
-
-
-def _arm(comparison: str) -> str:
-    name = comparison.removeprefix("paired: ")
-    return ARM_NAMES.get(name, name)
-
-
-def _name(row: Row) -> str:
-    return f"{row['region']} {NAMES.get(row['metric'], row['metric'])}"
-
-
-def _pair(row: Row) -> str:
-    """Such as "TverskyBCE above Default in WT Dice (p = 0.002)"."""
-    first, second = row["comparison"].removeprefix("paired: ").split(",")[0].split(" vs ")
-    if row["effect"] < 0:
-        first, second = second, first
-    names = f"{ARM_NAMES.get(first, first)} above {ARM_NAMES.get(second, second)}"
-    return f"{names} in {_name(row)} ({_p(row['p_value'])})"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
-
-
-def _records(table: pd.DataFrame) -> list[Row]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}" + "s" * (n != 1)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    known = main.dropna(subset=["cases_needed"]).sort_values("cases_needed", kind="stable")
+    parts = [f"{row['cases_needed']:.0f} for {measure(row)}" for row in records(known)]
+    for note, rows in main[main["cases_needed"].isna()].groupby("note", sort=False):
+        if str(note).startswith("more than"):
+            parts.append(f"{str(note).removesuffix(' cases')} for {listed([measure(row) for row in records(rows)])}")
+    none = [measure(row) for row in records(main[main["note"] == NO_IMPROVEMENT])]
+    sentences = []
+    if parts:
+        sentences.append(
+            f"Were the shifts seen in these {count(scores['case'].nunique(), 'case')} real, 80% power at "
+            f"p < {alpha:g} before correction would need this many cases: {listed(parts)}."
+        )
+    else:
+        sentences.append("No number of cases that would show an improvement can be given from these differences.")
+    if none:
+        sentences.append(f"There is no improvement to detect in {listed(none)}.")
+    return sentences

@@ -23,13 +23,12 @@ from brainmets.atomic import replacing
 from brainmets.scoring.lesions import detection_by_size as share_by_size
 from brainmets.statistics.directions import better, rounded
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
+from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 
 LineStyle = Literal["-", "--", ":"]
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
-STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
 METRIC_TITLES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
@@ -62,11 +61,6 @@ def arm_colour(arm: str) -> tuple[float, float, float]:
 def arm_marker(arm: str) -> str:
     """The arm's marker, the same in every figure."""
     return MARKERS[_place(arm) % len(MARKERS)]
-
-
-def arm_title(arm: str) -> str:
-    """The arm's name as a reader sees it."""
-    return ARM_TITLES.get(arm, arm)
 
 
 def metric_title(metric: str) -> str:

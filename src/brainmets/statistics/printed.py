@@ -2,15 +2,18 @@
 
 The paper ("Transfer Learning Approaches for Brain Metastases Screenings", 2024, doi 10.20944/preprints202410.1738.v1)
 does not say over which arms its means run, nor which strategies its p-values compare. Every printed number is
-therefore set beside every reasonable reading of it. It is supported where the reading that fits most of its kind
-rounds to it; where only another reading does, that is said, since numbers printed side by side mean the same thing.
+therefore set beside every reasonable reading of it. It is supported where the one reading that fits most numbers of
+its kind rounds to it; where only another reading does, that is said and does not count, since numbers printed side by
+side mean the same thing. A number printed for several regions is supported by a reading that rounds to it in each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +23,16 @@ from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, mo
 from brainmets.statistics.unpaired import mann_whitney
 
 COLUMNS = [
-    "section", "quantity", "metric", "region", "model", "printed", "reading", "recomputed", "difference", "agrees",
-    "note",
+    "section", "quantity", "metric", "region", "model", "printed", "decimals", "reading", "recomputed_region",
+    "recomputed", "difference", "agrees", "note",
 ]  # fmt: skip
-QUANTITY = ["section", "quantity", "metric", "region", "model", "printed"]
+QUANTITY = ["section", "quantity", "metric", "region", "model", "printed", "decimals"]
 PAPER_CASES = "SBT-MET-"
 """The names of the paper's held-out cases begin so."""
 N_PAPER_CASES = 10
 CASE_728 = "000728"
 THREE_REGIONS = "ET+TC+WT"
+THREE_ARMS = "mean of the three arms"
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,15 @@ PRINTED = [
     *_means(3, "hd95", "scratch", 2, (2.78, 5.50, 3.23)),
     Printed("3.1.2, paragraph 2", "p-value", "dice", "WT", "tversky_bce > segresnet", 0.04, 2),
     Printed("3.1.2, paragraph 2", "p-value", "dice", "WT", "tversky_bce > default", 0.03, 2),
-    *(
-        Printed("3.1.2, paragraph 2", "p-value", "sensitivity", region, f"tversky_bce > {arm}", value, 2)
-        for arm, value in (("segresnet", 0.02), ("default", 0.01))
-        for region in ("ET", "TC", "WT", THREE_REGIONS)
-    ),
+    Printed("3.1.2, paragraph 2", "p-value", "sensitivity", THREE_REGIONS, "tversky_bce > segresnet", 0.02, 2),
+    Printed("3.1.2, paragraph 2", "p-value", "sensitivity", THREE_REGIONS, "tversky_bce > default", 0.01, 2),
     Printed("3.3, paragraph 2", "lowest of case 728", "dice", THREE_REGIONS, "both reviewed models", 0.90, 2),
     Printed("3.3, paragraph 2", "highest of case 728", "dice", THREE_REGIONS, "both reviewed models", 0.92, 2),
     Printed("3.3, paragraph 2", "lowest of case 728", "hd95", THREE_REGIONS, "both reviewed models", 0.8, 1),
     Printed("3.3, paragraph 2", "highest of case 728", "hd95", THREE_REGIONS, "both reviewed models", 2.0, 1),
 ]
-"""The printed p-value of sensitivity is one number "across all sub-regions": it is held against each and their pool.
+"""Twenty numbers. The p-value of sensitivity is one number "across all sub-regions": a reading holds it against each
+region, another against the regions' pooled values.
 
 The paper names no metric for "whole tumor segmentation"; Dice is taken. The reviewed models are the fine-tuned
 TverskyBCE and SegResNet.
@@ -93,6 +95,7 @@ def printed_vs_recomputed(scores: pd.DataFrame) -> pd.DataFrame:
             "region": item.region,
             "model": item.model,
             "printed": item.value,
+            "decimals": item.decimals,
             "reading": "",
             "agrees": "",
             "note": "",
@@ -100,15 +103,15 @@ def printed_vs_recomputed(scores: pd.DataFrame) -> pd.DataFrame:
         if reason:
             rows.append({**row, "note": reason})
             continue
-        for reading, value in _readings(item, scores):
+        for reading, region, value in _readings(item, scores):
+            row |= {"reading": reading, "recomputed_region": region}
             if np.isnan(value):
-                rows.append({**row, "reading": reading, "note": "a value that this reading needs is undefined"})
+                rows.append({**row, "note": "a value that this reading needs is undefined"})
                 continue
             agrees = abs(round(value, item.decimals) - item.value) < 1e-9
             rows.append(
                 {
                     **row,
-                    "reading": reading,
                     "recomputed": value,
                     "difference": value - item.value,
                     "agrees": str(agrees),
@@ -118,25 +121,43 @@ def printed_vs_recomputed(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def support(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per printed number that was recomputed: its key, ``agreeing`` readings, ``closest`` value, ``status``.
+    """One row per printed number that was recomputed: its key, ``agreeing``, ``usual``, ``closest``, ``status``.
 
-    ``status`` is "supported" (the reading that fits most printed numbers of the kind rounds to it), "other reading"
-    (only another one does) or "unsupported" (none does). The kinds are means, p-values and single cases. A table
-    without rows where nothing was recomputed.
+    ``agreeing`` are the readings that round to it in every region they run over, ``usual`` is the one that fits most
+    printed numbers of its kind (empty where none fits any), ``closest`` the nearest value. ``status`` is "supported"
+    (by the usual reading), "other reading" (only another one fits) or "unsupported" (none does). The kinds are means,
+    p-values and single cases. A table without rows where nothing was recomputed.
     """
     compared = table[table["agrees"] != ""]
-    kind = compared["quantity"].str.replace(r"^(lowest|highest) of ", "", regex=True)
-    hits = compared[compared["agrees"] == "True"].groupby([kind, "reading"]).size()
+    numbers = [(key, group, _agreeing(group)) for key, group in compared.groupby(QUANTITY, sort=False)]
+    hits: dict[str, Counter[str]] = {}
+    for _, group, agreeing in numbers:
+        hits.setdefault(_kind(group), Counter()).update(agreeing)
     rows = []
-    for key, group in compared.groupby(QUANTITY, sort=False):
-        usual = hits[kind[group.index[0]]].idxmax() if kind[group.index[0]] in hits else ""
-        agreeing = group.loc[group["agrees"] == "True", "reading"].to_list()
-        nearest = group["difference"].abs().to_numpy().argmin()
+    for key, group, agreeing in numbers:
+        most = hits[_kind(group)].most_common(1)
+        usual = most[0][0] if most else ""
+        closest = group["recomputed"].iloc[group["difference"].abs().to_numpy().argmin()]
         status = "supported" if usual in agreeing else "other reading" if agreeing else "unsupported"
         row = dict(zip(QUANTITY, key, strict=True))
-        closest = group["recomputed"].iloc[nearest]
-        rows.append({**row, "agreeing": "; ".join(agreeing), "closest": closest, "status": status})
-    return pd.DataFrame(rows, columns=[*QUANTITY, "agreeing", "closest", "status"])
+        rows.append({**row, "agreeing": "; ".join(agreeing), "usual": usual, "closest": closest, "status": status})
+    return pd.DataFrame(rows, columns=[*QUANTITY, "agreeing", "usual", "closest", "status"])
+
+
+def _agreeing(group: pd.DataFrame) -> list[str]:
+    """The readings of one printed number that round to it in every region they run over."""
+    readings = group.groupby("reading", sort=False)
+    return [str(reading) for reading, rows in readings if (rows["agrees"] == "True").all()]
+
+
+def _kind(group: pd.DataFrame) -> str:
+    """Means, p-values, or single cases: numbers of one kind have one reading."""
+    return str(group["quantity"].iloc[0]).removeprefix("lowest ").removeprefix("highest ")
+
+
+def as_printed(row: Mapping[str, Any]) -> str:
+    """The number of a row of ``support`` with the decimals that the paper prints."""
+    return f"{row['printed']:.{row['decimals']}f}"
 
 
 def _not_the_papers(scores: pd.DataFrame) -> str:
@@ -148,22 +169,32 @@ def _not_the_papers(scores: pd.DataFrame) -> str:
     return ""
 
 
-def _readings(item: Printed, scores: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def _readings(item: Printed, scores: pd.DataFrame) -> Iterator[tuple[str, str, float]]:
+    """Reading, region and value."""
     if item.quantity == "mean":
         for arms in (*((arm,) for arm in ARMS), ARMS):
-            name = f"{arms[0]} arm" if len(arms) == 1 else "mean of the three arms"
-            yield name, float(_values(scores, item, arms, (item.model,)).mean())
+            name = f"{arms[0]} arm" if len(arms) == 1 else THREE_ARMS
+            yield name, item.region, float(_values(scores, item, arms, (item.model,)).mean())
     elif item.quantity == "p-value":
-        first, second = item.model.split(" > ")
+        several = item.region == THREE_REGIONS
         for strategies in ((STRATEGIES[0],), (STRATEGIES[1],), STRATEGIES):
-            ours, theirs = (_values(scores, item, (arm,), strategies) for arm in (first, second))
-            defined = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
-            yield " and ".join(strategies), mann_whitney(ours, theirs, "greater")[1] if defined else float("nan")
+            name = " and ".join(strategies)
+            for region in REGION_ORDER[:3] if several else (item.region,):
+                yield name, region, _p_value(scores, replace(item, region=region), strategies)
+            if several:
+                yield f"{name}, regions pooled", item.region, _p_value(scores, item, strategies)
     else:
         for arm in ("tversky_bce", "segresnet"):
             of_case = _values(scores[scores["case"].str.contains(CASE_728)], item, (arm,), ("finetune",))
             extreme = np.min if item.quantity.startswith("lowest") else np.max
-            yield f"{arm} finetune", float(extreme(of_case)) if len(of_case) else float("nan")
+            yield f"{arm} finetune", item.region, float(extreme(of_case)) if len(of_case) else float("nan")
+
+
+def _p_value(scores: pd.DataFrame, item: Printed, strategies: tuple[str, ...]) -> float:
+    """The paper's test of the two arms in ``item.model``; NaN where a value is undefined."""
+    ours, theirs = (_values(scores, item, (arm,), strategies) for arm in item.model.split(" > "))
+    defined = bool(np.isfinite(ours).all() and np.isfinite(theirs).all())
+    return mann_whitney(ours, theirs, "greater")[1] if defined else float("nan")
 
 
 def _values(
