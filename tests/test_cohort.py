@@ -12,6 +12,7 @@ from brainmets.cohorts.cohort import (
     map_labels,
     read_labels,
     read_manifest,
+    write_label_maps,
     write_manifest,
     write_mapped_labels,
 )
@@ -111,6 +112,14 @@ def test_unknown_and_fractional_labels_are_refused_with_file_and_values(own: Coh
     write_image(tmp_path / "half.nii.gz", np.full((2, 2, 2), 0.5, np.float32))
     with pytest.raises(CohortError, match=r"half\.nii\.gz: a label map must hold whole numbers, found \[0\.5\]"):
         read_labels(tmp_path / "half.nii.gz")
+
+
+def test_label_maps_of_an_earlier_split_are_gone(own: Cohort, tmp_path: Path) -> None:
+    first, second, third = find_cases(own)
+    folder = tmp_path / "labels"
+    write_label_maps([first, second], own, folder)
+    write_label_maps([third], own, folder)
+    assert [path.name for path in folder.iterdir()] == ["c.nii.gz"]
 
 
 def test_the_manifest_reads_back_as_written(own: Cohort, tmp_path: Path) -> None:

@@ -174,18 +174,31 @@ def test_a_broken_result_is_no_result(restored: FakeCheckout) -> None:
     assert dry_run(restored) == {"case_review": 1}
 
 
-def test_a_new_case_calls_for_a_new_audit(tmp_path: Path) -> None:
+def own_case(checkout: FakeCheckout, name: str) -> Path:
+    """A case of five empty files in the target's layout; gives its folder."""
+    folder = checkout.root / "own" / name
+    folder.mkdir(parents=True)
+    for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
+        (folder / f"{name}_{part}.nii.gz").touch()
+    return folder
+
+
+def test_a_new_case_or_a_changed_file_calls_for_a_new_audit(tmp_path: Path) -> None:
     checkout = FakeCheckout(tmp_path / "checkout")
     content = checkout.content()
     content["target"].pop("phantoms")
     content["target"]["folder"] = "own"
     checkout.write(content)
-    (checkout.root / "own" / "case_1").mkdir(parents=True)
+    folders = [own_case(checkout, f"case_{number}") for number in range(5)]
     command = ("study", "params/tiny.yaml", "--", "audit")
     assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
     assert "nothing to do" in checkout.brainmets(*command).stdout
-    (checkout.root / "own" / "case_2").mkdir()
+    own_case(checkout, "case_5")
     assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    (folders[2] / "case_2_LABEL.nii.gz").write_bytes(b"corrected")
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    (folders[2] / "notes.txt").write_text("no part of the case")
+    assert "nothing to do" in checkout.brainmets(*command).stdout
 
 
 # --- what is refused before any work

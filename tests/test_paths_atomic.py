@@ -140,6 +140,17 @@ def test_a_record_holds_no_absolute_path(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(record)
 
 
+def test_inputs_of_several_folders_keep_their_names_apart(tmp_path: Path) -> None:
+    cases = [tmp_path / "cohort" / case / "anat" / "t1.nii.gz" for case in ("P1", "P2")]
+    for number, path in enumerate(cases):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes([number]))
+    with pytest.raises(ValueError, match=r"two inputs would be recorded as anat/t1\.nii\.gz"):
+        Provenance("01_data_audit", {}, root=tmp_path / "work").record(cases)
+    named = Provenance("01_data_audit", {}, root=tmp_path / "work", folders={"target": tmp_path / "cohort"})
+    assert list(named.record(cases)["inputs"]) == ["target/P1/anat/t1.nii.gz", "target/P2/anat/t1.nii.gz"]
+
+
 def test_the_commit_is_unknown_outside_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

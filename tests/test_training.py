@@ -1,6 +1,7 @@
 """A whole training: files, resuming, changed parameters, transfer, and prediction on the original grid."""
 
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 import torch
 from small_study import training_parameters
 
-from brainmets.atomic import read_json
+from brainmets.atomic import read_json, write_json
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError
 from brainmets.training.inference import Ensemble, predict_cases
+from brainmets.training.plans import CONTENT, DATASETS, preprocess, read_dataset
 from brainmets.training.session import LOCK, TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
 
@@ -123,6 +125,30 @@ def test_changed_parameters_start_anew_and_say_what_changed(small_study: StudyPa
     assert session.resumed_epoch == 0
     assert any("epochs was 3 and is 2" in line for line in lines)
     assert any("seed was 1 and is 9" in line for line in lines)
+
+
+def test_corrected_labels_train_anew(small_study: StudyPaths, tmp_path: Path) -> None:
+    """The same plan, split and parameters; one label map of the target is another."""
+    files = StudyPaths(str(tmp_path), "corrected")
+    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training"))
+    trained(files, "scratch")
+    assert prepare(files, training_parameters(FromScratch, files), "scratch").finished
+    content = read_json(files.nnunet_preprocessed / DATASETS["target"] / CONTENT)
+    label = next(path for path in small_study.labels("target").iterdir() if path.name.split(".")[0] in content)
+    dataset = read_dataset(files, "target")
+    corrected = tmp_path / label.name
+    image = nib.load(label)
+    values = np.asarray(image.dataobj)
+    nib.save(
+        nib.Nifti1Image(np.where(values, 4 - values, 0).astype(np.uint8), image.affine), corrected
+    )  # 1 and 3 swapped
+    dataset["dataset"][label.name.split(".")[0]]["label"] = str(corrected)
+    write_json(files.nnunet_preprocessed / DATASETS["target"] / "dataset.json", dataset)
+    preprocess(files, "target", workers=1)
+    lines: list[str] = []
+    session = prepare(files, training_parameters(FromScratch, files), "scratch", lines.append)
+    assert not session.finished
+    assert any("checkpoint_final.pth is not continued: content was" in line for line in lines)
 
 
 def test_predictions_come_back_on_the_original_grid_with_the_original_affine(

@@ -73,21 +73,23 @@ def versions() -> dict[str, str]:
 class Provenance:
     """Started at the top of a notebook, written in its last cell.
 
-    ``inputs`` are hashed when the record is written; ``root`` is the folder their names are given from (an input
-    outside it is named by its last two parts).
+    ``inputs`` are hashed when the record is written; ``root`` is the folder their names are given from. ``folders``
+    are further ones by name: an input below the folder "source" is named ``source/...``. One that lies in none of them
+    is named by its last two parts.
     """
 
     notebook: str
     parameters: Mapping[str, Any]
     root: Path
     device: str = "cpu"
+    folders: Mapping[str, Path] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
     def record(self, inputs: Iterable[Path] = ()) -> dict[str, Any]:
         """The record as a JSON-ready dictionary.
 
         Keys: notebook, parameters, versions, commit, device, started (UTC, ISO 8601), seconds, inputs (name ->
-        SHA-256).
+        SHA-256). Raises ``ValueError`` where two inputs would go by one name.
         """
         return {
             "notebook": self.notebook,
@@ -97,14 +99,26 @@ class Provenance:
             "device": self.device,
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self.started, 2),
-            "inputs": {self._name(path): sha256(path) for path in sorted(inputs)},
+            "inputs": self._hashes(inputs),
         }
 
     def write(self, path: Path, inputs: Iterable[Path] = (), **results: Any) -> Path:
         """Write ``results`` with the record under the key "provenance" to ``path``, whole or not at all."""
         return write_json(path, {**results, "provenance": self.record(inputs)})
 
+    def _hashes(self, inputs: Iterable[Path]) -> dict[str, str]:
+        hashes: dict[str, str] = {}
+        for path in sorted(inputs):
+            name = self._name(path)
+            if name in hashes:
+                raise ValueError(
+                    f"two inputs would be recorded as {name}: give Provenance the folder that they lie in"
+                )
+            hashes[name] = sha256(path)
+        return hashes
+
     def _name(self, path: Path) -> str:
-        if path.is_relative_to(self.root):
-            return path.relative_to(self.root).as_posix()
+        for name, folder in {"": self.root, **self.folders}.items():
+            if path.is_relative_to(folder):
+                return (Path(name) / path.relative_to(folder)).as_posix()
         return "/".join(path.parts[-2:])

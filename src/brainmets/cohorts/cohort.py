@@ -7,6 +7,8 @@ step reads the manifest and nothing else.
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +137,13 @@ def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
     with replacing(path) as aside:
         nib.save(nib.Nifti1Image(mapped, image.affine), aside)
     return path
+
+
+def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -> None:
+    """Write every case's label map in BraTS labels to ``folder``, which is emptied of those of an earlier split."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for case in cases:
+        write_mapped_labels(case, declaration, folder)
 
 
 def write_manifest(path: Path, cases: list[Case]) -> Path:

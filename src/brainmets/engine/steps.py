@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from brainmets.params import MODELS
-from brainmets.paths import StudyPaths, project_root, resolve
+from brainmets.cohorts.cohort import find_cases
+from brainmets.params import MODELS, Cohort
+from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
 from brainmets.study_params import Study
 
 STAGES = {"03_pretraining": "pretraining", "04_fine_tuning": "finetune", "05_from_scratch": "scratch"}
@@ -72,17 +73,20 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
     return found
 
 
-def cohort_listing(study: Study) -> dict[str, list[str]]:
-    """What lies in each cohort's folder, by name: a case that is added or taken away calls for a new audit.
+def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
+    """Name, size and time of change of every case's files: a case or a file that changes calls for a new audit.
 
     Cohorts that notebook 01 makes itself are left out.
     """
     listing = {}
-    for cohort in ("source", "target"):
-        declared = study.content[cohort]
-        if not declared.get("phantoms"):
-            folder = resolve(declared["folder"])
-            listing[cohort] = sorted(path.name for path in folder.glob("[!.]*"))
+    for name in COHORTS:
+        declaration = Cohort(**study.content[name])
+        if declaration.phantoms:
+            continue
+        folder = resolve(declaration.folder)
+        found = [path for case in find_cases(declaration) for path in (*case.channels, case.label)]
+        stated = [(path.relative_to(folder).as_posix(), path.stat()) for path in found]
+        listing[name] = [(file, state.st_size, state.st_mtime_ns) for file, state in stated]
     return listing
 
 

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -26,12 +27,16 @@ from brainmets.atomic import read_json, write_json
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import Split
 from brainmets.paths import StudyPaths
+from brainmets.provenance import sha256
 from brainmets.regions import REGIONS, SEQUENCES
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
 PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
 """nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
+
+CONTENT = "content.json"
+"""What the preprocessed cases were made from; written last, by ``preprocess``."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable; the channel order is compared beside them."""
@@ -137,7 +142,27 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     wanted = sorted(read_json(folder / "dataset.json")["dataset"])
     if written != wanted:
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {wanted} were wanted")
+    write_json(folder / CONTENT, _content(read_dataset(files, cohort)))
     return written
+
+
+def _content(dataset: Mapping[str, Any]) -> dict[str, list[str]]:
+    """SHA-256 of every training case's images, in channel order, and of its label map in BraTS labels."""
+    return {
+        case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])]
+        for case, entry in dataset["dataset"].items()
+    }
+
+
+def content_digest(files: StudyPaths, cohort: str) -> str:
+    """One SHA-256 over all that a cohort's preprocessed training cases were made from.
+
+    Raises ``FileNotFoundError`` where the cohort was not preprocessed.
+    """
+    path = files.nnunet_preprocessed / DATASETS[cohort] / CONTENT
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} of the {cohort} cohort is not there: run notebook 02 again")
+    return sha256(path)
 
 
 def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
-from brainmets.training.plans import read_dataset, read_plan, use_nnunet_folders
+from brainmets.training.plans import content_digest, read_dataset, read_plan, use_nnunet_folders
 from brainmets.training.trainer import (
     FINAL,
     LATEST,
@@ -155,10 +155,10 @@ def prepare(
 ) -> TrainingSession:
     """Make a training ready: the network built or continued, pretrained weights moved in for "finetune".
 
-    Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split and
-    pretrained weights); a checkpoint of another identity is deleted after the difference was reported. A damaged
-    checkpoint is reported and set aside, and the one before it is continued, or the training starts anew. Raises
-    ``BusyError`` where another process trains in the same folder.
+    Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split, images
+    and label maps, pretrained weights); a checkpoint of another identity is deleted after the difference was
+    reported. A damaged checkpoint is reported and set aside, and the one before it is continued, or the training
+    starts anew. Raises ``BusyError`` where another process trains in the same folder.
     """
     use_nnunet_folders(files, parameters.augmentation_workers)
     arm, fold = parameters.arm, parameters.fold
@@ -249,6 +249,7 @@ def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained:
         "settings": getattr(parameters.arms, parameters.arm).model_dump(),
         "plan": hashlib.sha256(plan.encode()).hexdigest(),
         "splits": sha256(files.splits),
+        "content": content_digest(files, cohort),
         "pretrained": sha256(pretrained) if pretrained is not None else None,
     }
 
