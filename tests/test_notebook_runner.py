@@ -16,7 +16,7 @@ from brainmets.engine import devices
 from brainmets.engine.devices import cpu_cores, cuda_devices, free_device
 from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
-from brainmets.engine.steps import decisive, step_name
+from brainmets.engine.steps import decisive, set_aside_other_arms, step_name
 from brainmets.params import ParameterError
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
@@ -338,3 +338,19 @@ def test_a_reader_follows_a_log_line_by_line(tmp_path: Path) -> None:
         Event("a", "detail", "  run again  brainmets"),
     ]
     assert list(follower.events()) == []
+
+
+def test_an_arm_that_is_dropped_is_read_by_no_later_step(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    study = Study.read(checkout.params)
+    files = StudyPaths("work", "tiny")
+    for arm in ("default", "segresnet", "tversky_bce"):
+        table = files.scores(arm, "finetune")
+        table.parent.mkdir(parents=True)
+        table.write_text(arm)
+    assert set_aside_other_arms(study, files) == ["tversky_bce"]
+    assert sorted(path.name for path in files.evaluations.iterdir()) == ["default", "segresnet"]
+    assert (files.left_out("tversky_bce") / "finetune" / "scores.csv").read_text() == "tversky_bce"
+    assert set_aside_other_arms(study, files) == []

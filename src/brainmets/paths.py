@@ -130,6 +130,10 @@ class StudyPaths:
         """Predictions and tables of one (arm, strategy)."""
         return self.evaluations / arm / strategy
 
+    def left_out(self, arm: str) -> Path:
+        """Where the evaluation of an arm goes that the study no longer has."""
+        return self.work / "left_out" / "evaluation" / arm
+
     def predictions(self, arm: str, strategy: str) -> Path:
         """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""
         return self.evaluation_folder(arm, strategy) / "predictions"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
             if path.is_file() and not _made_with(path, study.notebook(notebook, **job).model_dump(mode="json")):
                 found.append(path)
     return found
+
+
+def set_aside_other_arms(study: Study, files: StudyPaths) -> list[str]:
+    """Move evaluations of arms that the study no longer has out of what notebooks 07 and 08 read; gives the arms."""
+    stale = [path for path in files.evaluations.glob("*/") if path.name not in study.arms]
+    for folder in stale:
+        target = files.left_out(folder.name)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.replace(target)
+    return sorted(folder.name for folder in stale)
 
 
 def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:

@@ -21,7 +21,7 @@ import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices
 from brainmets.engine.journal import Event, Follower
-from brainmets.engine.steps import command, outdated, read_study, shown
+from brainmets.engine.steps import command, outdated, read_study, set_aside_other_arms, shown
 from brainmets.params import ParameterError
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.processes import BusyError, locked
@@ -51,6 +51,8 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         return subprocess.run(call, check=False).returncode
     with locked(files.work / ".study.lock", f"study {files.study}") as lock:
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
+        for arm in set_aside_other_arms(study, files):
+            print(f"  {arm} is no arm of this study any more: its evaluation is now {shown(files.left_out(arm))}")
         return _Telling(files, study.origin).watch(_snakemake(study, files, setting, options, further), lock)
 
 
