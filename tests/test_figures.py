@@ -26,7 +26,32 @@ def test_bars_are_the_means_in_the_arms_colours() -> None:
     hatches = {bar.get_hatch() for bar in figure.axes[0].patches}
     assert "///" in hatches
     assert len(hatches) == 2
-    assert figure.axes[0].get_ylabel() == "Mean Dice, 95% CI"
+    assert figure.axes[0].get_ylabel() == "Mean Dice, 95% t interval\n(higher is better)"
+    assert figure.axes[0].get_ylim() == (0, 1)
+
+
+def test_whiskers_of_distances_are_the_bootstraps_and_stay_above_zero() -> None:
+    scores = example_scores(6)
+    far = (scores["metric"] == "hd95") & (scores["case"] == "case01") & (scores["arm"] == "default")
+    table = describe(scores.assign(value=scores["value"] + 80.0 * far), 0.05, 1000, 1)
+    rows = table[(table["metric"] == "hd95") & (table["region"] == "WT")]
+    assert rows["ci_low"].min() < 0, "the t interval would fall below 0 mm"
+    panel = figures.mean_with_interval(table, "hd95").axes[2]
+    ends = [segment[:, 1] for part in panel.collections for segment in part.get_segments()]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(sorted(low for low, _ in ends), sorted(rows["bca_low"]))
+    assert panel.get_ylim()[0] >= 0
+    label = figures.mean_with_interval(table, "hd95").axes[0].get_ylabel()
+    assert label == "Mean HD95 (mm), 95% BCa interval\n(lower is better)"
+    assert all(part.get_path_effects() for part in panel.collections), "black on white on any bar"
+
+
+def test_infinite_distances_are_counted_in_the_panel() -> None:
+    scores = example_scores(4)
+    lost = (scores["metric"] == "hd95") & (scores["case"] == "case01") & (scores["arm"] == "default")
+    lost &= (scores["region"] == "ET") & (scores["strategy"] == "finetune")
+    panels = figures.paired_slopes(scores.assign(value=scores["value"].mask(lost, np.inf)), "hd95").axes
+    assert [text.get_text() for text in panels[0].texts] == ["1 infinite, not drawn"]
+    assert not panels[1].texts
 
 
 def test_a_model_without_a_value_is_named_in_place_of_a_bar() -> None:
@@ -74,6 +99,8 @@ def test_volume_agreement_has_a_point_per_case_and_model() -> None:
     figure = figures.volume_agreement(pairs, bland_altman(pairs, 0.05))
     points = sum(len(part.get_offsets()) for panel in figure.axes for part in panel.collections)  # type: ignore[attr-defined]
     assert points == 4 * 6 * 3
+    keys = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert keys[2:] == ["thick: mean difference", "thin: 95% limits of agreement"]
 
 
 def test_detection_by_size_shows_the_found_share() -> None:
@@ -83,6 +110,9 @@ def test_detection_by_size_shows_the_found_share() -> None:
     labels = [text.get_text() for text in panel.get_xticklabels()]
     assert labels[0].startswith("tiny")
     assert "(n = 4)" in labels[0]
+    assert "0 to 65" in labels[0]
+    assert "from 4189" in labels[-1]
+    assert panel.get_xlabel() == "Lesion volume (mm³)"
     shares = [list(map(float, np.asarray(part.lines[0].get_ydata()))) for part in panel.containers]  # type: ignore[attr-defined]
     assert sorted(shares) == [[0.0, 1.0], [1.0, 1.0]]  # scratch misses the tiny ones, fine-tuned finds all
     empty = figures.detection_by_size(lesions.iloc[:0])

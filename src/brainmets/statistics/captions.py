@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 CAPTIONS = {
     "mean_dice.png": (
-        "The mean Dice of each model on the held-out cases, with its t interval.",
+        "The mean Dice of each model on the held-out cases, with its t interval, cut at 1; higher is better.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
-        "The mean HD95 of each model in mm, with its t interval; lower is better.",
-        "It cannot show whether one bad case makes the mean; an interval below 0 mm says that the t interval does "
-        "not fit such values.",
+        "The mean HD95 of each model in mm, with its BCa bootstrap interval; lower is better.",
+        "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
     ),
     "paired_dice.png": (
         "Every case's Dice from scratch and fine-tuned, joined by a line.",
@@ -23,7 +22,7 @@ CAPTIONS = {
         "It cannot show where in the image the boundary is off.",
     ),
     "volume_agreement.png": (
-        "Predicted minus reference volume of every case, with bias and limits of agreement.",
+        "Predicted minus reference volume of every case, with mean difference (thick) and limits of agreement (thin).",
         "It cannot show overlap: a prediction in the wrong place may have the right volume.",
     ),
     "detection_by_size.png": (

@@ -18,8 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from brainmets.atomic import replacing
+from brainmets.scoring.lesions import SIZE_BINS
 from brainmets.scoring.lesions import detection_by_size as share_by_size
 from brainmets.statistics.directions import better, rounded
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
@@ -33,6 +35,11 @@ METRIC_TITLES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivit
 HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
+INTERVALS = {False: (("ci_low", "ci_high"), "t interval"), True: (("bca_low", "bca_high"), "BCa interval")}
+"""Columns and name of a mean's interval, by whether lower is better."""
+CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
+"""White under a black line, so that it is seen on dark and hatched bars, in grey too."""
+BIAS_WIDTH, LIMIT_WIDTH = 2.0, 0.8
 PRINT_DPI = 200
 SCREEN_DPI = 100
 
@@ -68,21 +75,31 @@ def metric_title(metric: str) -> str:
     return METRIC_TITLES.get(metric, metric)
 
 
-def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
-    """The paper's figures 1 and 2: bars of the mean with its t interval, by arm and strategy, one panel per region.
+def direction(metric: str) -> str:
+    """Which way is better, in brackets; empty for a metric without a direction."""
+    return {"greater": "(higher is better)", "less": "(lower is better)"}.get(better(metric) or "", "")
 
-    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. A bar without an interval (one
-    case) has no error bar, a model without a defined value no bar but the words "no value".
+
+def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
+    """The paper's figures 1 and 2: bars of the mean with its interval, by arm and strategy, one panel per region.
+
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. Where higher is better, whiskers
+    are the t interval and the axis runs from 0 to 1; where lower is better (distances, counts), they are the BCa
+    bootstrap's, which the t interval's lower end below 0 rules out. A bar without an interval (one case) has no
+    whisker, a model without a defined value no bar but the words "no value".
     """
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
+    ends, interval = INTERVALS[better(metric) == "less"]
     figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
-        _bars(panel, table[table["region"] == region], arms, strategies)
+        _bars(panel, table[table["region"] == region], arms, strategies, ends)
         panel.set_title(region)
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
-    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, {1 - alpha:.0%} CI")
+    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, {1 - alpha:.0%} {interval}\n{direction(metric)}".rstrip())
+    if better(metric) == "greater":
+        panels[0, 0].set_ylim(0, 1)
     keys = [
         Patch(facecolor="lightgrey", edgecolor="black", hatch=HATCHES[name], label=STRATEGY_TITLES[name])
         for name in strategies
@@ -96,7 +113,8 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
 
     Rows are arms, columns regions. A solid line is better when fine-tuned, a dashed one worse, a dotted one level (or
     of a metric without a direction). Distances stand on a scale that is linear up to 1 mm and logarithmic above, so
-    that one bad case does not flatten the others. With one strategy there are points without lines.
+    that one bad case does not flatten the others; infinite ones are counted in the panel's corner. With one strategy
+    there are points without lines.
     """
     arms = ordered(scores["arm"], ARMS)
     chosen = scores[scores["metric"] == metric]
@@ -107,8 +125,18 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
         for row, arm in enumerate(arms):
             _slopes(panels[row, column], table, arm, metric, unit_of(scores, metric))
             panels[row, column].set_title(f"{arm_title(arm)}, {region}", fontsize=10)
+            own = chosen[(chosen["arm"] == arm) & (chosen["region"] == region)]
+            if lost := int(np.isinf(own["value"]).sum()):
+                panels[row, column].text(
+                    0.03,
+                    0.97,
+                    f"{lost} infinite, not drawn",
+                    va="top",
+                    fontsize=7,
+                    transform=panels[row, column].transAxes,
+                )
     for row in range(len(arms)):
-        panels[row, 0].set_ylabel(metric_title(metric))
+        panels[row, 0].set_ylabel(f"{metric_title(metric)}\n{direction(metric)}".rstrip())
     if len(chosen) and unit_of(scores, metric) == "mm":
         panels[0, 0].set_yscale("symlog", linthresh=1, linscale=0.5)
         panels[0, 0].set_ylim(bottom=0)
@@ -120,12 +148,12 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     return figure
 
 
-def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame) -> Figure:
+def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0.05) -> Figure:
     """Bland-Altman: predicted minus reference volume against their mean; rows are arms, columns regions.
 
-    ``pairs`` is ``agreement.volume_pairs``'s table, ``limits`` ``agreement.bland_altman``'s. Filled points and solid
-    lines are fine-tuned, open points and dashed lines from scratch; the thicker line is the bias, the thinner ones
-    the limits of agreement.
+    ``pairs`` is ``agreement.volume_pairs``'s table, ``limits`` ``agreement.bland_altman``'s at ``alpha``. Filled
+    points and solid lines are fine-tuned, open points and dashed lines from scratch; the thicker line is the mean
+    difference (bias), the thinner ones the limits of agreement.
     """
     arms, regions = ordered(pairs["arm"], ARMS), ordered(pairs["region"], REGION_ORDER)
     figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey="col")
@@ -141,7 +169,12 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame) -> Figure:
         panels[row, 0].set_ylabel("Predicted - reference (mL)")
     for panel in panels[-1]:
         panel.set_xlabel("Mean of both volumes (mL)")
-    figure.legend(handles=_strategy_keys("grey"), loc="outside lower center", ncols=2, frameon=False)
+    widths = [
+        Line2D([], [], color="grey", linewidth=BIAS_WIDTH, label="thick: mean difference"),
+        Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {1 - alpha:.0%} limits of agreement"),
+    ]
+    keys = [*_strategy_keys("grey"), *widths]
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
@@ -149,8 +182,8 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
     """Detected share of reference lesions by size, with exact 95% intervals; one panel per region.
 
     ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
-    ones from scratch; the number of lesions stands under each size. A size without lesions has no marker; a table
-    without rows gives a figure that says so.
+    ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
+    a table without rows gives a figure that says so.
     """
     table = share_by_size(lesions)
     regions = ordered(table["region"], REGION_ORDER)
@@ -171,10 +204,12 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
+def _bars(
+    panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str], ends: tuple[str, str]
+) -> None:
     width = 0.8 / max(len(strategies), 1)
     for arm, strategy, mean, low, high in zip(
-        *(table[name] for name in ("arm", "strategy", "mean", "ci_low", "ci_high")), strict=True
+        *(table[name] for name in ("arm", "strategy", "mean", *ends)), strict=True
     ):
         x = arms.index(arm) + (strategies.index(strategy) - (len(strategies) - 1) / 2) * width
         if np.isnan(mean):
@@ -182,7 +217,11 @@ def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Seq
             continue
         panel.bar(x, mean, width, color=arm_colour(arm), edgecolor="black", hatch=HATCHES[strategy])
         if not np.isnan(low):
-            panel.errorbar(x, mean, yerr=[[mean - low], [high - mean]], color="black", capsize=3, linewidth=1)
+            whisker = panel.errorbar(
+                x, mean, yerr=[[mean - low], [high - mean]], color="black", capsize=3, linewidth=1
+            )
+            for line in whisker.get_children():
+                line.set_path_effects(CASING)
 
 
 def _slopes(panel: Axes, table: pd.DataFrame, arm: str, metric: str, unit: str) -> None:
@@ -210,7 +249,7 @@ def _difference(panel: Axes, points: pd.DataFrame, lines: pd.DataFrame, arm: str
     panel.scatter(
         points["mean"], points["difference"], s=18, marker=arm_marker(arm), edgecolor=arm_colour(arm), facecolor=fill
     )
-    for name, width in (("bias", 1.6), ("lower_limit", 0.8), ("upper_limit", 0.8)):
+    for name, width in (("bias", BIAS_WIDTH), ("lower_limit", LIMIT_WIDTH), ("upper_limit", LIMIT_WIDTH)):
         for level in lines[name].dropna():
             panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STYLES[strategy], zorder=0)
 
@@ -234,7 +273,11 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
             linewidth=1,
         )
     count = table.groupby("bin")["n"].max()
-    panel.set_xticks(range(len(sizes)), [f"{name}\n(n = {count[name]})" for name in sizes])
+    volume = {size.name: f"{size.low:g} to {size.high:g}" for size in SIZE_BINS}
+    volume[SIZE_BINS[-1].name] = f"from {SIZE_BINS[-1].low:g}"
+    panel.set_xticks(range(len(sizes)), [f"{name}\n{volume[name]}\n(n = {count[name]})" for name in sizes])
+    panel.tick_params(axis="x", labelsize=7)
+    panel.set_xlabel("Lesion volume (mm³)")
     panel.set_xlim(-0.5, len(sizes) - 0.5)
     panel.set_ylim(-0.05, 1.05)
 
