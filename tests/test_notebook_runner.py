@@ -340,6 +340,16 @@ def test_a_reader_follows_a_log_line_by_line(tmp_path: Path) -> None:
     assert list(follower.events()) == []
 
 
+def test_a_driver_without_a_usable_gpu_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(devices.DEVICES_VARIABLE, raising=False)
+    monkeypatch.setattr(devices, "DEVICE_FILES", (str(tmp_path / "nvidiactl"),))
+    assert [devices.in_words(found) for found in ([], ["0"], ["0", "1"])] == ["no GPU", "1 GPU", "2 GPUs"]
+    (tmp_path / "nvidiactl").touch()
+    assert "no GPU that torch can use, though a driver is there" in devices.in_words([])
+    monkeypatch.setenv(devices.DEVICES_VARIABLE, "")
+    assert "though a driver is there" in devices.in_words([])
+
+
 def test_an_arm_that_is_dropped_is_read_by_no_later_step(
     checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,17 @@ def cuda_devices() -> list[str]:
     return _names(visible)[:count] if visible is not None else [str(number) for number in range(count)]
 
 
+def in_words(devices: list[str]) -> str:
+    """``"2 GPUs"``, ``"no GPU"``, or that a driver is there with nothing that torch can use: a study without the GPU
+    that its reader expects would take weeks.
+    """
+    if devices:
+        return f"{len(devices)} GPU{'s' * (len(devices) != 1)}"
+    if any(Path(name).exists() for name in DEVICE_FILES) and not os.environ.get(DEVICES_VARIABLE):
+        return "no GPU that torch can use, though a driver is there (too old for this torch, or no GPU made visible?)"
+    return "no GPU"
+
+
 @contextmanager
 def free_device(devices: list[str], on_wait: Callable[[str], None]) -> Iterator[str | None]:
     """Hold one of ``devices`` that no other BrainMets process of this user holds, waiting until one is free.

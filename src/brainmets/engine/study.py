@@ -19,7 +19,7 @@ from types import FrameType
 
 import yaml
 
-from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices
+from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words
 from brainmets.engine.journal import Event, Follower
 from brainmets.engine.steps import command, outdated, read_study, set_aside_other_arms, shown
 from brainmets.params import ParameterError
@@ -102,8 +102,7 @@ def _local() -> tuple[list[str], str]:
         "--resources",
         f"device={slots}",
     ]
-    what = f"{len(devices)} GPU{'s' * (len(devices) != 1)}" if devices else "no GPU"
-    return options, f"{cores} CPU cores, {what}, {slots} at a time"
+    return options, f"{cores} CPU cores, {in_words(devices)}, {slots} at a time"
 
 
 def _slurm(files: StudyPaths) -> tuple[list[str], str]:
