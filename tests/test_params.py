@@ -157,11 +157,125 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
     assert "epochs is" in message
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("target.layout.t1c", "T1POST.nii.gz", "target.layout.t1c: 'T1POST.nii.gz' must contain {case}"),
+        (
+            "target.layout.t2w",
+            "{patient}/{case}",
+            "target.layout.t2w: '{patient}/{case}' holds {patient}; {case} alone",
+        ),
+        (
+            "target.layout.label",
+            "{case/{case}",
+            "target.layout.label: '{case/{case}' holds a brace without its partner",
+        ),
+        (
+            "target.layout.t1n",
+            "/data/{case}",
+            "target.layout.t1n: '/data/{case}' must start below the cohort's folder",
+        ),
+        ("target.layout.T2", "{case}", "target.layout.T2: unknown parameter; known are label"),
+        ("target.layout", "own", "target.layout: must be brats, or hold one pattern per sequence (given: 'own')"),
+        ("target.held_out", 0, "target.held_out: 0 leaves no case to test; hold out one or more"),
+        ("target.held_out", [], "target.held_out: [] leaves no case to test"),
+        ("target.held_out", True, "target.held_out: must be a number of cases or a list of case names (given: True)"),
+        ("target.held_out", [7], "target.held_out: a case's name must be text; write it in quotes (given: 7)"),
+        ("target.held_out", ["P1", "P1"], "target.held_out: names case 'P1' twice"),
+        ("source.held_out", -1, "source.held_out: -1 must be 0 or more"),
+        ("target", None, "target: must hold names and values (given: nothing)"),
+        ("target.label_map", {1: "edema"}, "target.label_map.1: Input should be 'background', 'netc'"),
+        ("target.phantoms.spacing_mm", 0, "target.phantoms.spacing_mm: Input should be greater than 0 (given: 0)"),
+        ("arms.tverskybce", {}, "arms.tverskybce: unknown parameter; did you mean 'tversky_bce'?"),
+        ("arms.default.learning_rate", -1, "arms.default.learning_rate: Input should be greater than 0 (given: -1)"),
+        ("arms.default", None, "arms.default: holds no settings; give them, or leave the arm out"),
+        ("arms", None, "arms: name at least one of default, tversky_bce, segresnet"),
+        ("arms", ["default"], "arms: name at least one of default, tversky_bce, segresnet"),
+        ("folds", 0, "folds: must list at least one fold, each once, such as [0, 1, 2] (given: 0)"),
+        ("folds", None, "folds: must list at least one fold, each once, such as [0, 1, 2] (given: nothing)"),
+        ("folds", ["0"], "folds: must list at least one fold, each once, such as [0, 1, 2] (given: ['0'])"),
+        ("study", "my study", "study: 'my study' may hold letters, digits, '.', '_' and '-' alone"),
+        ("study", 2024, "study: must be text; write it in quotes (given: 2024)"),
+    ],
+)
+def test_a_shared_parameter_is_named_in_full_and_without_a_section(
+    tmp_path: Path, content: dict, path: str, value: object, expected: str
+) -> None:
+    *above, last = path.split(".")
+    part = content
+    for name in above:
+        part = part[name]
+    part[last] = value
+    message = refused(tmp_path, content)
+    assert message.startswith(f"{tmp_path / 'own.yaml'}: {expected}")
+    assert "literal[" not in message and "function-after" not in message and "section" not in message
+    assert "given: {" not in message
+    assert message.count("must contain") <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("2", "n_folds: '2' is text; write the number without quotes"), (True, "n_folds: true must be a whole number")],
+)
+def test_a_whole_number_is_no_text_and_no_truth_value(
+    tmp_path: Path, content: dict, value: object, expected: str
+) -> None:
+    content["audit"]["n_folds"] = value
+    assert refused(tmp_path, content).endswith(f"own.yaml, section audit: {expected}")
+
+
+def test_every_wrong_parameter_of_one_notebook_is_named_where_it_stands(tmp_path: Path, content: dict) -> None:
+    content["audit"]["n_folds"] = 1
+    content["target"]["layout"] |= {"t1c": "a.nii.gz", "label": "b.nii.gz"}
+    content["target"]["layout"]["t2W"] = content["target"]["layout"].pop("t2w")
+    message = refused(tmp_path, content)
+    assert "own.yaml: target.layout.t2w: missing (is 't2W' meant for it?)" in message
+    assert "own.yaml, section audit: n_folds: Input should be greater than or equal to 2 (given: 1)" in message
+    content["target"]["layout"]["t2w"] = content["target"]["layout"].pop("t2W")
+    message = refused(tmp_path, content)
+    assert "target.layout.t1c: 'a.nii.gz' must contain {case}; target.layout.label: 'b.nii.gz' must" in message
+
+
+def test_a_parameters_file_is_looked_for_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRAINMETS_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    expected = rf"^params/demo\.yaml: there is no such parameters file in {tmp_path}; change into the checkout"
+    with pytest.raises(ParameterError, match=expected):
+        Study.read(Path("params/demo.yaml"))
+    with pytest.raises(ParameterError, match="is a folder; name the YAML file in it"):
+        Study.read(tmp_path)
+    monkeypatch.chdir(PARAMS)
+    with pytest.raises(ParameterError, match=r"the checkout has params/demo\.yaml, params/gpu_demo\.yaml"):
+        Study.read(Path("demos.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "name"),
+    [
+        ("study: a\nseed: 1\nstudy: b\n", 3, r"study is given twice \(before in line 1\); keep one"),
+        ("target:\n  folder: a\n  held_out: 1\n  folder: b\n", 4, r"folder is given twice \(before in line 2\)"),
+        ("target: {folder: a, folder: b}\n", 1, r"folder is given twice \(before in line 1\)"),
+        ("study: a\n  seed: 1\n", 2, "this is not YAML: mapping values are not allowed here"),
+    ],
+)
+def test_a_name_given_twice_is_refused_with_its_line(tmp_path: Path, text: str, line: int, name: str) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=rf"own\.yaml, line {line}: {name}"):
+        Study.read(tmp_path / "own.yaml")
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_bytes("study: a\nwork_dir: Köln\n".encode("latin-1"))
+    with pytest.raises(ParameterError, match=r"own\.yaml, line 2: a letter is not in UTF-8; save the file as UTF-8"):
+        Study.read(tmp_path / "own.yaml")
+
+
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="there is no such parameters file"):
         Study.read(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1")
-    with pytest.raises(ParameterError, match="is not YAML"):
+    with pytest.raises(ParameterError, match=r"broken\.yaml, line 1: this is not YAML: .*expected ',' or ']'"):
         Study.read(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ParameterError, match="must hold names and values, not a list"):

@@ -7,120 +7,24 @@ what is allowed and the closest known name.
 
 from __future__ import annotations
 
-import difflib
 import re
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from brainmets.cohort_params import BRATS_LAYOUT as BRATS_LAYOUT
+from brainmets.cohort_params import Cohort
+from brainmets.cohort_params import Layout as Layout
+from brainmets.cohort_params import Phantoms as Phantoms
+from brainmets.param_base import ParameterError as ParameterError
+from brainmets.param_base import Parameters
+from brainmets.param_base import closest as closest
 from brainmets.paths import NOTEBOOKS
-from brainmets.regions import LABELS, SEQUENCES
 
 Arm = Literal["default", "tversky_bce", "segresnet"]
 Strategy = Literal["finetune", "scratch"]
-Label = Literal["background", "netc", "snfh", "et", "rc"]
 Fold = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-
-
-class ParameterError(ValueError):
-    """A parameter that is unknown, missing or wrong; the message names each one."""
-
-
-class Parameters(BaseModel):
-    """Frozen, complete, and closed to unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            refuse(type(self), error)
-
-
-# --- cohorts -----------------------------------------------------------------------------------------------------
-
-
-class Layout(Parameters):
-    """Where a cohort's files lie below its folder: one pattern per sequence and one for the label map.
-
-    Each pattern holds ``{case}``; ``patient`` is a regular expression that is matched from the start of a case's
-    name and whose first group is the patient (several cases of one patient never part in a split).
-    """
-
-    t1n: str
-    t1c: str
-    t2w: str
-    t2f: str
-    label: str
-    patient: str = "(.+)"
-
-    @model_validator(mode="after")
-    def _patterns_name_the_case(self) -> Self:
-        for name in (*SEQUENCES, "label"):
-            if "{case}" not in getattr(self, name):
-                raise ValueError(f"{name}: {getattr(self, name)!r} must contain {{case}}")
-        try:
-            groups = re.compile(self.patient).groups
-        except re.error as error:
-            raise ValueError(f"patient: {self.patient!r} is not a regular expression ({error})") from error
-        if groups < 1:
-            raise ValueError(f"patient: {self.patient!r} needs a group, such as '(P[0-9]+)'")
-        return self
-
-
-BRATS_LAYOUT = {
-    **{sequence: f"{{case}}/{{case}}-{sequence}.nii.gz" for sequence in SEQUENCES},
-    "label": "{case}/{case}-seg.nii.gz",
-    "patient": r"(.+)-\d{3}$",
-}
-"""BraTS naming: ``BraTS-MET-00001-000`` is patient ``BraTS-MET-00001``, time point ``000``."""
-
-
-class Phantoms(Parameters):
-    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
-
-    site: Literal["source", "target"]
-    patients: PositiveInt
-    spacing_mm: PositiveFloat
-    seed: int
-
-
-class Cohort(Parameters):
-    """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out."""
-
-    folder: str
-    layout: Literal["brats"] | Layout
-    label_map: dict[int, Label]
-    held_out: int | list[str]
-    phantoms: Phantoms | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if isinstance(self.held_out, int) and self.held_out < 0:
-            raise ValueError(f"held_out: {self.held_out} must be 0 or more, or a list of case names")
-        if 0 in self.label_map and self.label_map[0] != "background":
-            raise ValueError(f"label_map: 0 is background, not {self.label_map[0]!r}")
-        return self
-
-    @property
-    def files(self) -> Layout:
-        """The layout spelled out."""
-        return Layout(**BRATS_LAYOUT) if self.layout == "brats" else self.layout
-
-    @property
-    def values(self) -> dict[int, int]:
-        """The cohort's label values to BraTS label values; background (0 to 0) included."""
-        return {0: 0, **{value: LABELS[name] for value, name in self.label_map.items()}}
 
 
 # --- arms --------------------------------------------------------------------------------------------------------
@@ -166,10 +70,16 @@ class Arms(Parameters):
 # --- notebooks ---------------------------------------------------------------------------------------------------
 
 
+def _name_of_files(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        raise ValueError(f"{value!r} may hold letters, digits, '.', '_' and '-' alone, a letter or digit first")
+    return value
+
+
 class NotebookParameters(Parameters):
     """What every notebook is told."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    study: Annotated[str, AfterValidator(_name_of_files)]
     work_dir: str
 
 
@@ -180,6 +90,12 @@ class Audit(NotebookParameters):
     source: Cohort
     target: Cohort
     n_folds: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _something_to_test(self) -> Self:
+        if not self.target.held_out:
+            raise ValueError(f"target.held_out: {self.target.held_out!r} leaves no case to test; hold out one or more")
+        return self
 
 
 class Alignment(NotebookParameters):
@@ -297,25 +213,3 @@ SHARED = ("study", "work_dir", "seed", "arms", "folds", "source", "target")
 """Parameters that stand once, at the top of the YAML, for every notebook that declares them."""
 PER_JOB = ("arm", "fold", "strategy")
 """Parameters that the engine fills in, one value per job."""
-
-
-def refuse(model: type[BaseModel], error: ValidationError) -> NoReturn:
-    """Turn pydantic's report into one line per parameter, with the closest known name for an unknown one."""
-    lines = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{name}: unknown parameter{closest(str(problem['loc'][-1]), list(model.model_fields))}")
-        elif problem["type"] == "missing":
-            lines.append(f"{name}: missing; {model.__name__} needs it")
-        else:
-            value = f" (given: {problem['input']!r})" if name else ""
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message}{value}" if name else message)
-    raise ParameterError("; ".join(lines)) from None
-
-
-def closest(name: str, known: list[str]) -> str:
-    """``"; did you mean 'epochs'?"`` for the closest known name, or the list of names where none is close."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(known))}"

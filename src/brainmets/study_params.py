@@ -6,14 +6,15 @@ A ``params/<profile>.yaml`` holds the parameters that several notebooks share (`
 
 from __future__ import annotations
 
-import difflib
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from brainmets.params import MODELS, PER_JOB, SHARED, Arms, NotebookParameters, ParameterError, closest
-from brainmets.paths import NOTEBOOKS
+from brainmets.param_base import ParameterError, closest, given, meant_for
+from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Audit, NotebookParameters
+from brainmets.paths import NOTEBOOKS, project_root
 
 
 class Study:
@@ -30,19 +31,22 @@ class Study:
         _refuse_names(set(content), set(known), origin)
         for name in NOTEBOOKS:
             self._check_section(name)
-        self.arms = Arms(**content["arms"]).names
-        self.folds = list(content["folds"])
+        self.arms = self._read_arms()
+        self.folds = self._read_folds()
         self._check_values()
 
     @classmethod
     def read(cls, path: Path) -> Study:
         """Read a YAML file. Raises ``ParameterError`` naming the file and every parameter that is not right."""
         if not path.is_file():
-            raise ParameterError(f"{path}: there is no such parameters file")
+            raise ParameterError(f"{path}: {_absent(path)}")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OneOfEachKey)
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ParameterError(f"{path}, line {line}: a letter is not in UTF-8; save the file as UTF-8") from None
         except yaml.YAMLError as error:
-            raise ParameterError(f"{path} is not YAML: {error}") from error
+            raise ParameterError(_not_yaml(path, error)) from None
         if not isinstance(content, dict):
             raise ParameterError(f"{path} must hold names and values, not a {type(content).__name__}")
         return cls(content, str(path))
@@ -58,7 +62,12 @@ class Study:
         try:
             return MODELS[notebook](**self.values(notebook, **job))
         except ParameterError as error:
-            raise ParameterError(f"{self.origin}, section {section(notebook)}: {error}") from None
+            top = [line for line in error.problems if re.split(r"\W", line, maxsplit=1)[0] in SHARED]
+            own = [line for line in error.problems if line not in top]
+            places = ((self.origin, top), (f"{self.origin}, section {section(notebook)}", own))
+            raise ParameterError(
+                "; ".join(f"{where}: {'; '.join(lines)}" for where, lines in places if lines)
+            ) from None
 
     def jobs(self, notebook: str) -> list[dict[str, Any]]:
         """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once."""
@@ -76,21 +85,40 @@ class Study:
     def _check_section(self, notebook: str) -> None:
         fields = MODELS[notebook].model_fields
         own = {name for name in fields if name not in (*SHARED, *PER_JOB)}
-        given = self.content[section(notebook)]
+        values = self.content[section(notebook)]
         where = f"{self.origin}, section {section(notebook)}"
-        if not isinstance(given, dict):
-            raise ParameterError(f"{where} must hold names and values, not {given!r}")
-        _refuse_names(set(given), own, where)
+        if not isinstance(values, dict):
+            raise ParameterError(f"{where} must hold names and values{given(values)}")
+        _refuse_names(set(values), own, where)
+
+    def _read_arms(self) -> list[Any]:
+        settings = self.content["arms"]
+        where = f"{self.origin}: arms"
+        if not isinstance(settings, dict) or not settings:
+            raise ParameterError(f"{where}: name at least one of {', '.join(Arms.model_fields)}, with its settings")
+        try:
+            names = Arms(**{str(name): of_arm for name, of_arm in settings.items()}).names
+        except ParameterError as error:
+            raise ParameterError("; ".join(f"{where}.{line}" for line in error.problems)) from None
+        if bare := [name for name in settings if name not in names]:
+            raise ParameterError(f"{where}.{bare[0]}: holds no settings; give them, or leave the arm out")
+        return names
+
+    def _read_folds(self) -> list[int]:
+        folds = self.content["folds"]
+        whole = isinstance(folds, list) and all(type(fold) is int and fold >= 0 for fold in folds)
+        if not whole or not folds or len(set(folds)) != len(folds):
+            what = "must list at least one fold, each once, such as [0, 1, 2]"
+            raise ParameterError(f"{self.origin}: folds: {what}{given(folds)}")
+        return list(folds)
 
     def _check_values(self) -> None:
-        if not self.folds or len(set(self.folds)) != len(self.folds):
-            raise ParameterError(f"{self.origin}: folds: {self.folds!r} must list at least one fold, each once")
-        if not self.arms:
-            raise ParameterError(f"{self.origin}: arms: name at least one of default, tversky_bce, segresnet")
         for notebook in NOTEBOOKS:
             for job in self.jobs(notebook):
                 self.notebook(notebook, **job)
-        n_folds = self.content["audit"]["n_folds"]
+        audit = self.notebook("01_data_audit")
+        assert isinstance(audit, Audit)
+        n_folds = audit.n_folds
         if beyond := [fold for fold in self.folds if fold >= n_folds]:
             raise ParameterError(f"{self.origin}: folds: {beyond} must be below audit.n_folds, which is {n_folds}")
         fine_tuning, scratch = self.content["fine_tuning"], self.content["from_scratch"]
@@ -111,11 +139,41 @@ def _refuse_names(given: set[str], known: set[str], where: str) -> None:
     problems = [
         f"{name}: unknown parameter{closest(str(name), sorted(known))}" for name in sorted(map(str, given - known))
     ]
-    problems += [f"{name}: missing{_nearest_given(name, given - known)}" for name in sorted(known - given)]
+    problems += [f"{name}: missing{meant_for(name, given - known)}" for name in sorted(known - given)]
     if problems:
         raise ParameterError(f"{where}: " + "; ".join(problems))
 
 
-def _nearest_given(name: str, stray: set[str]) -> str:
-    found = difflib.get_close_matches(name, sorted(map(str, stray)), n=1)
-    return f" (is {found[0]!r} meant for it?)" if found else ""
+class _OneOfEachKey(yaml.SafeLoader):
+    """A reader of YAML that refuses a name given twice: YAML itself takes the last and says nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; ``yaml.MarkedYAMLError`` at the second of two equal names."""
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name = (str(key.tag), str(key.value))
+            if name in lines:
+                problem = f"{key.value} is given twice (before in line {lines[name]}); keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            lines[name] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def _not_yaml(path: Path, error: yaml.YAMLError) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or problem is None:
+        return f"{path} is not YAML: {error}"
+    where = f"{path}, line {mark.line + 1}"
+    return f"{where}: {problem}" if "is given twice" in problem else f"{where}: this is not YAML: {problem}"
+
+
+def _absent(path: Path) -> str:
+    """Why there is nothing to read at ``path``, and what to do."""
+    if path.is_dir():
+        return "is a folder; name the YAML file in it"
+    where = "there is no such parameters file" + ("" if path.is_absolute() else f" in {Path.cwd()}")
+    try:
+        found = sorted(str(file.relative_to(project_root())) for file in (project_root() / "params").glob("*.yaml"))
+    except FileNotFoundError:
+        return f"{where}; change into the checkout (the folder with notebooks/ and params/)"
+    return f"{where}; the checkout has {', '.join(found)}" if found else where
