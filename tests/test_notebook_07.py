@@ -83,3 +83,16 @@ def test_on_one_strategy(tmp_path: Path) -> None:
     assert read_tests(out / "finetune_vs_scratch.csv").empty
     assert "cannot be compared" in results["conclusion"]
     assert len(results["answer"]) == 1
+
+
+def test_on_a_study_that_lacks_one_model(tmp_path: Path) -> None:
+    scores = example_scores(8)
+    gone = (scores["arm"] == "segresnet") & (scores["strategy"] == "scratch")
+    write_study(tmp_path / "tables", scores[~gone])
+    _, results = execute(tmp_path, tmp_path / "tables")
+    words = "SegResNet is left out wherever strategies are compared, having no scores of a model trained from scratch"
+    assert words in results["conclusion"]
+    assert words in results["answer"][0]
+    assert "Averaged over Default and Tversky + BCE," in results["answer"][1]
+    assert len(results["answer"]) == 3
+    assert len(results["provenance"]["inputs"]) == 5
