@@ -88,6 +88,23 @@ def test_a_missing_folder_an_empty_one_and_a_missing_sequence_are_named(own: Coh
         find_cases(own)
 
 
+@pytest.mark.parametrize("pattern", ["{case}/T9.nii.gz", "{case}/*.nii.gz", "{case}/T[12].nii.gz"])
+def test_a_pattern_that_finds_nothing_is_named(own: Cohort, pattern: str) -> None:
+    layout = own.files.model_copy(update={"t2w": pattern})
+    with pytest.raises(CohortError) as error:
+        find_cases(own.model_copy(update={"layout": layout}))
+    expected = f"no file matches layout.t2w: {pattern!r}, where other patterns find 3 case(s), such as 'a'; correct"
+    assert expected in str(error.value)
+
+
+def test_brackets_in_a_pattern_are_a_files_own(own: Cohort, tmp_path: Path) -> None:
+    for case in ("a", "b", "c"):
+        (tmp_path / case / "T2.nii.gz").rename(tmp_path / case / "T2[1].nii.gz")
+    layout = own.files.model_copy(update={"t2w": "{case}/T2[1].nii.gz"})
+    cases = find_cases(own.model_copy(update={"layout": layout}))
+    assert [case.images["t2w"].name for case in cases] == ["T2[1].nii.gz"] * 3
+
+
 def test_a_name_without_a_patient_is_refused(own: Cohort) -> None:
     layout = own.files.model_copy(update={"patient": r"P(\d+)"})
     with pytest.raises(CohortError, match=r"case 'a'.*finds no patient"):

@@ -27,6 +27,52 @@ def test_a_count_that_whole_patients_cannot_give_is_refused() -> None:
         hold_out(PATIENTS, len(PATIENTS), seed=0)
 
 
+FOUR = {name: name for name in ("MET-01", "MET-02", "MET-03", "MET-04")}
+
+
+@pytest.mark.parametrize(
+    ("patients", "held_out", "n_folds", "expected"),
+    [
+        (
+            {"a": "a", "b": "b"}, 1, 2,
+            "target: 2 patients, 1 held out, leaves 1; audit.n_folds is 2: "
+            "lower target.held_out or audit.n_folds, or add patients",
+        ),
+        (
+            {"a1": "a", "a2": "a", "b": "b", "c": "c"}, ["a1", "a2"], 3,
+            "target: 3 patients, 1 held out, leaves 2; audit.n_folds is 3: "
+            "lower target.held_out or audit.n_folds, or add patients",
+        ),
+        ({"a": "a"}, 0, 2, "target: 1 patient; audit.n_folds is 2: lower audit.n_folds, or add patients"),
+        (FOUR, 10, 2, "target.held_out: 10 of 4 cases: nothing is left to train on; lower it, or add cases"),
+        (FOUR, 4, 2, "target.held_out: 4 of 4 cases: nothing is left to train on; lower it, or add cases"),
+        (FOUR, list(FOUR), 2, "target.held_out lists all 4 cases: nothing is left to train on; list fewer"),
+        (
+            FOUR, ["MET-1"], 2,
+            "target.held_out names cases that the target cohort does not have: MET-1 (did you mean 'MET-01'?)",
+        ),
+        (
+            FOUR, ["xyz"], 2,
+            "target.held_out names cases that the target cohort does not have: "
+            "xyz (its cases are named like 'MET-01')",
+        ),
+        (
+            PATIENTS, ["a1"], 2,
+            "target.held_out parts the scans of patient(s) a: list all of a patient's cases or none",
+        ),
+    ],
+)  # fmt: skip
+def test_a_split_that_cannot_be_made_is_told_with_cohort_numbers_and_remedy(
+    patients: dict[str, str], held_out: int | list[str], n_folds: int, expected: str
+) -> None:
+    with pytest.raises(SplitError) as error:
+        split_cohort(patients, held_out, n_folds, seed=0, cohort="target")
+    assert str(error.value) == expected
+    with pytest.raises(SplitError) as error:
+        split_cohort(patients, held_out, n_folds, seed=0)  # as notebook 01 calls it
+    assert "target" not in str(error.value)
+
+
 def test_nothing_held_out_leaves_all() -> None:
     assert hold_out(PATIENTS, 0, seed=0) == []
 

@@ -6,6 +6,7 @@ step reads the manifest and nothing else.
 
 from __future__ import annotations
 
+import glob
 import re
 import shutil
 from collections.abc import Iterable
@@ -48,17 +49,24 @@ def find_cases(declaration: Cohort) -> list[Case]:
     """Every case of a declared cohort, sorted by name.
 
     A case is a name for which at least one of the five patterns finds a file. Raises ``CohortError`` where the
-    folder is missing or holds no case, where a case lacks a file, or where a name does not give a patient.
+    folder is missing or holds no case, where a pattern finds no file or a case lacks one, or where a name does not
+    give a patient. Only names are read, no file is opened.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
         raise CohortError(f"the cohort's folder {declaration.folder} is not there; correct `folder` in the parameters")
     patterns = {name: getattr(declaration.files, name) for name in (*SEQUENCES, "label")}
-    names = sorted({case for pattern in patterns.values() for case in _names(folder, pattern)})
+    found = {name: _names(folder, pattern) for name, pattern in patterns.items()}
+    names = sorted({case for cases in found.values() for case in cases})
     if not names:
         raise CohortError(
             f"{declaration.folder} holds no case: no file matches {patterns['t1c']!r}; "
             "correct `folder` or `layout` in the parameters"
+        )
+    if unmatched := [f"layout.{name}: {patterns[name]!r}" for name, cases in found.items() if not cases]:
+        raise CohortError(
+            f"{declaration.folder}: no file matches {', '.join(unmatched)}, where other patterns find {len(names)} "
+            f"case(s), such as {names[0]!r}; correct the pattern ({{case}} alone stands for anything) or add the files"
         )
     missing = [
         pattern.format(case=case)
@@ -84,10 +92,10 @@ def find_cases(declaration: Cohort) -> list[Case]:
 
 
 def _names(folder: Path, pattern: str) -> list[str]:
-    glob = pattern.replace("{case}", "*")
+    wild = "*".join(map(glob.escape, pattern.split("{case}")))
     first, *rest = pattern.split("{case}")
     matcher = re.compile(re.escape(first) + r"(?P<case>[^/]+)" + "(?P=case)".join(map(re.escape, rest)))
-    found = (matcher.fullmatch(path.relative_to(folder).as_posix()) for path in folder.glob(glob))
+    found = (matcher.fullmatch(path.relative_to(folder).as_posix()) for path in folder.glob(wild))
     return [match["case"] for match in found if match]
 
 
