@@ -98,10 +98,10 @@ class StudyTrainer(nnUNetTrainer):
         if self.device.type == "cpu" and self.precision == "bfloat16":
             keep_shallow_convolutions_in_float32(self.network)
         if self.channels_last():
-            self.network.to(memory_format=torch.channels_last_3d)
+            keep_channels_last(self.network)
 
     def channels_last(self) -> bool:
-        """Whether convolutions are faster with the channels last: on a CPU (``benchmarks/results/cpu.md``).
+        """Whether a step is faster with the channels last: on a CPU (``benchmarks/results/cpu.md``).
 
         On GPUs this was not measured, and nnU-Net's layout stays.
         """
@@ -277,6 +277,16 @@ class StudyTrainer(nnUNetTrainer):
         self.logger.plot_progress_png(self.output_folder)
         super().on_train_end()
         (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
+
+
+def keep_channels_last(network: torch.nn.Module) -> None:
+    """Lay out the weights of ``network``, and each image that it is given, with the channels last."""
+
+    def turned(_: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(image.contiguous(memory_format=torch.channels_last_3d) for image in images)
+
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network.register_forward_pre_hook(turned)
 
 
 class CheckpointError(ValueError):
