@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,8 @@ import pandas as pd
 
 from brainmets.cohorts.cohort import Case, CohortError, map_labels, read_labels
 from brainmets.params import Cohort
-from brainmets.regions import REGIONS, region_mask
+from brainmets.paths import resolve
+from brainmets.regions import LABELS, REGIONS, region_mask
 
 Severity = Literal["error", "warning"]
 CASE_COLUMNS = (
@@ -23,6 +26,12 @@ CASE_COLUMNS = (
     *(f"{region}_mL" for region in REGIONS), "lesions", "smallest_lesion_mm3",
 )  # fmt: skip
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
+LONGEST_LIST = 20
+"""Findings that a message repeats; the rest stands in the table."""
+SMALLEST_COHORT = 4
+EVERY_CASE_A_PATIENT = "(.+)"
+SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
+"""The end of a name that tells scans of a patient apart: a date, or a number, perhaps after a short word."""
 
 
 @dataclass
@@ -30,28 +39,54 @@ class Audit:
     """What the audit of one cohort gives.
 
     ``cases`` has ``CASE_COLUMNS`` (shape and spacing in the file's axis order, spacing in mm; ``lesions`` counts
-    26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty.
+    26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
+    cohort's folder, and is empty where the finding is about the whole cohort (case "all").
     """
 
     cases: pd.DataFrame
     findings: pd.DataFrame
 
-    def require_no_errors(self) -> None:
-        """Raise ``CohortError`` listing every finding of severity "error"."""
+    def require_no_errors(self, written: Path | None = None) -> None:
+        """Raise ``CohortError`` with a line for every finding of severity "error"; ``written`` is their table."""
         errors = self.findings[self.findings.severity == "error"]
-        if len(errors):
-            lines = "\n".join(f"  {row.file}: {row.finding}" for row in errors.itertuples())
-            raise CohortError(f"{len(errors)} finding(s) stop the study; mend the files, then rerun:\n{lines}")
+        if errors.empty:
+            return
+        lines = [f"  {row.case}: {row.file}: {row.finding}" for row in errors.itertuples()]
+        if len(lines) > LONGEST_LIST:
+            lines = [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]
+        where = written or "findings.csv beside the cohort's cases.csv, in the study's audit/"
+        raise CohortError(
+            f"{len(errors)} finding(s) stop the study; mend the files, then rerun:\n"
+            + "\n".join([*lines, f"all findings: {where}"])
+        )
 
 
 @dataclass
 class _Examination:
     row: dict[str, Any]
+    folder: Path
     fingerprint: str = ""
     findings: list[dict[str, str]] = field(default_factory=list)
 
+    def named(self, path: Path) -> str:
+        """The file's path below the cohort's folder."""
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
+
     def note(self, severity: Severity, path: Path, finding: str) -> None:
-        self.findings.append({"severity": severity, "case": self.row["case"], "file": path.name, "finding": finding})
+        found = {"severity": severity, "case": self.row["case"], "file": self.named(path), "finding": finding}
+        self.findings.append(found)
+
+    @contextmanager
+    def reading(self, path: Path) -> Iterator[None]:
+        """Whatever goes wrong in the block is a finding about ``path``: a damaged file raises almost anything."""
+        try:
+            yield
+        except CohortError as error:
+            self.note("error", path, str(error).removeprefix(f"{path.name}: "))
+        except Exception as error:
+            what = str(error).replace(str(path), path.name) or type(error).__name__
+            empty = path.is_file() and not path.stat().st_size
+            self.note("error", path, f"{'is empty (0 bytes)' if empty else f'cannot be read ({what})'}; copy it anew")
 
 
 def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
@@ -59,32 +94,34 @@ def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[
 
     Errors (the study cannot run on them): a file that cannot be read, a sequence on another grid, a value that is
     not finite, an unknown or fractional label, the same scan under two patients. Warnings: a constant image, an
-    empty label map, the same scan twice within a patient.
+    empty label map, the same scan twice within a patient, a region that no case has, names that look like several
+    scans of a patient where each case counts as a patient.
     """
-    examinations = [_examine(case, declaration, case.case in held_out) for case in cases]
+    folder = resolve(declaration.folder)
+    examinations = [_examine(case, declaration, case.case in held_out, folder) for case in cases]
+    table = pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS))
     findings = [finding for one in examinations for finding in one.findings]
     findings += _duplicates(cases, examinations)
-    return Audit(
-        cases=pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS)),
-        findings=pd.DataFrame(findings, columns=list(FINDING_COLUMNS)),
-    )
+    of_all = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
+    findings += [{"severity": "warning", "case": "all", "file": "", "finding": finding} for finding in of_all]
+    return Audit(cases=table, findings=pd.DataFrame(findings, columns=list(FINDING_COLUMNS)))
 
 
-def _examine(case: Case, declaration: Cohort, held_out: bool) -> _Examination:
-    one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out})
-    try:
+def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _Examination:
+    one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out}, folder)
+    first = None
+    with one.reading(case.images["t1c"]):
         first = nib.Nifti1Image.from_filename(case.images["t1c"])
         _describe_grid(one, first)
-        for path in (*case.channels, case.label):
-            _check_grid(one, path, first)
-        for path in case.channels:
-            _check_intensities(one, path)
         one.fingerprint = hashlib.sha256(np.asanyarray(first.dataobj).tobytes()).hexdigest()
-        _describe_lesions(one, case, declaration)
-    except CohortError as error:
-        one.note("error", case.label, str(error))
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        one.note("error", case.images["t1c"], f"cannot be read: {error}")
+    for path in case.channels:
+        if path != case.images["t1c"] or one.fingerprint:  # else it has been said
+            with one.reading(path):
+                _check_grid(one, path, first)
+                _check_intensities(one, path)
+    with one.reading(case.label):
+        if _check_grid(one, case.label, first):
+            _describe_lesions(one, case, declaration)
     return one
 
 
@@ -94,11 +131,15 @@ def _describe_grid(one: _Examination, image: nib.Nifti1Image) -> None:
     one.row["orientation"] = "".join(nib.aff2axcodes(image.affine))
 
 
-def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image) -> None:
+def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image | None) -> bool:
+    """Note another grid than the t1c's, if that could be read; gives whether the file is one volume at all."""
     image = nib.Nifti1Image.from_filename(path)
     if len(image.shape) != 3:
         one.note("error", path, f"must be one 3D volume, its shape is {image.shape}")
-    elif image.shape != first.shape:
+        return False
+    if first is None:
+        return True
+    if image.shape != first.shape:
         one.note("error", path, f"its shape {image.shape} differs from the t1c's {first.shape}; resample it")
     elif not np.allclose(image.affine, first.affine, atol=1e-3):
         one.note(
@@ -106,6 +147,7 @@ def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image) -> None:
             f"its affine {np.round(image.affine, 3).tolist()} differs from the t1c's "
             f"{np.round(first.affine, 3).tolist()}; resample it",
         )  # fmt: skip
+    return True
 
 
 def _check_intensities(one: _Examination, path: Path) -> None:
@@ -141,8 +183,39 @@ def _duplicates(cases: Sequence[Case], examinations: Sequence[_Examination]) -> 
             found.append({
                 "severity": "error" if across else "warning",
                 "case": case.case,
-                "file": case.images["t1c"].name,
-                "finding": f"holds the same image as {other.images['t1c'].name}"
+                "file": one.named(case.images["t1c"]),
+                "finding": f"holds the same image as {one.named(other.images['t1c'])}"
                 + (f" of patient {other.patient}: a split could not keep them together" if across else ""),
             })  # fmt: skip
     return found
+
+
+def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
+    """Regions that are empty in every case that could be read."""
+    named = set(declaration.label_map.values())
+    names = {value: name for name, value in LABELS.items()}
+    for region, values in REGIONS.items():
+        volumes = table[f"{region}_mL"].dropna()
+        if len(volumes) and not volumes.any():
+            parts = [names[value] for value in values]
+            absent = [part for part in parts if part not in named]
+            why = f"no label map holds a value that label_map calls {' or '.join(parts)}"
+            if absent == parts:
+                why = f"label_map names no label {' or '.join(absent)}"
+            yield f"{region} ({' + '.join(parts)}) is empty in every case: {why}. Is label_map right?"
+
+
+def _hidden_repeats(cases: Sequence[Case], declaration: Cohort) -> Iterator[str]:
+    """Case names that look like several scans of a patient, in a cohort that counts each case as a patient."""
+    if len(cases) < SMALLEST_COHORT or declaration.files.patient != EVERY_CASE_A_PATIENT:
+        return
+    scans: dict[str, list[str]] = {}
+    for case in cases:
+        scans.setdefault(SCAN.sub("", case.case), []).append(case.case)
+    repeated = [names for names in scans.values() if len(names) > 1]
+    if repeated and len(scans) > 1:  # one stem for all is a cohort that is numbered through
+        yield (
+            f"each of the {len(cases)} cases counts as a patient, yet {', '.join(repeated[0][:3])} look like scans of "
+            "one: if they are, a patient would be trained and tested on; give layout.patient an expression whose "
+            "first group is the patient"
+        )
