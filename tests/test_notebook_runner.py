@@ -329,12 +329,13 @@ def test_a_reader_follows_a_log_line_by_line(tmp_path: Path) -> None:
         journal.flush()
         assert [event.kind for event in follower.events()] == ["started"]
         journal.write("ss 0.5\nunfinished")
-        journal.failed(2.0, {"cell": "[3]: a\nb", "run again": "brainmets"})
+        journal.failed(2.0, {"cell": "[3]: a\n\n  b\n", "run again": "brainmets"})
         journal.close()
     assert list(follower.events()) == [
         Event("a", "progress", "epoch 2 of 9: loss 0.5"),
         Event("a", "failed", "after 2.0 s"),
-        Event("a", "detail", "  cell       [3]: a b"),
+        Event("a", "detail", "  cell       [3]: a"),
+        Event("a", "detail", "               b"),
         Event("a", "detail", "  run again  brainmets"),
     ]
     assert list(follower.events()) == []

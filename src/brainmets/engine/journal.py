@@ -57,10 +57,15 @@ class Journal:
         self._mark(f"finished in {seconds:.1f} s")
 
     def failed(self, seconds: float, details: dict[str, str]) -> None:
-        """The step failed; ``details`` says where and what to do, one named line each."""
+        """The step failed; ``details`` says where and what to do, each by name; further lines of one are indented."""
         width = max(map(len, details))
-        lines = [f"  {name:<{width}}  {' '.join(text.split())}" for name, text in details.items()]
-        self._mark(f"failed after {seconds:.1f} s", *lines)
+        told = []
+        for name, text in details.items():
+            lines = [line.rstrip() for line in text.splitlines() if line.strip()] or [""]
+            told += [
+                f"  {word:<{width}}  {line}" for word, line in zip([name, *[""] * len(lines)], lines, strict=False)
+            ]
+        self._mark(f"failed after {seconds:.1f} s", *told)
 
     def note(self, text: str) -> None:
         """Something that the reader should know while the step runs."""
