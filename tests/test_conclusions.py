@@ -80,7 +80,8 @@ def test_bad_cases_turn_proof_into_suggestion() -> None:
 def test_a_stricter_level_changes_the_words() -> None:
     scores = example_scores(9, gain=0.05)
     assert "12 of the better" in written(scores)
-    assert "none of 12 paired tests gives an improvement" in written(scores, Settings(0.001, 100, 1))
+    strict = written(scores, Settings(0.001, 100, 1))
+    assert "no outcome of 12 paired tests could have been told from chance with 9 cases" in strict
 
 
 def test_that_no_outcome_could_survive_holm_is_said_in_place_of_none_did() -> None:
@@ -124,6 +125,9 @@ def test_an_arm_without_one_strategy_is_named_everywhere() -> None:
     assert words in first
     assert "Averaged over Default and Tversky + BCE, " in second
     assert "left out" not in written(scores)
+    two = scores[(scores["arm"] == "default") | (scores["strategy"] == "finetune")]
+    assert "Tversky + BCE and SegResNet are left out wherever strategies are compared" in written(two)
+    assert "For Default, before Holm's correction" in written(two)
 
 
 def test_worsening_stands_in_the_answer() -> None:
@@ -139,7 +143,7 @@ def test_the_case_that_decides_a_mean_is_named() -> None:
     bad = (scores["case"] == "case05") & (scores["strategy"] == "finetune") & (scores["arm"] == "tversky_bce")
     bad &= (scores["metric"] == "hd95") & (scores["region"] == "WT")
     text = written(scores.assign(value=scores["value"] + 60.0 * bad))
-    assert "Leaving out one case turns the sign of the mean difference round in WT HD95 (case case05) and " in text
+    assert "Leaving out one case reverses the sign of the mean difference in WT HD95 (case case05) and " in text
     assert "Tversky + BCE WT HD95 (case case05)." in text
 
 
@@ -147,7 +151,7 @@ def test_one_sided_p_and_two_sided_interval_are_told_apart_once() -> None:
     scores = example_scores(9, gain=0.05)
     text = written(scores[scores["metric"].isin(["dice", "sensitivity"])])
     assert text.count("p is one-sided") == 1
-    assert "the brackets hold the shift's two-sided interval" in text
+    assert "the brackets hold the shift's two-sided 95% interval" in text
     assert "improved" not in text
 
 
@@ -182,7 +186,11 @@ def test_power_keeps_too_many_cases_apart_from_no_improvement(monkeypatch: pytes
 def test_too_few_cases_are_said_to_be_too_few() -> None:
     assert "With 4 pairs no outcome could have reached p < 0.05" in written(example_scores(4, gain=0.05))
     assert "no outcome could have reached" not in written(example_scores(5, gain=0.05))
-    assert "1 held-out case scored" in written(example_scores(1))
+    scores = example_scores(1)
+    assert "1 held-out case scored" in written(scores)
+    assert "Between arms, no outcome of 3 paired comparisons could have been told from chance" in written(scores)
+    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)
+    assert "no outcome of 12 paired tests could have been told from chance with 1 case." in found[1]
 
 
 def test_one_strategy_and_one_arm_are_named_as_such() -> None:

@@ -127,7 +127,9 @@ def test_conclusion_names_gain_harm_and_unsupported_means(scores: pd.DataFrame) 
     by_size = detection_by_size(pd.DataFrame(columns=LESION_COLUMNS))
     text = conclude(scores, strategies, arms, needed, printed, by_size, SETTINGS)
     assert "TC Dice (+0.0064" in text
-    assert "better than training from scratch in 4 of 12 paired tests and worse in 2; none survives it" in text
+    assert (
+        "better than training from scratch in 4 of 12 paired tests and worse in 2; none of these survives it" in text
+    )
     assert "Better after correction: Tversky + BCE WT sensitivity" in text
     assert "harm" not in text, "no worsening survives the correction that the gains must survive"
     assert "Tversky + BCE WT HD95 (case SBT-MET-A000729-20181109)" in text

@@ -100,14 +100,18 @@ def _left_out(scores: pd.DataFrame) -> list[str]:
     """The arms that lack a strategy where others have both; an empty list where no arm has both."""
     present = models(scores)
     arms = ordered(scores["arm"], ARMS)
-    lacking = {arm: [side for side in STRATEGIES if (arm, side) not in present] for arm in arms}
-    if all(lacking.values()):
+    if not any(all((arm, side) in present for side in STRATEGIES) for arm in arms):
         return []
-    return [
-        f"{arm_title(arm)} is left out wherever strategies are compared, having no scores {_as_trained(sides[0])}"
-        for arm, sides in lacking.items()
-        if sides
-    ]
+    remarks = []
+    for side in STRATEGIES:
+        lacking = [arm_title(arm) for arm in arms if (arm, side) not in present]
+        if lacking:
+            verb = "is" if len(lacking) == 1 else "are"
+            remarks.append(
+                f"{listed(lacking)} {verb} left out wherever strategies are compared, having no scores "
+                f"{_as_trained(side)}"
+            )
+    return remarks
 
 
 def _as_trained(strategy: str) -> str:
@@ -167,7 +171,7 @@ def _overturned(scores: pd.DataFrame) -> list[str]:
                 cases = _deciding(differences.dropna())
                 if len(cases) == 1:
                     found.append(f"{title} (case {cases[0]})")
-    return [f"Leaving out one case turns the sign of the mean difference round in {listed(found)}."] if found else []
+    return [f"Leaving out one case reverses the sign of the mean difference in {listed(found)}."] if found else []
 
 
 def _deciding(differences: pd.Series) -> list[str]:
@@ -191,7 +195,7 @@ def _volumes(scores: pd.DataFrame, alpha: float) -> list[str]:
         parts.append(f"{region} {listed([f'{mean[region][side]:+.1f} mL {STRATEGY_TITLES[side]}' for side in sides])}")
     small, large = int((table["bias_high"] < 0).sum()), int((table["bias_low"] > 0).sum())
     return [
-        f"Predicted less reference volume (Bland-Altman's mean difference, over the arms): {'; '.join(parts)}; "
+        f"Predicted minus reference volume (Bland-Altman's mean difference, over the arms): {'; '.join(parts)}; "
         f"its {1 - alpha:.0%} interval lies wholly below 0 for {small} and wholly above for {large} of {len(table)} "
         "models and regions."
     ]

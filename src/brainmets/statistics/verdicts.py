@@ -18,10 +18,8 @@ from brainmets.statistics.wording import Row, arm_title, count, listed, measure,
 SIDES = {"better": ("p_value", "p_holm"), "worse": ("p_worse", "p_worse_holm")}
 MOST_EFFECTS = 6
 """Up to so many shifts are written with their numbers; a longer list stands in the table alone."""
-READING = (
-    "Here p is one-sided, for better and for worse each by itself; the brackets hold the shift's two-sided interval, "
-    "which may cover 0 although p is below {alpha:g}."
-)
+BEFORE = "before Holm's correction for multiple testing, fine-tuning was better than training from scratch in"
+BEFORE_AGAIN = "before correction it was better in"
 
 
 def on_strategies(table: pd.DataFrame, alpha: float) -> list[str]:
@@ -38,14 +36,18 @@ def on_strategies(table: pd.DataFrame, alpha: float) -> list[str]:
         if len(found):
             sentences.append(f"{side.capitalize()} before correction: {_effects(found, side)}.")
     if len(single):
-        sentences.append(f"Arm by arm, {_tally(single, alpha)}.")
+        sentences.append(f"Arm by arm, {_tally(single, alpha, BEFORE_AGAIN)}.")
         for side, (_, p_holm) in SIDES.items():
             found = single[single[p_holm] < alpha]
             if len(found):
                 sentences.append(f"{side.capitalize()} after correction: {_effects(found, side, arms=True)}.")
-    if any(" [" in sentence for sentence in sentences):
-        sentences.append(READING.format(alpha=alpha))
     n = int(main["n"].max())
+    if any(" [" in sentence for sentence in sentences):
+        interval = "interval" if 2 * 0.5**n > alpha else f"{1 - alpha:.0%} interval"
+        sentences.append(
+            "Here p is one-sided, for better and for worse each by itself; the brackets hold the shift's two-sided "
+            f"{interval}, which may cover 0 although p is below {alpha:g}."
+        )
     if 0.5**n >= alpha:
         sentences.append(f"With {count(n, 'pair')} no outcome could have reached p < {alpha:g}.")
     return sentences
@@ -57,7 +59,7 @@ def in_short(table: pd.DataFrame, alpha: float) -> list[str]:
     if main.empty:
         return []
     sentence = f"{_subject(main, single)}, {_tally(main, alpha, named=True)}"
-    if single.empty:
+    if single.empty or single["smallest_p"].min() >= alpha:
         return [sentence + "."]
     survivors = {side: single[single[p_holm] < alpha] for side, (_, p_holm) in SIDES.items()}
     names = [
@@ -66,7 +68,10 @@ def in_short(table: pd.DataFrame, alpha: float) -> list[str]:
         if len(found)
     ]
     kept = sum(map(len, survivors.values()))
-    tally = f"{kept or 'none'} of {count(_tests(single), 'test')} survive{'s' * (kept < 2)} it"
+    tests = count(_tests(single), "test")
+    tally = f"{kept or 'none'} of {tests} survive{'s' * (kept < 2)} it"
+    if _hopeless(single, alpha):
+        tally = f"none of {tests} could have"
     where = f" ({'; '.join(names)})" if names else ""
     return [f"{sentence}; arm by arm, {tally}{where}."]
 
@@ -103,6 +108,9 @@ def on_arms(table: pd.DataFrame, alpha: float) -> list[str]:
     strong = [f"{_pair(row)} ({p_words(row['p_value'])})" for row in weak if row["p_holm"] < alpha]
     if strong:
         return [f"Between arms, {listed(strong)} after Holm's correction for {tests}."]
+    if chosen["smallest_p"].min() >= alpha:
+        cases = count(int(chosen["n"].max()), "case")
+        return [f"Between arms, no outcome of {tests} could have been told from chance with {cases}."]
     if not weak:
         return [f"Between arms, none of {tests} has p below {alpha:g}."]
     smallest = _smallest(weak, [_pair(row) for row in weak])
@@ -131,9 +139,11 @@ def _subject(main: pd.DataFrame, single: pd.DataFrame) -> str:
     return f"For {arms[0]}" if single.empty else f"Averaged over {listed(arms)}"
 
 
-def _tally(table: pd.DataFrame, alpha: float, named: bool = False) -> str:
+def _tally(table: pd.DataFrame, alpha: float, opening: str = BEFORE, named: bool = False) -> str:
     """In how many tests fine-tuning was better and worse, before and after Holm's correction."""
     tests = count(_tests(table), "paired test")
+    if table["smallest_p"].min() >= alpha:
+        return f"no outcome of {tests} could have been told from chance with {count(int(table['n'].max()), 'case')}"
     before, after = ({side: table[table[p[i]] < alpha] for side, p in SIDES.items()} for i in (0, 1))
     if all(found.empty for found in before.values()):
         return f"none of {tests} gives an improvement beyond chance, and none a worsening, even before correction"
@@ -142,15 +152,14 @@ def _tally(table: pd.DataFrame, alpha: float, named: bool = False) -> str:
         for side, found in before.items()
     }
     sentence = (
-        "before Holm's correction for multiple testing, fine-tuning was better than training from scratch in "
-        f"{len(before['better']) or 'none'} of {tests}{names['better']} and worse in "
+        f"{opening} {len(before['better']) or 'none'} of {tests}{names['better']} and worse in "
         f"{len(before['worse']) or 'none'}{names['worse']}"
     )
     if _hopeless(table, alpha):
         return sentence + "; no outcome of so few cases could have survived it for so many tests"
     kept = {side: len(found) for side, found in after.items()}
     if not any(kept.values()):
-        return sentence + "; none survives it"
+        return sentence + "; none of these survives it"
     return sentence + f"; {kept['better']} of the better and {kept['worse']} of the worse survive it"
 
 
