@@ -14,10 +14,9 @@ from brainmets.engine.steps import result, step_name
 from brainmets.params import MODELS
 from brainmets.paths import StudyPaths
 from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered
+from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 from brainmets.study_params import Study
 
-STRATEGY_WORDS = {"finetune": "fine-tuned", "scratch": "from scratch"}
-ARM_WORDS = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
 METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
 """Metrics of the result table: heading and decimals."""
 
@@ -92,9 +91,9 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[
                 for metric in METRICS
                 for region in regions
             ]
-            rows.append(Row(ARM_WORDS.get(arm, arm), STRATEGY_WORDS[strategy], place == 0, cells))
+            rows.append(Row(arm_title(arm), STRATEGY_TITLES[strategy], place == 0, cells))
     notes = [
-        f"{ARM_WORDS.get(arm, arm)}, {STRATEGY_WORDS[strategy]}, {region} {METRICS[metric][0]}: {line['note']}"
+        f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}, {region} {METRICS[metric][0]}: {line['note']}"
         for (arm, strategy, metric, region), line in lines.items()
         if line["note"]
     ]

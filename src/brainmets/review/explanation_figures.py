@@ -29,7 +29,8 @@ from brainmets.review.panels import (
     window_around,
     worst_slice,
 )
-from brainmets.statistics.figures import STRATEGY_TITLES, arm_title, save
+from brainmets.statistics.figures import save
+from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 
 REFERENCE, PREDICTION = MISSED, INVENTED
 HATCHES = {"ET": "", "TC": "///", "WT": "..."}

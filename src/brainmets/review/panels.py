@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from brainmets.regions import LABELS, region_mask
 from brainmets.review.images import Model, ReviewCase
-from brainmets.statistics.figures import STRATEGY_TITLES, arm_title
+from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 
 Mask = npt.NDArray[np.bool_]
 

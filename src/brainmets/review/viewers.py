@@ -19,7 +19,8 @@ from brainmets.regions import LABELS
 from brainmets.review import lab_extension
 from brainmets.review.images import Model, ReviewCase
 from brainmets.review.panels import LABEL_COLOURS, SEQUENCE_TITLES, orthogonal_slices
-from brainmets.statistics.figures import STRATEGY_TITLES, arm_title, save
+from brainmets.statistics.figures import save
+from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 
 Viewer = Literal["itkwidgets", "niivue", "slices"]
 ORDER: tuple[Viewer, ...] = ("itkwidgets", "niivue", "slices")
