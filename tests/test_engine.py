@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -57,9 +58,46 @@ def test_a_finished_study_does_nothing_and_says_so(built_checkout: FakeCheckout)
 def test_a_dry_run_lists_the_steps_and_runs_none(checkout: FakeCheckout) -> None:
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n")
     assert ended.returncode == 0
-    assert re.search(r"^evaluation +4$", ended.stdout + ended.stderr, re.MULTILINE)
-    assert re.search(r"^report +1$", ended.stdout + ended.stderr, re.MULTILINE)
-    assert checkout.ran() == {}
+    assert ended.stderr == ""
+    heading, count, *lines = ended.stdout.splitlines()
+    assert heading.startswith("study tiny: params/tiny.yaml, ")
+    assert count == f"{STEPS + 1} steps to run:"
+    assert lines[:3] == ["  01_data_audit", "  02_plan_alignment", "  03_pretraining_default_fold_0"]
+    assert lines[-3:] == ["  07_statistics", "  08_case_review", "  report"]
+    assert len(lines) == STEPS + 1
+    assert "snakemake" not in ended.stdout.lower()
+    assert not checkout.work.exists(), "a dry run made the study's folder"
+    assert {path.name for path in checkout.root.iterdir()} == {"notebooks", "params", "workflow"}
+
+
+def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheckout) -> None:
+    def state() -> dict[Path, int]:
+        found = (path for path in built_checkout.work.rglob("*") if "iocache" not in path.parts)
+        return {path: path.stat().st_mtime_ns for path in found if path.is_file()}
+
+    before = state()
+    ended = built_checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistics", "case_review")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"]
+    assert state() == before
+    ended = built_checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"]
+
+
+def test_a_dry_run_that_snakemake_refuses_is_told(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistcs")
+    assert ended.returncode == 1
+    assert "Snakemake could not plan the study; it said:" in ended.stderr
+    assert "statistcs" in ended.stderr
+
+
+def test_a_study_may_work_outside_the_checkout(checkout: FakeCheckout, tmp_path: Path) -> None:
+    checkout.write({**checkout.content(), "work_dir": str(tmp_path / "elsewhere")})
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  01_data_audit"]
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "elsewhere/tiny/audit/audit.json").is_file()
 
 
 def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path: Path) -> None:
@@ -112,12 +150,10 @@ def dry_run(checkout: FakeCheckout) -> dict[str, int]:
     """How many jobs of each rule would run, the report left out."""
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistics", "case_review")
     assert ended.returncode == 0, ended.stderr
-    text = ended.stdout + ended.stderr
-    if "Nothing to be done" in text:
-        return {}
-    table = re.search(r"^job +count\n[- ]+\n(.*?)\ntotal", text, re.MULTILINE | re.DOTALL)
-    assert table is not None, text
-    return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}
+    found = re.findall(r"^  \d\d_([a-z_]+?)(?:_(?:default|segresnet)_\w+)?$", ended.stdout, re.MULTILINE)
+    return {
+        {"data_audit": "audit", "plan_alignment": "alignment"}.get(name, name): found.count(name) for name in found
+    }
 
 
 @pytest.fixture
@@ -245,6 +281,81 @@ def test_a_cohort_folder_that_is_missing_or_empty_is_refused(checkout: FakeCheck
     assert "params/tiny.yaml: target.folder: 'own' is empty" in refused(checkout)
 
 
+def write_own_cohort(checkout: FakeCheckout, cases: tuple[str, ...], **changed: Any) -> None:
+    """Have the study's target be empty files in ``own/``; ``changed`` replaces parts of its declaration."""
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"] |= {"folder": "own", **changed}
+    checkout.write(content)
+    for case in cases:
+        own_case(checkout, case)
+
+
+FOUR = ("P01", "P02", "P03", "P04")
+LAYOUT = {
+    "t1n": "{case}/{case}_T1.nii.gz", "t1c": "{case}/{case}_T1GD.nii.gz", "t2w": "{case}/{case}_T2.nii.gz",
+    "t2f": "{case}/{case}_FLAIR.nii.gz", "label": "{case}/{case}_LABEL.nii.gz", "patient": "(.+)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("cohort", "expected"),
+    [
+        ({"held_out": 0}, "target.held_out: 0 leaves no case to test; hold out one or more"),
+        ({"held_out": True}, "target.held_out: must be a number of cases or a list of case names (given: True)"),
+        ({"held_out": 9}, "target.held_out: 9 of 4 cases: nothing is left to train on; lower it, or add cases"),
+        (
+            {"held_out": ["P1"]},
+            "target.held_out names cases that the target cohort does not have: P1 (did you mean 'P01'?)",
+        ),
+        (
+            {"held_out": 3},
+            "target: 4 patients, 3 held out, leaves 1; audit.n_folds is 2: lower target.held_out or audit.n_folds, "
+            "or add patients",
+        ),
+        (
+            {"layout": {**LAYOUT, "t2w": "{case}/T9.nii.gz"}},
+            "target: own: no file matches layout.t2w: '{case}/T9.nii.gz', where other patterns find 4 case(s)",
+        ),
+        (
+            {"layout": {**LAYOUT, "t2w": "{patient}/{case}_T2.nii.gz"}},
+            "target.layout.t2w: '{patient}/{case}_T2.nii.gz' holds {patient}; {case} alone may stand in braces",
+        ),
+        ({"layout": "brats"}, "target: own holds no case: no file matches '{case}/{case}-t1c.nii.gz'; correct"),
+    ],
+)
+def test_a_cohort_that_cannot_be_used_is_refused_by_its_names_alone(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch, cohort: dict, expected: str, dry_run: bool
+) -> None:
+    write_own_cohort(checkout, FOUR, **cohort)
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    with pytest.raises(ParameterError) as error:
+        study.run(checkout.params, "local", dry_run=dry_run, further=[])
+    assert (
+        str(error.value)
+        .removeprefix(f"{checkout.params}")
+        .removeprefix("params/tiny.yaml")
+        .startswith(f": {expected}")
+    )
+    assert not checkout.work.exists()
+
+
+def test_a_case_without_a_file_is_refused(checkout: FakeCheckout) -> None:
+    write_own_cohort(checkout, FOUR)
+    (checkout.root / "own/P02/P02_T2.nii.gz").unlink()
+    expected = "params/tiny.yaml: target: own: 1 file(s) missing: P02/P02_T2.nii.gz; every case needs"
+    assert expected in refused(checkout, "-n")
+
+
+def test_a_cohort_of_empty_files_passes_as_long_as_its_names_are_right(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_cohort(checkout, FOUR, held_out=["P03"])
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    study.check(Study.read(checkout.params))
+
+
 def test_an_unknown_profile_is_refused(checkout: FakeCheckout) -> None:
     assert "--profile cloud: there is no such profile; there are local, slurm" in refused(
         checkout, "--profile", "cloud"
@@ -356,6 +467,29 @@ def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
     assert "1 jobs of an earlier, killed run" in str(error.value)
     assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
     assert "--slurm-status-command" not in study._slurm(StudyPaths("work", "third"))[0]
+
+
+def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
+    expected = r"SLURM does not answer \(squeue: slurm_load_jobs error: Unable to contact\)"
+    with pytest.raises(ParameterError, match=expected):
+        study._slurm(StudyPaths("work", "own"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "squeue").unlink()
+    with pytest.raises(ParameterError, match="there is no squeue here; run on the cluster's login node"):
+        study._slurm(StudyPaths("work", "own"))
+
+
+@pytest.mark.parametrize("text", ["executor: [", "", "- 1"])
+def test_a_profile_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=r"config\.yaml is no Snakemake profile"):
+        study._executor(tmp_path)
 
 
 def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

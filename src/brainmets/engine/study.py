@@ -19,15 +19,16 @@ from types import FrameType
 
 import yaml
 
+from brainmets.engine import plan
+from brainmets.engine.checks import check
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words
 from brainmets.engine.journal import Event, Follower
 from brainmets.engine.steps import command, outdated, read_study, set_aside_other_arms, shown
 from brainmets.params import ParameterError
-from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
+from brainmets.paths import StudyPaths, project_root
 from brainmets.processes import BusyError, locked
 from brainmets.study_params import Study
 
-NOTHING = "Nothing to be done"
 TOTAL = re.compile(r"^total\s+(\d+)", re.MULTILINE)
 TARGET = re.compile(r"^all\s+1\b", re.MULTILINE)  # the rule that only collects; no step of the study
 POLL_SECONDS = 0.3
@@ -44,34 +45,18 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     check(study)
     setting = profile_folder(profile)
-    cluster = yaml.safe_load((setting / "config.yaml").read_text()).get("executor") == "slurm"
-    options, machine = _slurm(files) if cluster else _local()
+    options, machine = _slurm(files) if _executor(setting) == "slurm" else _local()
     if dry_run:
-        call = _snakemake(study, files, setting, [*options, "--dry-run", "--quiet", "rules", "host"], further)
-        return subprocess.run(call, check=False).returncode
+        print(f"study {files.study}: {study.origin}, {machine}", flush=True)
+        with plan.folder_to_plan_in(files) as folder:
+            call = _snakemake(study, files, setting, [*options, "--dry-run"], further, folder)
+            return plan.tell(study, files, call, _environment())
     with locked(files.work / ".study.lock", f"study {files.study}") as lock:
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its evaluation is now {shown(files.left_out(arm))}")
-        return _Telling(files, study.origin).watch(_snakemake(study, files, setting, options, further), lock)
-
-
-def check(study: Study) -> None:
-    """Refuse, before any work, a notebook that does not fit its parameters and a cohort folder that holds nothing."""
-    from brainmets.engine.notebook import check_declared  # papermill takes half a second
-
-    for name in NOTEBOOKS:
-        check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(study.values(name, **study.jobs(name)[0])))
-    for cohort in COHORTS:
-        declared = study.content[cohort]
-        if declared.get("phantoms"):
-            continue
-        folder = resolve(declared["folder"])
-        where = f"{study.origin}: {cohort}.folder: {declared['folder']!r}"
-        if not folder.is_dir():
-            raise ParameterError(f"{where} is no folder; put the path of the {cohort} cohort there")
-        if not any(folder.iterdir()):
-            raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
+        call = _snakemake(study, files, setting, options, further, files.work)
+        return _Telling(files, study.origin).watch(call, lock)
 
 
 def profile_folder(profile: str) -> Path:
@@ -82,6 +67,15 @@ def profile_folder(profile: str) -> Path:
             return folder
     names = ", ".join(sorted(path.name for path in shipped.iterdir()))
     raise ParameterError(f"--profile {profile}: there is no such profile; there are {names}, or name a folder")
+
+
+def _executor(profile: Path) -> str:
+    """What the profile's ``config.yaml`` runs steps with; ``local`` where it does not say."""
+    file = profile / "config.yaml"
+    try:
+        return str(yaml.safe_load(file.read_text(encoding="utf-8")).get("executor", "local"))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ParameterError(f"--profile: {shown(file)} is no Snakemake profile: {error}") from None
 
 
 def _local() -> tuple[list[str], str]:
@@ -116,9 +110,7 @@ def _slurm(files: StudyPaths) -> tuple[list[str], str]:
     os.environ.pop(DEVICES_VARIABLE, None)  # the scheduler chooses
     prefix = f"bm_{files.study}_{hashlib.sha256(str(files.work).encode()).hexdigest()[:8]}"
     prefix = re.sub(r"[^A-Za-z0-9_-]", "-", prefix)[-50:]
-    queue = ["squeue", "--me", "--noheader", "--format=%i %T %j"]
-    rows = subprocess.run(queue, capture_output=True, text=True, check=True).stdout.splitlines()
-    left = [row.split() for row in rows if row.split()[-1].startswith(prefix)]
+    left = [row.split() for row in _queue() if row.split()[-1].startswith(prefix)]
     if left:
         raise BusyError(
             f"{len(left)} jobs of an earlier, killed run of study {files.study} are still in the queue: "
@@ -131,6 +123,22 @@ def _slurm(files: StudyPaths) -> tuple[list[str], str]:
     return options, f"SLURM jobs {prefix}_*"
 
 
+def _queue() -> list[str]:
+    """The user's jobs, one line each: number, state, name."""
+    try:
+        call = ["squeue", "--me", "--noheader", "--format=%i %T %j"]
+        asked = subprocess.run(call, capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise ParameterError("--profile slurm: there is no squeue here; run on the cluster's login node") from None
+    except subprocess.CalledProcessError as error:
+        why = " ".join(error.stderr.split()) or f"exit status {error.returncode}"
+        raise ParameterError(
+            f"--profile slurm: SLURM does not answer (squeue: {why}); run when its controller does, or use "
+            "--profile local"
+        ) from None
+    return [row for row in asked.stdout.splitlines() if row.strip()]
+
+
 def _accounting() -> bool:
     """Whether ``sacct`` answers; installed without a database it makes Snakemake wait for ever."""
     if shutil.which("sacct") is None:
@@ -138,15 +146,25 @@ def _accounting() -> bool:
     return subprocess.run(["sacct", "-n", "-X"], capture_output=True, check=False).returncode == 0
 
 
-def _snakemake(study: Study, files: StudyPaths, profile: Path, options: list[str], further: list[str]) -> list[str]:
-    """The call of Snakemake; options that take many values come early, so that none takes a target of ``further``."""
+def _environment() -> dict[str, str]:
+    """Snakemake works in the study's folder, which may lie outside the checkout."""
+    return {**os.environ, "BRAINMETS_ROOT": str(project_root())}
+
+
+def _snakemake(
+    study: Study, files: StudyPaths, profile: Path, options: list[str], further: list[str], folder: Path
+) -> list[str]:
+    """The call of Snakemake; options that take many values come early, so that none takes a target of ``further``.
+
+    ``folder`` is where Snakemake keeps its records.
+    """
     remake = outdated(study, files)
     return [
         *(sys.executable, "-m", "snakemake"),
         *(["--forcerun", *map(str, remake)] if remake else []),
         *("--config", f"params={study.origin}", *options),
         *("--snakefile", str(project_root() / "workflow" / "Snakefile"), "--workflow-profile", str(profile)),
-        *("--directory", str(files.work), "--nolock", *further),
+        *("--directory", str(folder), "--nolock", *further),
     ]
 
 
@@ -185,8 +203,9 @@ class _Telling:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         with self.log.open("w", encoding="utf-8") as log:
             engine = subprocess.Popen(
-                call, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock], process_group=0
-            )
+                call, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(),
+                pass_fds=[lock], process_group=0,
+            )  # fmt: skip
         try:
             ended = False
             while not ended:
