@@ -273,6 +273,7 @@ def test_command_names_what_it_could_not_score(folders, tmp_path, capsys):
     ("arguments", "message"),
     [
         ((), "references without a prediction"),
+        ((), "(missing='worst', on the command line --missing worst, scores them as empty predictions)"),
         (("--label-map", "1=tumour"), "'1=tumour' must be VALUE=NAME"),
         (("--label-map", "1=et,1=netc"), "given twice"),
         (("--missing", "worst", "--workers", "0"), "workers: 0"),
@@ -284,3 +285,16 @@ def test_command_that_fails_writes_nothing(folders, tmp_path, capsys, arguments,
     assert run(*folders, "--out", out, "--lesions", tmp_path / "out" / "lesions.csv", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not out.parent.exists()
+
+
+def test_command_takes_no_strategy_that_the_statistics_would_refuse(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(*folders, "--out", tmp_path / "scores.csv", "--strategy", "fine-tuned")
+    assert ended.value.code == 2
+    assert "--strategy: invalid choice: 'fine-tuned' (choose from" in capsys.readouterr().err
+
+
+def test_command_names_the_option_for_labels_that_it_does_not_know(folders, tmp_path, capsys):
+    write(folders[0], "a", label_map(1) * 20)
+    assert run(*folders, "--out", tmp_path / "scores.csv") == 2
+    assert "correct the file, or give label_map (on the command line --label-map)" in capsys.readouterr().err

@@ -45,7 +45,10 @@ def add_score_command(subparsers: argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one case each (default: 1)")
     parser.add_argument("--arm", default="default", metavar="NAME", help="the table's arm column (default: default)")
     parser.add_argument(
-        "--strategy", default="finetune", metavar="NAME", help="the table's strategy column (default: finetune)"
+        "--strategy",
+        choices=("finetune", "scratch"),
+        default="finetune",
+        help="the table's strategy column (default: finetune)",
     )
     parser.set_defaults(run=run_score)
 

@@ -139,7 +139,7 @@ def _match_cases(predictions: Path, references: Path, missing: str) -> dict[str,
     if (absent := sorted(wanted.keys() - given.keys())) and missing == "fail":
         problems.append(
             f"references without a prediction in {predictions}: {', '.join(absent)} "
-            "(missing='worst' scores them as empty predictions)"
+            "(missing='worst', on the command line --missing worst, scores them as empty predictions)"
         )
     if problems:
         raise ScoringError("; ".join(problems))

@@ -87,7 +87,8 @@ def read_labels(path: Path, label_map: Mapping[int, int] | None) -> Labels:
     if unknown:
         raise ScoringError(
             f"{path}: unknown labels {', '.join(map(str, unknown))}; known are "
-            f"{', '.join(map(str, sorted(known)))}: correct the file or give a label map"
+            f"{', '.join(map(str, sorted(known)))}: correct the file, or give label_map "
+            "(on the command line --label-map)"
         )
     if labels.dtype == np.uint8 and all(known[int(value)] == value for value in present):
         return labels
