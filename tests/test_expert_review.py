@@ -164,6 +164,41 @@ def test_an_item_rated_twice_and_an_absent_column_are_refused(tmp_path):
         read_ratings([tmp_path / "bare.csv"], KEY)
 
 
+RATED = "R1;c1;A;4;3;1;0;yes"
+HEADER = ";".join(SHEET_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}\n{RATED};soft, or not\n",
+        f"\ufeff{HEADER}\r\n{RATED};soft, or not\r\n",
+        HEADER.replace(";", "\t") + "\n" + RATED.replace(";", "\t") + "\tsoft, or not\n",
+        HEADER.replace(";", ",") + "\n" + RATED.replace(";", ",") + ',"soft, or not"\n',
+        f"{HEADER};\n;;;;;;;;;\n{RATED};soft, or not;\n",
+    ],
+    ids=["semicolons", "mark and returns", "tabs", "commas", "blank line and column"],
+)
+def test_a_sheet_reads_as_spreadsheets_of_other_countries_write_it(tmp_path, text):
+    (tmp_path / "one.csv").write_bytes(text.encode())
+    (row,) = read_ratings([tmp_path / "one.csv"], KEY).to_dict("records")
+    assert (row["rater"], row["overall"], row["acceptable"], row["comment"]) == ("R1", 4, True, "soft, or not")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{HEADER}\n{RATED};weiß\n".encode("latin-1"), r"one\.csv is not in UTF-8; save it as 'CSV UTF-8'"),
+        (f"{HEADER}\n\n{RATED};a;b\n".encode(), r"one\.csv, row 3: 10 cells under 9 columns; put a comment .* ';'"),
+        (b"", r"one\.csv has no column rater, case"),
+    ],
+)
+def test_a_sheet_that_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "one.csv").write_bytes(content)
+    with pytest.raises(RatingError, match=message):
+        read_ratings([tmp_path / "one.csv"], KEY)
+
+
 def test_kappa_by_hand():
     # squared differences: 0, 0, 1, mean 1/3; of every pair: 0 1 1, 1 0 0, 4 1 1, mean 1
     assert weighted_kappa(np.array([1, 2, 3]), np.array([1, 2, 2])) == pytest.approx(1 - (1 / 3) / 1)
@@ -234,5 +269,19 @@ def test_command_hands_out_and_reads_back(tmp_path, monkeypatch, capsys):
     table.assign(rater="R3", overall="9").to_csv(filled / "R3.csv", index=False)
     assert expert_cli.run_review(argparse.Namespace(params=params, ratings=filled)) == 2
     assert "R3.csv, row 2, column overall: '9'" in capsys.readouterr().err
+    (filled / "R3.csv").unlink()
+    assert expert_cli.run_review(argparse.Namespace(params=params, ratings=filled / "R1.csv")) == 0
+    assert "4 ratings by 1 raters from 1 sheets" in capsys.readouterr().out
+    assert expert_cli.run_review(argparse.Namespace(params=params, ratings=tmp_path / "nowhere")) == 2
+    assert "nowhere; name the folder of the filled-in sheets, or one sheet" in capsys.readouterr().err
+    assert expert_cli.run_review(argparse.Namespace(params=params, ratings=filled)) == 0
     summary = pd.read_csv(files.review / "expert_summary.csv")
     assert summary["median_overall"].tolist() == [3.5, 3.5]
+
+
+def test_a_study_without_scores_is_told_what_to_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    params = tmp_path / "tiny.yaml"
+    params.write_text(yaml.safe_dump(study_on_disk.parameters(tmp_path / "work")))
+    assert expert_cli.run_review(argparse.Namespace(params=params, ratings=None)) == 2
+    assert "has no scores yet: run notebook 06_evaluation first" in capsys.readouterr().err

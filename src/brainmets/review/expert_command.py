@@ -11,7 +11,7 @@ import pandas as pd
 
 from brainmets.atomic import write_csv
 from brainmets.params import CaseReview, ParameterError, Statistics
-from brainmets.paths import StudyPaths
+from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.review.expert_folder import best_models, write_expert_folder
 from brainmets.review.expert_ratings import agreement, read_ratings, summarise
 from brainmets.review.images import pseudonyms
@@ -28,7 +28,9 @@ def add_review_command(commands: Any) -> None:
         "a rating sheet. With --ratings: read the sheets, unblind and summarise them.",
     )
     parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
-    parser.add_argument("--ratings", type=Path, metavar="FOLDER", help="folder of filled-in rating sheets (*.csv)")
+    parser.add_argument(
+        "--ratings", type=Path, metavar="FOLDER", help="folder of filled-in rating sheets (*.csv), or one sheet"
+    )
 
 
 def run_review(args: argparse.Namespace) -> int:
@@ -37,6 +39,8 @@ def run_review(args: argparse.Namespace) -> int:
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     folder = files.review / "expert"
     try:
+        if not any(files.evaluations.rglob("scores.csv")):
+            raise ParameterError(f"study {files.study} has no scores yet: run notebook {NOTEBOOKS[5]} first")
         scores = read_scores(files.evaluations)
         if args.ratings is None:
             _hand_out(study, files, scores, folder)
@@ -62,9 +66,7 @@ def _read_back(study: Study, files: StudyPaths, scores: pd.DataFrame, folder: Pa
     key_file = folder.with_name(f"{folder.name}_key.csv")
     if not key_file.is_file():
         raise FileNotFoundError(f"{key_file.name} is not there: run brainmets review without --ratings first")
-    found = sorted(sheets.glob("*.csv"))
-    if not found:
-        raise ParameterError(f"--ratings: {sheets} holds no .csv file")
+    found = _find_sheets(sheets)
     settings = study.notebook("07_statistics")
     assert isinstance(settings, Statistics)
     ratings = read_ratings(found, pd.read_csv(key_file, dtype=str))
@@ -75,3 +77,15 @@ def _read_back(study: Study, files: StudyPaths, scores: pd.DataFrame, folder: Pa
     print(f"{len(ratings)} ratings by {ratings['rater'].nunique()} raters from {len(found)} sheets")
     print(summary.round(3).to_string(index=False))
     print(kappas.round(3).to_string(index=False))
+
+
+def _find_sheets(sheets: Path) -> list[Path]:
+    """The rating sheets in a folder, or the one that is named."""
+    if sheets.is_file():
+        return [sheets]
+    if not sheets.is_dir():
+        raise ParameterError(f"--ratings: there is no {sheets}; name the folder of the filled-in sheets, or one sheet")
+    found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    if not found:
+        raise ParameterError(f"--ratings: {sheets} holds no .csv file")
+    return found

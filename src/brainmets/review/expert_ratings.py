@@ -6,6 +6,9 @@ bootstrap over rated items.
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -35,12 +38,7 @@ def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
     handed_out = {(line["shown"], line["model"]): line for line in key.to_dict("records")}
     rows = []
     for sheet in sheets:
-        table = pd.read_csv(sheet, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        absent = [name for name in SHEET_COLUMNS if name not in table.columns]
-        if absent:
-            raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
-        for row, line in enumerate(table.to_dict("records"), start=2):
-            cells = {str(name): str(value).strip() for name, value in line.items()}
+        for row, cells in _lines(sheet):
             if not any(cells[name] for name in RATED):
                 continue
             where = f"{sheet.name}, row {row}"
@@ -59,6 +57,32 @@ def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
         first = twice.iloc[0]
         raise RatingError(f"{first['rater']} rated case {first['case']} twice with the same model; keep one row")
     return ratings
+
+
+def _lines(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and cells of every line below the header that is not blank.
+
+    Cells are separated by commas, or as spreadsheets write them where the comma is the decimal sign: by semicolons.
+    """
+    try:
+        text = sheet.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RatingError(f"{sheet.name} is not in UTF-8; save it as 'CSV UTF-8'") from None
+    first = text.partition("\n")[0]
+    separator = max((",", ";", "\t"), key=first.count)
+    header, *rows = list(csv.reader(io.StringIO(text), delimiter=separator)) or [[]]
+    names = [name.strip() for name in header]
+    absent = [name for name in SHEET_COLUMNS if name not in names]
+    if absent:
+        raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
+    for number, row in enumerate(rows, start=2):
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise RatingError(
+                f"{sheet.name}, row {number}: {len(row)} cells under {len(names)} columns; put a comment that holds "
+                f"{separator!r} in quotes"
+            )
+        if any(cell.strip() for cell in row):
+            yield number, {**dict.fromkeys(names, ""), **dict(zip(names, map(str.strip, row), strict=False))}
 
 
 def summarise(ratings: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
