@@ -1,5 +1,8 @@
 """Plan alignment: one plan for both cohorts, held-out cases unseen, a difference refused."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from brainmets.atomic import read_json, write_json
@@ -44,3 +47,10 @@ def test_a_plan_that_was_changed_afterwards_is_refused_with_both_values(small_st
             plans.require_aligned(plans.compare_plans(small_study))
     finally:
         write_json(path, original)
+
+
+@pytest.mark.parametrize("read", [plans.read_plan, plans.read_dataset])
+def test_a_cohort_that_is_not_planned_is_told_with_the_notebook(tmp_path: Path, read: Callable) -> None:
+    expected = r"nnunet/preprocessed/Dataset501_Source/\w+\.json is not in .*; run notebook 02_plan_alignment first"
+    with pytest.raises(FileNotFoundError, match=expected):
+        read(StudyPaths(str(tmp_path), "own"), "source")

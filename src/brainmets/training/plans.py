@@ -26,7 +26,7 @@ from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datas
 from brainmets.atomic import read_json, write_json
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import Split
-from brainmets.paths import StudyPaths
+from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import sha256
 from brainmets.regions import REGIONS, SEQUENCES
 
@@ -166,13 +166,23 @@ def content_digest(files: StudyPaths, cohort: str) -> str:
 
 
 def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's plan as nnU-Net wrote it."""
-    return read_json(files.nnunet_preprocessed / DATASETS[cohort] / f"{PLANS[cohort]}.json")
+    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none."""
+    return _read(files, cohort, f"{PLANS[cohort]}.json")
 
 
 def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's ``dataset.json``."""
-    return read_json(files.nnunet_preprocessed / DATASETS[cohort] / "dataset.json")
+    """A cohort's ``dataset.json``. Raises ``FileNotFoundError`` naming notebook 02 where there is none."""
+    return _read(files, cohort, "dataset.json")
+
+
+def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
+    path = files.nnunet_preprocessed / DATASETS[cohort] / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.relative_to(files.work)} is not in {files.work}: the {cohort} cohort is not planned; "
+            f"run notebook {NOTEBOOKS[1]} first"
+        )
+    return read_json(path)
 
 
 def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
