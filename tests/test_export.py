@@ -1,5 +1,6 @@
 """The exported archive: stock nnU-Net installs it and predicts the same label maps, with none of our code."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 import torch
 from small_study import training_parameters
 
-from brainmets.atomic import read_json
+from brainmets import cli
+from brainmets.atomic import read_json, replacing
 from brainmets.cohorts.cohort import Case, read_manifest
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
-from brainmets.training.export import export
+from brainmets.training.export import add_export_command, export
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.session import prepare
 from brainmets.training.trainer import CheckpointError, read_checkpoint
@@ -176,3 +178,35 @@ def test_a_damaged_checkpoint_leaves_no_archive(small_study: StudyPaths, tmp_pat
     with pytest.raises(CheckpointError, match="damaged"):
         export(small_study, "default", "scratch", [8], tmp_path / "model.zip", 0.5, False)
     assert list(tmp_path.iterdir()) == []
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_export_command(parser.add_subparsers())
+    return parser.parse_args(["export", "params/smoke.yaml", *words])
+
+
+def test_a_folder_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (str(tmp_path), f"{tmp_path}/new/"):
+        with pytest.raises(SystemExit) as ended:
+            arguments("default", "scratch", "--out", folder)
+        assert ended.value.code == 2
+        assert f"--out: '{folder}' is a folder; name the archive, such as {Path(folder)}/model.zip" in (
+            capsys.readouterr().err
+        )
+
+
+def test_an_archive_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    out, why = tmp_path / "file" / "model.zip", "File exists"
+
+    def write(*_: Any) -> Path:
+        with replacing(out):
+            raise AssertionError("it could be written")
+
+    monkeypatch.setattr("brainmets.training.export.export", write)
+    params = Path(__file__).parent.parent / "params" / "smoke.yaml"
+    assert cli.main(["export", str(params), "default", "scratch", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"brainmets export: {tmp_path}/file: {why}\n"

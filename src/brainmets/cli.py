@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
+from brainmets import __version__
 from brainmets.params import ParameterError
 from brainmets.processes import BusyError
 
 ELSEWHERE = {
-    "score": "score a folder of predicted label maps against a folder of references",
+    "score": "score predicted label maps against references",
     "report": "make the report of a finished study",
     "review": "write a blinded folder for experts, or read their rating sheets",
     "export": "write a trained arm as a stock nnU-Net model archive",
@@ -28,15 +29,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; gives its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     words, further = _split(words)
+    if not words:
+        _parser("").print_help(sys.stderr)
+        return 2
     args = _parser(words[0] if words else "").parse_args(words)
     if further and args.command != "study":
         print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
         return 2
     try:
         return _dispatch(args, further)
-    except (ParameterError, BusyError, FileNotFoundError) as error:
-        print(f"brainmets {args.command}: {error}", file=sys.stderr)
+    except (ParameterError, BusyError, OSError) as error:
+        print(f"brainmets {args.command}: {_in_words(error)}", file=sys.stderr)
         return 2
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
@@ -94,6 +104,7 @@ def _notebook(args: argparse.Namespace) -> int:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
+    parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     study = commands.add_parser(

@@ -160,7 +160,13 @@ def add_export_command(commands: Any) -> None:
     parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
     parser.add_argument("arm", help="default, tversky_bce or segresnet")
     parser.add_argument("strategy", choices=("finetune", "scratch"), help="which of the arm's models")
-    parser.add_argument("--out", type=Path, required=True, metavar="model.zip", help="the archive to write")
+    parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the archive to write")
+
+
+def _archive(text: str) -> Path:
+    if text.endswith("/") or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the archive, such as {Path(text, 'model.zip')}")
+    return Path(text)
 
 
 def run_export(args: argparse.Namespace) -> int:
