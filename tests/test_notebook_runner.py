@@ -219,6 +219,32 @@ def test_a_kernel_that_dies_is_a_failure(checkout: FakeCheckout) -> None:
     assert "cell       [5] under 'Work': trap = " in ended.stdout
 
 
+SLOW_TO_SETTLE = """\
+import inspect, time
+kernel = get_ipython().kernel
+reply = kernel.shell_handlers["kernel_info_request"]
+async def slow(*message):
+    answer = reply(*message)
+    if inspect.isawaitable(answer): await answer
+    time.sleep(1)
+kernel.shell_handlers["kernel_info_request"] = slow
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_kernel_that_ends_with_its_notebook_logs_no_interrupt(checkout: FakeCheckout, fails: bool) -> None:
+    """Papermill's last question is answered while the kernel still works at it: then it is shut down."""
+    source = checkout.source("01_data_audit")
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells.insert(3, nbformat.v4.new_code_cell(SLOW_TO_SETTLE))
+    nbformat.write(notebook, source)
+    if fails:
+        checkout.trap("01_data_audit")
+    ended = checkout.brainmets("notebook", "01", "params/tiny.yaml")
+    assert ended.returncode == int(fails)
+    assert "KeyboardInterrupt" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminated_run_keeps_its_copy_and_leaves_no_kernel(checkout: FakeCheckout, number: signal.Signals) -> None:
     checkout.trap("01_data_audit", "sleep")

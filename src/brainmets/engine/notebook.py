@@ -61,6 +61,11 @@ class EnvironmentKernel(AsyncKernelManager):
         metadata = {"supported_encryption": ["curve"]}
         return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=metadata)
 
+    async def _async_interrupt_kernel(self) -> None:
+        """At its end a kernel needs no interrupt: it would log one, as if the user had pressed Ctrl-C."""
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
 
 def find(name: str) -> str:
     """The notebook meant by ``03_pretraining``, ``03``, ``pretraining`` or ``notebooks/03_pretraining.ipynb``.
