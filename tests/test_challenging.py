@@ -111,8 +111,8 @@ def test_words_follow_the_numbers():
     lesions = pd.DataFrame([lesion("a", 1, 30.0, detected=False), lesion("b", 1, 60.0), lesion("b", 2, 60.0)])
     ranking = rank(scores([0.125, 0.9]), lesions)
     assert explain(ranking, "a") == (
-        "Marked once of 1 (dice 1); lowest Dice 0.12 (default finetune, ET); 1 tumour-core lesion of 30 mm³ at least, "
-        "0.03 mL together; 1 missed by at least one model, 1 by every model; has the smallest lesion, the smallest "
+        "Marked once of 1 (Dice 1); lowest Dice 0.12 (Default fine-tuned, ET); 1 tumour-core lesion of 30 mm³ at "
+        "least, 0.03 mL together; 1 missed by at least one model, 1 by every model; has the smallest lesion, the smallest "
         "volume, the most missed lesions of all cases."
     )
     assert "has the most lesions, the largest volume of all cases" in explain(ranking, "b")
@@ -131,7 +131,7 @@ def test_the_whole_tumours_volume_is_compared():
 
 def test_words_without_lesion_tables_speak_of_scores_alone():
     assert explain(rank(scores([0.1, 0.9]), NO_LESIONS), "a") == (
-        "Marked once of 1 (dice 1); lowest Dice 0.10 (default finetune, ET)."
+        "Marked once of 1 (Dice 1); lowest Dice 0.10 (Default fine-tuned, ET)."
     )
 
 

@@ -17,8 +17,8 @@ from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, or
 from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
 from brainmets.study_params import Study
 
-METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
-"""Metrics of the result table: heading and decimals."""
+METRICS = {"dice": ("Dice", 3, "ci"), "hd95": ("HD95, mm", 1, "bca")}
+"""Metrics of the result table: heading, decimals, and the interval shown. One of t would fall below 0 mm."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class Row:
     cells: list[dict[str, str]] = field(default_factory=list)
 
 
-def answer(files: StudyPaths) -> tuple[list[str], str]:
-    """Notebook 07's answer, at most three sentences, and the whole conclusion, both written from the numbers."""
+def answer(files: StudyPaths) -> tuple[list[str], list[str]]:
+    """Notebook 07's answer, at most three sentences, and the conclusion's paragraphs, written from the numbers."""
     written = _results(files.statistics / "statistics.json", "07")
     if not written.get("answer") or not written.get("conclusion"):
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
-    return [str(sentence) for sentence in written["answer"]], str(written["conclusion"])
+    return [str(sentence) for sentence in written["answer"]], str(written["conclusion"]).split("\n\n")
 
 
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[str]]:
     """Regions, one row per model, and the remarks below the table.
 
     ``descriptive`` is notebook 07's table. Fine-tuned stands above scratch within each arm; every cell has the mean,
-    its 95% interval and n; a mean without a defined value reads "none".
+    its 95% interval (t for Dice, BCa for HD95) and n; a mean without a defined value reads "none".
     """
     table = descriptive[descriptive["metric"].isin(METRICS)].assign(note=descriptive["note"].fillna("").astype(str))
     lines = {
@@ -87,7 +87,7 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[
     for arm in ordered(table["arm"], ARMS):
         for place, strategy in enumerate(ordered(table.loc[table["arm"] == arm, "strategy"], STRATEGIES)):
             cells = [
-                _cell(lines.get((arm, strategy, metric, region)), METRICS[metric][1])
+                _cell(lines.get((arm, strategy, metric, region)), *METRICS[metric][1:])
                 for metric in METRICS
                 for region in regions
             ]
@@ -167,10 +167,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _cell(line: Mapping[Hashable, Any] | None, digits: int) -> dict[str, str]:
+def _cell(line: Mapping[Hashable, Any] | None, digits: int, kind: str) -> dict[str, str]:
     if line is None or pd.isna(line["mean"]):
         return {"mean": "none", "interval": "", "n": str(int(line["n"])) if line else "0"}
-    low, high = line["ci_low"], line["ci_high"]
+    low, high = line[f"{kind}_low"], line[f"{kind}_high"]
     interval = "no interval" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
     return {"mean": f"{line['mean']:.{digits}f}", "interval": interval, "n": str(int(line["n"]))}
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from brainmets.statistics.wording import METRIC_NAMES, STRATEGY_TITLES, arm_title
+
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
 MARK_COLUMNS = ["arm", "strategy", "metric", "region", "case", "value", "n", "tied", "undefined"]
@@ -114,11 +116,11 @@ def explain(ranking: pd.DataFrame, case: str) -> str:
     row, others = found.iloc[0], ranking[ranking["case"] != case]
     total = int(ranking["marks"].sum())
     parts = [f"Marked {_times(row['marks'])} of {total}" + (_shared(row["tied_marks"]) if row["tied_marks"] else "")]
-    by_metric = [f"{name} {row[name]}" for name in WORST if row[name]]
+    by_metric = [f"{METRIC_NAMES.get(name, name)} {row[name]}" for name in WORST if row[name]]
     if by_metric:
         parts[0] += f" ({', '.join(by_metric)})"
     if pd.notna(row["lowest_dice"]):
-        parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({row['lowest_dice_in']})")
+        parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({_model_title(row['lowest_dice_in'])})")
     if pd.notna(row["whole_tumour_ml"]):
         parts.append(f"whole tumour {row['whole_tumour_ml']:.1f} mL" + _extreme(row, others, "whole_tumour_ml"))
     if pd.notna(row["lesions"]):
@@ -173,6 +175,13 @@ def _extreme(row: pd.Series, others: pd.DataFrame, column: str) -> str:
     if len(known) and row[column] < known.min():
         return ", the smallest of all cases"
     return ""
+
+
+def _model_title(where: str) -> str:
+    """``"default scratch, WT"``, as the table has it, in words."""
+    model, region = where.split(", ")
+    arm, strategy = model.split(" ")
+    return f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}, {region}"
 
 
 def _times(count: int) -> str:

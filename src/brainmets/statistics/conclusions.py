@@ -1,4 +1,4 @@
-"""The paragraph that says what can and cannot be concluded, written from the tables.
+"""The paragraphs that say what can and cannot be concluded, written from the tables.
 
 Nothing here is typed in advance but the grammar: which metric was better, which worse, whether that survives Holm,
 which printed numbers hold, how many cases would be needed, all follow the numbers.
@@ -40,23 +40,31 @@ def conclude(
     by_size: pd.DataFrame,
     settings: Settings,
 ) -> str:
-    """One paragraph from the tables of ``comparisons``, ``power``, ``printed`` and ``lesions``.
+    """Short paragraphs, an empty line between them, from the tables of ``comparisons``, ``power`` and the others.
 
     ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s, ``by_size``
-    ``detection_by_size``'s. It says what was compared, where fine-tuning was better and where worse (before and after
+    ``detection_by_size``'s. They say what was compared, where fine-tuning was better and where worse (before and after
     Holm), what the paper's own test gives, which arms differ, how far volumes are off, which lesions were found, what
     was printed and is not supported, and what these numbers cannot show. A comparison that could not be made, and an
     arm that is left out, are named as such.
     """
     alpha = settings.alpha
-    sentences = [*_material(scores)]
     if strategies.empty:
-        sentences.append(_not_compared(scores))
+        compared = [[_not_compared(scores)]]
     else:
-        sentences += [*(f"{mean}." for mean in _means(scores)), *_infinite(scores), *_overturned(scores)]
-        sentences += [*on_strategies(strategies, alpha), *on_the_papers_test(strategies, alpha)]
-    sentences += [*on_arms(arms, alpha), *_volumes(scores, alpha), *_lesions(by_size), *_printed(printed)]
-    return " ".join([*sentences, *_power(scores, power, alpha), _limit(alpha, len(by_size) > 0)])
+        means = [*(f"{mean}." for mean in _means(scores)), *_infinite(scores), *_overturned(scores)]
+        compared = [means, on_strategies(strategies, alpha), on_the_papers_test(strategies, alpha)]
+    paragraphs = [
+        [*_material(scores), *compared[0]],
+        *compared[1:],
+        on_arms(arms, alpha),
+        _volumes(scores, alpha),
+        _lesions(by_size),
+        _printed(printed),
+        _power(scores, power, alpha),
+        [_limit(alpha, len(by_size) > 0)],
+    ]
+    return "\n\n".join(" ".join(sentences) for sentences in paragraphs if sentences)
 
 
 def answer(scores: pd.DataFrame, strategies: pd.DataFrame, settings: Settings) -> list[str]:
