@@ -112,8 +112,8 @@ def test_words_follow_the_numbers():
     ranking = rank(scores([0.125, 0.9]), lesions)
     assert explain(ranking, "a") == (
         "Marked once of 1 (Dice 1); lowest Dice 0.12 (Default fine-tuned, ET); 1 tumour-core lesion of 30 mm³ at "
-        "least, 0.03 mL together; 1 missed by at least one model, 1 by every model; has the smallest lesion, the smallest "
-        "volume, the most missed lesions of all cases."
+        "least, 0.03 mL together; 1 missed by at least one model, 1 by every model; has the smallest lesion, the "
+        "smallest volume, the most missed lesions of all cases."
     )
     assert "has the most lesions, the largest volume of all cases" in explain(ranking, "b")
     with pytest.raises(KeyError, match="'z' is not in the ranking"):
