@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import nibabel as nib
 import numpy as np
 import pytest
@@ -62,6 +63,13 @@ def test_a_training_logs_every_epoch_and_is_not_repeated(small_study: StudyPaths
     assert "not trained again" in lines[0]
     assert again.curves().training_loss.tolist() == curves.training_loss.tolist()
     assert (session.folder / FINAL).read_bytes() == before
+
+
+def test_a_training_leaves_the_style_of_figures_as_it_was(small_study: StudyPaths) -> None:
+    before = dict(matplotlib.rcParams)
+    session = trained(small_study, "scratch", seed=78)
+    assert (session.folder / "progress.png").is_file()
+    assert dict(matplotlib.rcParams) == before
 
 
 class KilledError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 DICE_STYLE = {"WT": ("#029e73", "--", "s"), "TC": ("#d55e00", "-.", "^"), "ET": ("#cc78bc", "-", "o")}
 
@@ -31,6 +32,8 @@ def learning_curves(curves: pd.DataFrame, title: str) -> Figure:
     dice.legend(frameon=False)
     rate.plot(curves.epoch, curves.learning_rate, color="black")
     rate.set(xlabel="epoch", ylabel="learning rate")
+    for panel in (loss, dice, rate):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title)
     sns.despine(figure)
     return figure

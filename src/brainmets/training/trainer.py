@@ -14,6 +14,7 @@ from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import matplotlib
 import numpy as np
 import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
@@ -274,7 +275,8 @@ class StudyTrainer(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the other checkpoints."""
-        self.logger.plot_progress_png(self.output_folder)
+        with matplotlib.rc_context():  # it sets seaborn's style and huge letters for every figure that follows
+            self.logger.plot_progress_png(self.output_folder)
         super().on_train_end()
         (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
