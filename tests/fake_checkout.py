@@ -12,8 +12,8 @@ import yaml
 
 from brainmets.engine.steps import STAGES
 from brainmets.params import MODELS
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS
-from brainmets.study_params import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -18,13 +18,13 @@ from scipy import ndimage
 from brainmets.cohorts import phantoms
 from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.engine.steps import result, step_name
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import Provenance
 from brainmets.regions import region_mask
 from brainmets.statistics import figures
 from brainmets.statistics.descriptive import describe
 from brainmets.statistics.score_tables import COLUMNS, LESION_COLUMNS, read_scores
-from brainmets.study_params import Study
 
 MODELS = [("default", "finetune"), ("default", "scratch"), ("segresnet", "finetune"), ("segresnet", "scratch")]
 TO_BRATS = np.array([0, 2, 1, 3, 1], np.uint8)  # target site: oedema, non-enhancing, enhancing, necrosis

@@ -17,9 +17,9 @@ from test_notebook_runner import wait_for
 
 from brainmets.engine import devices, study
 from brainmets.params import ParameterError
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
-from brainmets.study_params import Study
 
 STEPS = 14  # 2 for the data, 3 trainings of 2 arms, 4 evaluations, statistics, case review
 

@@ -18,9 +18,9 @@ from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
 from brainmets.engine.steps import decisive, set_aside_other_arms, step_name
 from brainmets.params import ParameterError
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
-from brainmets.study_params import Study
 
 STEP = "03_pretraining_default_fold_0"
 

@@ -12,9 +12,9 @@ from real_checkout import profile
 from brainmets.atomic import read_json
 from brainmets.engine.steps import result
 from brainmets.params import PER_JOB
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.review import lab_extension
-from brainmets.study_params import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_CELL_RAN = """() => {

@@ -11,8 +11,8 @@ import pytest
 
 from brainmets.engine.notebook import declared
 from brainmets.params import MODELS
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS
-from brainmets.study_params import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "notebooks"

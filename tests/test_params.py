@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, closest
+from brainmets.params.study import Study, section
 from brainmets.paths import NOTEBOOKS
-from brainmets.study_params import Study, section
 
 PARAMS = Path(__file__).resolve().parent.parent / "params"
 PROFILES = ("demo", "smoke", "gpu_demo", "paper")

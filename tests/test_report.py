@@ -11,10 +11,10 @@ import papermill
 import pytest
 import study_on_disk
 
+from brainmets.params.study import Study
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report.redaction import Redactor, leaks
-from brainmets.study_params import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,10 +11,10 @@ import pytest
 from real_checkout import RealCheckout, profile
 
 from brainmets.atomic import read_json
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import sha256
 from brainmets.regions import REGIONS, region_mask
-from brainmets.study_params import Study
 
 pytestmark = pytest.mark.slow
 SMOKE = profile("smoke")

@@ -6,8 +6,8 @@ Of the cohorts only names are read: that takes milliseconds, where notebook 01 o
 from __future__ import annotations
 
 from brainmets.params import Audit, Cohort, ParameterError
+from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, project_root, resolve
-from brainmets.study_params import Study
 
 
 def check(study: Study) -> None:

@@ -32,9 +32,9 @@ from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, 
 from brainmets.engine.journal import Journal, StepError, logged
 from brainmets.engine.steps import command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.processes import locked
-from brainmets.study_params import Study
 
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""

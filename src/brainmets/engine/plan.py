@@ -12,8 +12,8 @@ from pathlib import Path
 
 from brainmets.engine.steps import result, step_name
 from brainmets.params import MODELS
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
-from brainmets.study_params import Study
 
 NOTHING = "Nothing to be done"
 OUTPUT = re.compile(r"^ +output: (.+)$", re.MULTILINE)

@@ -14,8 +14,8 @@ from typing import Any
 
 from brainmets.cohorts.cohort import find_cases
 from brainmets.params import MODELS, Cohort
+from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
-from brainmets.study_params import Study
 
 STAGES = {"03_pretraining": "pretraining", "04_fine_tuning": "finetune", "05_from_scratch": "scratch"}
 """The stage that each training notebook trains."""

@@ -25,9 +25,9 @@ from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, 
 from brainmets.engine.journal import Event, Follower
 from brainmets.engine.steps import command, outdated, read_study, set_aside_other_arms, shown
 from brainmets.params import ParameterError
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths, project_root
 from brainmets.processes import BusyError, locked
-from brainmets.study_params import Study
 
 TOTAL = re.compile(r"^total\s+(\d+)", re.MULTILINE)
 TARGET = re.compile(r"^all\s+1\b", re.MULTILINE)  # the rule that only collects; no step of the study

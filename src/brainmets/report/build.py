@@ -16,6 +16,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths, project_root, resolve
 from brainmets.report import content
 from brainmets.report.notebook_pages import render
@@ -23,7 +24,6 @@ from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.viewer_pages import SCRIPT, ViewerError, encoded, script
 from brainmets.review.panels import LABEL_COLOURS
 from brainmets.review.viewers import colormap
-from brainmets.study_params import Study
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")

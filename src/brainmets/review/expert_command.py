@@ -11,12 +11,12 @@ import pandas as pd
 
 from brainmets.atomic import write_csv
 from brainmets.params import CaseReview, ParameterError, Statistics
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.review.expert_folder import best_models, write_expert_folder
 from brainmets.review.expert_ratings import agreement, read_ratings, summarise
 from brainmets.review.images import pseudonyms
 from brainmets.statistics.score_tables import read_scores
-from brainmets.study_params import Study
 
 
 def add_review_command(commands: Any) -> None:

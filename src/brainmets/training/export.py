@@ -22,8 +22,8 @@ import torch
 
 from brainmets.atomic import read_json, replacing
 from brainmets.params import ParameterError
+from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
-from brainmets.study_params import Study
 from brainmets.training.arms import PaddingSegResNet, SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
 from brainmets.training.trainer import FINAL, CheckpointError, StudyTrainer, read_checkpoint

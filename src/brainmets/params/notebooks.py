@@ -1,7 +1,7 @@
 """The parameters of every notebook: declared here once, one model per notebook, checked before any work.
 
 A notebook builds its own model from its ``parameters`` cell; the command line builds all of them from a study's YAML
-(``brainmets.study_params``). Unknown, missing and wrong parameters are refused with their name, the offending value,
+(``brainmets.params.study``). Unknown, missing and wrong parameters are refused with their name, the offending value,
 what is allowed and the closest known name.
 """
 
@@ -12,13 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from brainmets.cohort_params import BRATS_LAYOUT as BRATS_LAYOUT
-from brainmets.cohort_params import Cohort
-from brainmets.cohort_params import Layout as Layout
-from brainmets.cohort_params import Phantoms as Phantoms
-from brainmets.param_base import ParameterError as ParameterError
-from brainmets.param_base import Parameters
-from brainmets.param_base import closest as closest
+from brainmets.params.base import Parameters
+from brainmets.params.cohorts import Cohort
 from brainmets.paths import NOTEBOOKS
 
 Arm = Literal["default", "tversky_bce", "segresnet"]

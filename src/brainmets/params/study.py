@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from brainmets.param_base import ParameterError, closest, given, meant_for
-from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Audit, NotebookParameters
+from brainmets.params.base import ParameterError, closest, given, meant_for
+from brainmets.params.notebooks import MODELS, PER_JOB, SHARED, Arms, Audit, NotebookParameters
 from brainmets.paths import NOTEBOOKS, project_root
 
 
