@@ -74,8 +74,8 @@ What missed its aim, and why:
 - Waiting for data: with augmentation in the training process the device waits for every batch, by construction. A
   process that augments hides it, but takes a core of its own: the small studies keep augmentation in process, since
   two trainings side by side use both cores.
-- Dice between both outputs with five folds: nnU-Net averages the folds' logits; the study, as the paper, averages their
-  probabilities, and the two part where folds disagree. With one fold the label maps are the same.
+- Dice between both outputs with five folds: nnU-Net averages the folds' logits; the study, as the paper, averages
+  their probabilities, and the two part where folds disagree. With one fold the label maps are the same.
 - Prediction: the first column has no imports, since a notebook imports once for all cases; the second has them, since
   every call of nnU-Net's command imports anew. One case in a process of its own takes either about as long.
 - A notebook draws its curves live: the first drawing takes about half a second, later ones 1% of the time. That shows
