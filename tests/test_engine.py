@@ -91,6 +91,7 @@ def test_a_dry_run_that_snakemake_refuses_is_told(checkout: FakeCheckout) -> Non
     assert "statistcs" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_study_may_work_outside_the_checkout(checkout: FakeCheckout, tmp_path: Path) -> None:
     checkout.write({**checkout.content(), "work_dir": str(tmp_path / "elsewhere")})
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
@@ -100,6 +101,7 @@ def test_a_study_may_work_outside_the_checkout(checkout: FakeCheckout, tmp_path:
     assert (tmp_path / "elsewhere/tiny/audit/audit.json").is_file()
 
 
+@pytest.mark.slow
 def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path: Path) -> None:
     checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
     trap = checkout.trap("04_fine_tuning_default_0")
@@ -219,6 +221,7 @@ def own_case(checkout: FakeCheckout, name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_new_case_or_a_changed_file_calls_for_a_new_audit(tmp_path: Path) -> None:
     checkout = FakeCheckout(tmp_path / "checkout")
     content = checkout.content()
@@ -384,6 +387,7 @@ def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
 # --- killed in the middle
 
 
+@pytest.mark.slow
 def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: FakeCheckout) -> None:
     trap = checkout.trap("02_plan_alignment", "sleep")
     command = checkout.command("study", "params/tiny.yaml", "--", "alignment")

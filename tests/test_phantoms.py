@@ -140,6 +140,7 @@ def test_grid(site, spacing, shape, edges):
 @pytest.mark.parametrize(
     ("site", "spacing", "shape"), [("source", 1.0, (240, 240, 155)), ("target", 0.63, (512, 432, 192))]
 )
+@pytest.mark.slow
 def test_full_size(site, spacing, shape):
     phantom = phantoms.make_patient(site, 1, spacing, seed=5, n_lesions=6)
     assert phantom.labels.shape == shape

@@ -168,6 +168,7 @@ def test_a_notebook_run_by_hand_is_listed_without_a_page(checkout):
     assert "this notebook was run by hand" in text
 
 
+@pytest.mark.slow
 def test_pseudonyms_replace_names_everywhere(checkout):
     _, files, study = checkout
     review(files, study, pseudonyms=True)
