@@ -18,7 +18,7 @@ from test_engine import steps
 from test_notebook_runner import wait_for
 
 REASON = reason_not_to()
-pytestmark = [pytest.mark.slurm, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 
 @pytest.fixture(scope="module")
