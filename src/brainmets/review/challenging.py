@@ -8,7 +8,6 @@ counted, but where all cases tie nobody is worst and no mark is given.
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from brainmets.statistics.wording import METRIC_NAMES, STRATEGY_TITLES, arm_title
@@ -190,8 +189,3 @@ def _times(count: int) -> str:
 
 def _shared(count: int) -> str:
     return f", {count} of them shared with another case"
-
-
-def infinite_as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy in which infinite numbers read "infinite", for display."""
-    return table.map(lambda value: "infinite" if isinstance(value, float) and np.isinf(value) else value)
