@@ -29,11 +29,11 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from brainmets.regions import REGIONS, region_mask
-from brainmets.scoring.case_scores import score_case
+from brainmets.nifti import read_labels
+from brainmets.scoring.case import score_case
 from brainmets.scoring.folders import score_folders
-from brainmets.scoring.label_maps import read_labels
 from brainmets.scoring.metrics import region_metrics
+from brainmets.vocabulary import REGIONS, region_mask
 
 SHAPE = (512, 432, 192)
 SPACING = (0.5, 0.5, 1.0)

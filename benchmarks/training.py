@@ -36,16 +36,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from small_study import ingest, source_cohort, target_cohort, training_parameters
 
-from brainmets.atomic import read_json, write_text
 from brainmets.cohorts.cohort import read_manifest
+from brainmets.files import read_json, write_text
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
-from brainmets.regions import REGIONS, region_mask
 from brainmets.training import plans
 from brainmets.training.export import export
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.session import device_name, prepare, seed_everything, training_device
 from brainmets.training.trainer import keep_channels_last
+from brainmets.vocabulary import REGIONS, region_mask
 
 RESULTS = Path(__file__).parent / "results"
 DEVICE = training_device()

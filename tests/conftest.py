@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,15 @@ from fake_checkout import FakeCheckout
 
 from brainmets.paths import StudyPaths
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder ``shared`` beside the checkout, with real data that is no part of the repository."""
-    folder = REPOSITORY.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"the folder {folder.name}/ with real data is not beside the checkout")
+def real_data() -> Path:
+    """The folder of real data that is no part of the repository; CONTRIBUTING.md says what it holds."""
+    named = os.environ.get("BRAINMETS_TEST_DATA")
+    if not named:
+        pytest.skip("BRAINMETS_TEST_DATA names no folder of real data (see CONTRIBUTING.md)")
+    folder = Path(named)
+    assert folder.is_dir(), f"BRAINMETS_TEST_DATA: {named} is not a folder"
     return folder
 
 

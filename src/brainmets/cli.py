@@ -3,42 +3,44 @@
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
 """
 
+# Each command imports what it needs by itself: the parsers stay instant, and scoring needs no papermill.
+
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from brainmets import __version__
+from brainmets.files import write_csv
 from brainmets.params import ParameterError
 from brainmets.processes import BusyError
+from brainmets.vocabulary import LABELS, STRATEGIES
 
-ELSEWHERE = {
-    "score": "score predicted label maps against references",
-    "report": "make the report of a finished study",
-    "review": "write a blinded folder for experts, or read their rating sheets",
-    "export": "write a trained arm as a stock nnU-Net model archive",
-}
-"""Commands that other modules declare and run, imported only when they are asked for: scoring needs no papermill."""
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` gives."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; gives its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    words, further = _split(words)
+    words, further = _split(list(sys.argv[1:] if argv is None else argv))
+    parser = _parser()
     if not words:
-        _parser("").print_help(sys.stderr)
+        parser.print_help(sys.stderr)
         return 2
-    args = _parser(words[0] if words else "").parse_args(words)
+    args = parser.parse_args(words)
     if further and args.command != "study":
         print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
         return 2
+    args.further = further
+    run: Callable[[argparse.Namespace], int] = args.run
     try:
-        return _dispatch(args, further)
-    except (ParameterError, BusyError, OSError) as error:
+        return run(args)
+    except (ValueError, BusyError, OSError) as error:
         print(f"brainmets {args.command}: {_in_words(error)}", file=sys.stderr)
         return 2
 
@@ -49,43 +51,53 @@ def _in_words(error: Exception) -> str:
     return str(error)
 
 
-def _dispatch(args: argparse.Namespace, further: list[str]) -> int:
-    if args.command == "study":
-        from brainmets.engine import study
-
-        return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=further)
-    if args.command == "notebook":
-        return _notebook(args)
-    if args.command == "report":
-        return _report(args)
-    if args.command == "review":
-        from brainmets.review.expert_command import run_review
-
-        return run_review(args)
-    if args.command == "export":
-        from brainmets.training.export import run_export
-
-        return run_export(args)
-    from brainmets.scoring.command import run_score
-
-    return run_score(args)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
+    parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
+        add(commands)
+    return parser
 
 
-def _report(args: argparse.Namespace) -> int:
-    """The report as a step of its study: with a log that says how it ended."""
-    from brainmets.engine.journal import logged
-    from brainmets.engine.steps import command, read_study
-    from brainmets.paths import StudyPaths
-    from brainmets.report.build import ReportError, run_report
+def _add_params(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
 
-    study = read_study(args.params)
-    files = StudyPaths(study.content["work_dir"], study.content["study"])
-    try:
-        with logged(files.runs / "report.log", command("report", study.origin)):
-            return run_report(args)
-    except ReportError as error:
-        print(f"brainmets report: {error}", file=sys.stderr)
-        return 1
+
+# --- study and notebook ------------------------------------------------------------------------------------------
+
+
+def _add_study(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "study",
+        help="run every step of a study that is not done yet",
+        description="Run every step of a study that is not done yet. Options after -- go to Snakemake.",
+    )
+    _add_params(parser)
+    parser.add_argument(
+        "--profile", default="local", help="local, slurm, or a folder with a Snakemake profile (default: local)"
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be run, and run nothing")
+    parser.set_defaults(run=_study)
+
+
+def _study(args: argparse.Namespace) -> int:
+    from brainmets.engine import study
+
+    return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=args.further)
+
+
+def _add_notebook(commands: Commands) -> None:
+    parser = commands.add_parser("notebook", help="run one notebook through papermill")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of the numeric libraries (default: all cores)"
+    )
+    parser.add_argument("name", help="03_pretraining, 03 or pretraining")
+    _add_params(parser)
+    parser.add_argument(
+        "values", nargs="*", metavar="key=value", help="arm, fold, strategy, or a parameter to change for this run"
+    )
+    parser.set_defaults(run=_notebook)
 
 
 def _notebook(args: argparse.Namespace) -> int:
@@ -100,50 +112,6 @@ def _notebook(args: argparse.Namespace) -> int:
         return 1
     print(f"executed copy: {steps.shown(executed)}")
     return 0
-
-
-def _parser(command: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
-    parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    study = commands.add_parser(
-        "study",
-        help="run every step of a study that is not done yet",
-        description="Run every step of a study that is not done yet. Options after -- go to Snakemake.",
-    )
-    study.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
-    study.add_argument(
-        "--profile", default="local", help="local, slurm, or a folder with a Snakemake profile (default: local)"
-    )
-    study.add_argument("-n", "--dry-run", action="store_true", help="say what would be run, and run nothing")
-
-    one = commands.add_parser("notebook", help="run one notebook through papermill")
-    one.add_argument("--threads", type=int, metavar="N", help="threads of the numeric libraries (default: all cores)")
-    one.add_argument("name", help="03_pretraining, 03 or pretraining")
-    one.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
-    one.add_argument(
-        "values", nargs="*", metavar="key=value", help="arm, fold, strategy, or a parameter to change for this run"
-    )
-    if command == "score":
-        from brainmets.scoring.command import add_score_command
-
-        add_score_command(commands)
-    if command == "report":
-        from brainmets.report.build import add_report_command
-
-        add_report_command(commands)
-    if command == "review":
-        from brainmets.review.expert_command import add_review_command
-
-        add_review_command(commands)
-    if command == "export":
-        from brainmets.training.export import add_export_command
-
-        add_export_command(commands)
-    for name in sorted(ELSEWHERE.keys() - {command}):
-        commands.add_parser(name, help=ELSEWHERE[name])
-    return parser
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -163,6 +131,182 @@ def _values(pairs: list[str]) -> dict[str, Any]:
             raise ParameterError(f"{pair!r} must be key=value, such as arm=default")
         values[name] = yaml.safe_load(text)
     return values
+
+
+# --- score -------------------------------------------------------------------------------------------------------
+
+
+def _add_score(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score predicted label maps against references",
+        description="Score predicted label maps (CASE.nii.gz) against references of the same names. "
+        "Writes one row per case, region and metric; see docs/metrics.md.",
+    )
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of predicted label maps")
+    parser.add_argument("references", type=Path, metavar="REFERENCES", help="folder of reference label maps")
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="scores table to write")
+    parser.add_argument("--lesions", type=Path, metavar="CSV", help="lesion table to write")
+    parser.add_argument(
+        "--label-map",
+        metavar="VALUE=NAME,...",
+        help=f"the files' label values, such as 1=netc,2=snfh,3=et (names: {', '.join(LABELS)}); for both folders; "
+        "without it files hold BraTS values",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("fail", "worst"),
+        default="fail",
+        help="a reference without a prediction: stop (fail), or score it as an empty prediction (worst)",
+    )
+    parser.add_argument(
+        "--lesion-definition",
+        choices=("brats_2023", "brats_2026"),
+        default="brats_2023",
+        help="rules of the lesion-wise metrics (default: brats_2023)",
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one case each (default: 1)")
+    parser.add_argument("--arm", default="default", metavar="NAME", help="the table's arm column (default: default)")
+    parser.add_argument(
+        "--strategy",
+        choices=STRATEGIES,
+        default="finetune",
+        help="the table's strategy column (default: finetune)",
+    )
+    parser.set_defaults(run=_score)
+
+
+def _score(args: argparse.Namespace) -> int:
+    """Score, write the tables, say what was excluded; after an error nothing is written."""
+    from brainmets.scoring.folders import score_folders
+
+    scores = score_folders(
+        args.predictions,
+        args.references,
+        arm=args.arm,
+        strategy=args.strategy,
+        label_map=_label_map(args.label_map),
+        missing=args.missing,
+        lesion_definition=args.lesion_definition,
+        workers=args.workers,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    write_csv(args.out, scores.table)
+    if args.lesions is not None:
+        write_csv(args.lesions, scores.lesions)
+    for case in scores.missing:
+        print(f"scored as an empty prediction: {case}", file=sys.stderr)
+    for row in scores.excluded.itertuples():
+        print(f"no value: {row.case} {row.region} {row.metric}: {row.reason}", file=sys.stderr)
+    print(f"{len(scores.cases)} cases, {len(scores.table)} rows -> {args.out}")
+    return 0
+
+
+def _label_map(text: str | None) -> dict[int, int] | None:
+    """``"1=netc,2=snfh"`` to ``{1: 1, 2: 2}``; ``None`` stays ``None``; ``ParameterError`` names a wrong item."""
+    if text is None:
+        return None
+    result: dict[int, int] = {}
+    for item in text.split(","):
+        value, equals, name = (part.strip() for part in item.partition("="))
+        if not equals or not value.isdigit() or name not in LABELS:
+            raise ParameterError(
+                f"--label-map: {item.strip()!r} must be VALUE=NAME with a name of {', '.join(LABELS)}"
+            )
+        if int(value) in result:
+            raise ParameterError(f"--label-map: {value} is given twice")
+        result[int(value)] = LABELS[name]
+    return result
+
+
+# --- report, review and export -----------------------------------------------------------------------------------
+
+
+def _add_report(commands: Commands) -> None:
+    parser = commands.add_parser("report", help="make the report of a finished study")
+    _add_params(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    """The report as a step of its study: with a log that says how it ended."""
+    from brainmets.engine.journal import logged
+    from brainmets.engine.steps import command, read_study
+    from brainmets.paths import StudyPaths, project_root
+    from brainmets.report.build import ReportError, build, in_mb
+
+    study = read_study(args.params)
+    files = StudyPaths(study.content["work_dir"], study.content["study"])
+    try:
+        with logged(files.runs / "report.log", command("report", study.origin)):
+            index = build(files, study)
+            print(f"report: {index.relative_to(project_root())}, {in_mb(index.parent)}")
+    except ReportError as error:
+        print(f"brainmets report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _add_review(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "review",
+        help="write a blinded folder for experts, or read their rating sheets",
+        description="Without --ratings: write every held-out case for 3D Slicer, two models blinded as A and B, with "
+        "a rating sheet. With --ratings: read the sheets, unblind and summarise them.",
+    )
+    _add_params(parser)
+    parser.add_argument(
+        "--ratings", type=Path, metavar="FOLDER", help="folder of filled-in rating sheets (*.csv), or one sheet"
+    )
+    parser.set_defaults(run=_review)
+
+
+def _review(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.review import expert_command
+
+    study = Study.read(args.params)
+    if args.ratings is None:
+        expert_command.hand_out(study)
+    else:
+        expert_command.read_back(study, args.ratings)
+    return 0
+
+
+def _add_export(commands: Commands) -> None:
+    parser = commands.add_parser("export", help="write a trained arm as a stock nnU-Net model archive")
+    _add_params(parser)
+    parser.add_argument("arm", help="default, tversky_bce or segresnet")
+    parser.add_argument("strategy", choices=STRATEGIES, help="which of the arm's models")
+    parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the archive to write")
+    parser.set_defaults(run=_export)
+
+
+def _archive(text: str) -> Path:
+    if text.endswith("/") or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the archive, such as {Path(text, 'model.zip')}")
+    return Path(text)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.paths import StudyPaths
+    from brainmets.training.export import export
+    from brainmets.training.trainer import CheckpointError
+
+    study = Study.read(args.params)
+    if args.arm not in study.arms:
+        raise ParameterError(f"{args.arm!r} is no arm of {args.params} (there: {', '.join(study.arms)})")
+    files = StudyPaths(study.content["work_dir"], study.content["study"])
+    evaluation = study.content["evaluation"]
+    options = evaluation["tile_step"], evaluation["mirroring"]
+    try:
+        out = export(files, args.arm, args.strategy, study.folds, args.out, *options)
+    except CheckpointError as error:
+        print(f"brainmets export: {error}", file=sys.stderr)
+        return 1
+    print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
+    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from brainmets.atomic import write_json
+from brainmets.files import write_json
 from brainmets.paths import project_root
 
 PACKAGES = (

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cc3d
-import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from brainmets.cohorts.cohort import Case, CohortError, map_labels, read_labels
+from brainmets import nifti
+from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.params import Cohort
 from brainmets.paths import resolve
-from brainmets.regions import LABELS, REGIONS, region_mask
+from brainmets.vocabulary import LABELS, REGIONS, region_mask
 
 Severity = Literal["error", "warning"]
 CASE_COLUMNS = (
@@ -78,15 +79,13 @@ class _Examination:
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[None]:
-        """Whatever goes wrong in the block is a finding about ``path``: a damaged file raises almost anything."""
+        """A file that cannot be used is a finding about ``path``."""
         try:
             yield
-        except CohortError as error:
-            self.note("error", path, str(error).removeprefix(f"{path.name}: "))
-        except Exception as error:
-            what = str(error).replace(str(path), path.name) or type(error).__name__
-            empty = path.is_file() and not path.stat().st_size
-            self.note("error", path, f"{'is empty (0 bytes)' if empty else f'cannot be read ({what})'}; copy it anew")
+        except nifti.ImageError as error:
+            self.note("error", path, error.problem)
+        except OSError as error:
+            self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it anew")
 
 
 def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
@@ -111,47 +110,46 @@ def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _
     one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out}, folder)
     first = None
     with one.reading(case.images["t1c"]):
-        first = nib.Nifti1Image.from_filename(case.images["t1c"])
+        values, first = nifti.read_volume(case.images["t1c"])
         _describe_grid(one, first)
-        one.fingerprint = hashlib.sha256(np.asanyarray(first.dataobj).tobytes()).hexdigest()
+        one.fingerprint = hashlib.sha256(values.tobytes()).hexdigest()
     for path in case.channels:
         if path != case.images["t1c"] or one.fingerprint:  # else it has been said
             with one.reading(path):
-                _check_grid(one, path, first)
-                _check_intensities(one, path)
+                values, grid = nifti.read_volume(path)
+                _check_grid(one, grid, first)
+                _check_intensities(one, path, values)
     with one.reading(case.label):
-        if _check_grid(one, case.label, first):
-            _describe_lesions(one, case, declaration)
+        _check_grid(one, nifti.read_grid(case.label), first)
+        _describe_lesions(one, case, declaration)
     return one
 
 
-def _describe_grid(one: _Examination, image: nib.Nifti1Image) -> None:
-    one.row["shape"] = "x".join(map(str, image.shape))
-    one.row["spacing_mm"] = "x".join(f"{size:g}" for size in image.header.get_zooms()[:3])
-    one.row["orientation"] = "".join(nib.aff2axcodes(image.affine))
+def _describe_grid(one: _Examination, grid: nifti.Grid) -> None:
+    one.row["shape"] = "x".join(map(str, grid.shape))
+    one.row["spacing_mm"] = "x".join(f"{size:g}" for size in grid.spacing)
+    one.row["orientation"] = grid.orientation
 
 
-def _check_grid(one: _Examination, path: Path, first: nib.Nifti1Image | None) -> bool:
-    """Note another grid than the t1c's, if that could be read; gives whether the file is one volume at all."""
-    image = nib.Nifti1Image.from_filename(path)
-    if len(image.shape) != 3:
-        one.note("error", path, f"must be one 3D volume, its shape is {image.shape}")
-        return False
-    if first is None:
-        return True
-    if image.shape != first.shape:
-        one.note("error", path, f"its shape {image.shape} differs from the t1c's {first.shape}; resample it")
-    elif not np.allclose(image.affine, first.affine, atol=1e-3):
+def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -> None:
+    """Note another grid than the t1c's, if that could be read."""
+    if first is None or grid.same(first):
+        return
+    if grid.shape != first.shape:
+        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; resample it")
+    elif grid.to_ras().same(first.to_ras()):
         one.note(
-            "error", path,
-            f"its affine {np.round(image.affine, 3).tolist()} differs from the t1c's "
-            f"{np.round(first.affine, 3).tolist()}; resample it",
+            "error", grid.path, f"its axes are {grid.orientation}, the t1c's {first.orientation}; reorient it"
         )  # fmt: skip
-    return True
+    else:
+        one.note(
+            "error", grid.path,
+            f"its affine {np.round(grid.affine, 3).tolist()} differs from the t1c's "
+            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; resample it",
+        )  # fmt: skip
 
 
-def _check_intensities(one: _Examination, path: Path) -> None:
-    values = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
+def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> None:
     if not np.isfinite(values).all():
         one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
     elif values.min() == values.max():
@@ -159,8 +157,8 @@ def _check_intensities(one: _Examination, path: Path) -> None:
 
 
 def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> None:
-    labels = map_labels(read_labels(case.label), declaration, case.label.name)
-    voxel_mm3 = float(np.prod(nib.Nifti1Image.from_filename(case.label).header.get_zooms()[:3]))
+    labels = nifti.read_labels(case.label, declaration.values)
+    voxel_mm3 = nifti.read_grid(case.label).voxel_mm3
     for region in REGIONS:
         one.row[f"{region}_mL"] = np.count_nonzero(region_mask(labels, region)) * voxel_mm3 / 1000
     components = cc3d.connected_components(region_mask(labels, "WT"), connectivity=26)

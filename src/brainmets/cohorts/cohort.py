@@ -13,14 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-import numpy.typing as npt
-
-from brainmets.atomic import read_json, replacing, write_json
+from brainmets import nifti
+from brainmets.files import read_json, write_json
 from brainmets.params import Cohort
 from brainmets.paths import resolve
-from brainmets.regions import SEQUENCES
+from brainmets.vocabulary import SEQUENCES
 
 
 class CohortError(ValueError):
@@ -109,42 +106,10 @@ def _patient(case: str, declaration: Cohort) -> str:
     return match.group(1)
 
 
-def read_labels(path: Path) -> npt.NDArray[np.int64]:
-    """A label map's values, in the file's axis order; values that are not whole numbers are refused."""
-    values = np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj)
-    whole = np.rint(values)
-    if not np.array_equal(values, whole):
-        stray = np.unique(values[values != whole])[:5]
-        raise CohortError(f"{path.name}: a label map must hold whole numbers, found {stray.tolist()}")
-    return whole.astype(np.int64)
-
-
-def map_labels(labels: npt.NDArray[np.int64], declaration: Cohort, name: str) -> npt.NDArray[np.uint8]:
-    """The cohort's label values as BraTS labels; a value that ``label_map`` does not name is refused.
-
-    ``name`` is the file's name for the message. An empty map stays empty.
-    """
-    values = np.unique(labels)
-    unknown = [int(value) for value in values if int(value) not in declaration.values]
-    if unknown:
-        raise CohortError(
-            f"{name}: label value(s) {unknown} are not in the cohort's label_map {dict(declaration.label_map)}; "
-            "add them to the parameters (as background, where they are to be ignored)"
-        )
-    mapped = np.zeros(labels.shape, np.uint8)
-    for value in values:
-        mapped[labels == value] = declaration.values[int(value)]
-    return mapped
-
-
 def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``."""
-    image = nib.Nifti1Image.from_filename(case.label)
-    mapped = map_labels(read_labels(case.label), declaration, case.label.name)
-    path = folder / f"{case.case}.nii.gz"
-    with replacing(path) as aside:
-        nib.save(nib.Nifti1Image(mapped, image.affine), aside)
-    return path
+    labels = nifti.read_labels(case.label, declaration.values)
+    return nifti.write(folder / f"{case.case}.nii.gz", labels, nifti.read_grid(case.label).affine)
 
 
 def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,17 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from brainmets.cohorts.cohort import Case, map_labels, read_labels
+from brainmets import nifti
+from brainmets.cohorts.cohort import Case
+from brainmets.figures import Drawing
 from brainmets.params import Cohort
-from brainmets.regions import REGIONS, SEQUENCES, region_mask
+from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCES, region_mask
 
 COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
 """Colour and marker of each cohort, from seaborn's colour-blind palette."""
-REGION_LINES: dict[str, tuple[str, Literal["--", "-.", "-"]]] = {
-    "WT": ("#029e73", "--"),
-    "TC": ("#d55e00", "-."),
-    "ET": ("#cc78bc", "-"),
-}
+REGION_LINES: dict[str, Literal["--", "-.", "-"]] = {"WT": "--", "TC": "-.", "ET": "-"}
 
 
 def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
@@ -32,28 +29,28 @@ def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
 
     An empty label map shows the middle slice. Each image is windowed to its own 1st to 99.5th percentile.
     """
-    figure = Figure(figsize=(8, 2.1 * len(cases)), layout="constrained")
+    figure = Drawing(figsize=(8, 2.1 * len(cases)), layout="constrained")
     axes = figure.subplots(len(cases), len(SEQUENCES), squeeze=False)
     for row, case in zip(axes, cases, strict=True):
-        labels = map_labels(read_labels(case.label), declaration, case.label.name)
+        labels = nifti.read_labels(case.label, declaration.values)
         index = busiest_slice(labels)
-        spacing = nib.Nifti1Image.from_filename(case.label).header.get_zooms()
+        spacing = nifti.read_grid(case.label).spacing
         for axis, sequence in zip(row, SEQUENCES, strict=True):
-            image = np.asanyarray(nib.Nifti1Image.from_filename(case.images[sequence]).dataobj)
+            image = nifti.read_volume(case.images[sequence])[0]
             low, high = np.percentile(image, (1, 99.5))
             axis.imshow(
                 image[:, :, index].T, cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1),
-                aspect=float(spacing[1] / spacing[0]),
+                aspect=spacing[1] / spacing[0],
             )  # fmt: skip
-            for region, (colour, line) in REGION_LINES.items():
+            for region, line in REGION_LINES.items():
                 mask = region_mask(labels[:, :, index].T, region)
                 if mask.any():
-                    axis.contour(mask, [0.5], colors=colour, linestyles=line, linewidths=0.9)
+                    axis.contour(mask, [0.5], colors=REGION_COLOURS[region], linestyles=line, linewidths=0.9)
             axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(case.case, fontsize=7)
     for axis, sequence in zip(axes[0], SEQUENCES, strict=True):
         axis.set_title(sequence)
-    lines = [Line2D([], [], color=colour, linestyle=line) for colour, line in REGION_LINES.values()]
+    lines = [Line2D([], [], color=REGION_COLOURS[name], linestyle=line) for name, line in REGION_LINES.items()]
     figure.legend(lines, list(REGION_LINES), loc="outside lower center", ncols=len(REGIONS), frameon=False)
     figure.suptitle(title)
     return figure
@@ -71,7 +68,7 @@ def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
     ``tables`` maps "source" and "target" to the audit's ``cases``. Volumes are on a logarithmic axis; cases without
     a lesion are left out of the axis and counted in the legend.
     """
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Drawing(figsize=(6.5, 4), layout="constrained")
     axis = figure.subplots()
     for cohort, table in tables.items():
         colour, marker = COHORT_STYLE[cohort]

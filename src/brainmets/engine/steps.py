@@ -16,8 +16,9 @@ from brainmets.cohorts.cohort import find_cases
 from brainmets.params import MODELS, Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
+from brainmets.vocabulary import STAGE_NOTEBOOKS
 
-STAGES = {"03_pretraining": "pretraining", "04_fine_tuning": "finetune", "05_from_scratch": "scratch"}
+STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
 """The stage that each training notebook trains."""
 INDIFFERENT = ("workers", "augmentation_workers")
 """Parameters that change how fast a step runs, not what it finds."""

@@ -8,9 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import PositiveFloat, PositiveInt, field_validator, model_validator
 
 from brainmets.params.base import ParameterError, Parameters, given
-from brainmets.regions import LABELS, SEQUENCES
-
-Label = Literal["background", "netc", "snfh", "et", "rc"]
+from brainmets.vocabulary import LABELS, SEQUENCES, Label
 
 
 class Layout(Parameters):

@@ -15,9 +15,8 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_va
 from brainmets.params.base import Parameters
 from brainmets.params.cohorts import Cohort
 from brainmets.paths import NOTEBOOKS
+from brainmets.vocabulary import ARMS, Arm, Strategy
 
-Arm = Literal["default", "tversky_bce", "segresnet"]
-Strategy = Literal["finetune", "scratch"]
 Fold = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -58,8 +57,7 @@ class Arms(Parameters):
     @property
     def names(self) -> list[Arm]:
         """The arms that are run, in a fixed order."""
-        every: tuple[Arm, ...] = ("default", "tversky_bce", "segresnet")
-        return [name for name in every if getattr(self, name) is not None]
+        return [name for name in ARMS if getattr(self, name) is not None]
 
 
 # --- notebooks ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import yaml
 from brainmets.params.base import ParameterError, closest, given, meant_for
 from brainmets.params.notebooks import MODELS, PER_JOB, SHARED, Arms, Audit, NotebookParameters
 from brainmets.paths import NOTEBOOKS, project_root
+from brainmets.vocabulary import STRATEGIES
 
 
 class Study:
@@ -75,7 +76,7 @@ class Study:
         jobs: list[dict[str, Any]] = [{}]
         for name, choices in (
             ("arm", self.arms),
-            ("strategy", ["finetune", "scratch"]),
+            ("strategy", list(STRATEGIES)),
             ("fold", self.folds),
         ):
             if name in fields:

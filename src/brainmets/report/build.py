@@ -7,10 +7,8 @@ the cases and the study's record; ``notebooks/`` every executed notebook as a pa
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
@@ -22,8 +20,8 @@ from brainmets.report import content
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.viewer_pages import SCRIPT, ViewerError, encoded, script
-from brainmets.review.panels import LABEL_COLOURS
-from brainmets.review.viewers import colormap
+from brainmets.review.volumes import colormap
+from brainmets.vocabulary import LABEL_COLOURS
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")
@@ -53,20 +51,6 @@ def build(files: StudyPaths, study: Study) -> Path:
         return _take_place(aside, files)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def add_report_command(commands: Any) -> None:
-    """Declare ``brainmets report PARAMS``."""
-    parser = commands.add_parser("report", help="make the report of a finished study")
-    parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
-
-
-def run_report(args: argparse.Namespace) -> int:
-    """Carry out ``brainmets report``; gives the exit status."""
-    study = Study.read(args.params)
-    index = build(StudyPaths(study.content["work_dir"], study.content["study"]), study)
-    print(f"report: {index.relative_to(project_root())}, {_weight(index.parent)}")
-    return 0
 
 
 def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
@@ -116,7 +100,7 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
         commits=sorted({step.commit for step in steps}),
         versions=_versions(steps),
         parameters=yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True, width=100),
-        weight=_weight(aside),
+        weight=in_mb(aside),
     )
     (aside / "index.html").write_text(redact(html), encoding="utf-8")
 
@@ -182,7 +166,8 @@ def _versions(steps: list[content.Step]) -> dict[str, str]:
     return {package: " and ".join(versions) for package, versions in found.items()}
 
 
-def _weight(folder: Path) -> str:
+def in_mb(folder: Path) -> str:
+    """The size of all files in a folder, such as "9.3 MB"."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{size / 1e6:.1f} MB"
 

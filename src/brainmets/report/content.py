@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.atomic import read_json
 from brainmets.engine.steps import result, step_name
+from brainmets.files import read_json
 from brainmets.params import MODELS
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered
-from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
+from brainmets.vocabulary import ARMS, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 METRICS = {"dice": ("Dice", 3, "ci"), "hd95": ("HD95, mm", 1, "bca")}
 """Metrics of the result table: heading, decimals, and the interval shown. One of t would fall below 0 mm."""

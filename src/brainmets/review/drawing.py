@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.atomic import write_csv
-from brainmets.regions import REGIONS
-from brainmets.report.viewer_pages import write_volumes
-from brainmets.review.images import Model, ReviewCase
-from brainmets.review.panels import BEST_SEQUENCE, SEQUENCE_TITLES, case_panel, missed_montage, worst_slice
-from brainmets.statistics.figures import save
+from brainmets.figures import save
+from brainmets.files import write_csv
+from brainmets.review.case import ReviewCase
+from brainmets.review.panels import BEST_SEQUENCE, case_panel, missed_montage, worst_slice
+from brainmets.review.volumes import write_volumes
+from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, Model
 
 RULE = (
     "For every model, metric (Dice, sensitivity, specificity, HD95) and region the worst case is marked, and cases "

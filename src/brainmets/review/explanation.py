@@ -13,21 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets.atomic import read_json, write_csv
+from brainmets import nifti
 from brainmets.cohorts.cohort import Case, read_manifest
+from brainmets.files import read_json, write_csv
 from brainmets.paths import StudyPaths
-from brainmets.regions import REGIONS, SEQUENCES
-from brainmets.review.images import Model, ReviewCase
+from brainmets.review.case import ReviewCase
 from brainmets.review.occlusion import Occlusion, occlude_lesion
-from brainmets.scoring.case_scores import score_case
+from brainmets.scoring.case import score_case
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
-from brainmets.training.trainer import REGION_ORDER
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, Model
 
 REGION = "TC"
 """Uncertainty and occlusion are of the tumour core: lesions are counted and called missed in it, and unlike the whole
@@ -106,7 +105,7 @@ def load_model(files: StudyPaths, model: Model, folds: list[int], tile_step: flo
     arm, strategy = model
     missing = [fold for fold in folds if not files.checkpoint(strategy, arm, fold).is_file()]
     if missing:
-        step = {"finetune": "04", "scratch": "05"}[strategy]
+        step = STAGE_NOTEBOOKS[strategy][:2]
         raise FileNotFoundError(
             f"{arm} {strategy} has no finished training of fold {', '.join(map(str, missing))}: run notebook {step} "
             "for it, correct folds, or set case_review.n_explained to 0"
@@ -175,9 +174,9 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
 def _explain(
     ensemble: Ensemble, image: NetworkImage, case: Case, review: ReviewCase, model: Model, definition: Any
 ) -> Explanation:
-    affine = nib.Nifti1Image.from_filename(case.images["t1c"]).affine
+    affine = nifti.read_grid(case.images["t1c"]).affine
     folds = list(ensemble.fold_probabilities(image))
-    region = np.stack([probability[REGION_ORDER.index(REGION)] for probability in folds])
+    region = np.stack([probability[NETWORK_REGIONS.index(REGION)] for probability in folds])
     disagreement = disagreement_bits(region)
     rows = _scores(ensemble, np.mean(folds, axis=0), affine, review, NOTHING, definition)
     for sequence in SEQUENCES:
@@ -222,7 +221,7 @@ def _scores(
 
 
 def _with_occlusion(one: Explanation, ensemble: Ensemble, image: NetworkImage, case: Case) -> Explanation:
-    affine = nib.Nifti1Image.from_filename(case.images["t1c"]).affine
+    affine = nifti.read_grid(case.images["t1c"]).affine
     try:
         found = occlude_lesion(ensemble, image, affine, REGION)
     except ValueError as error:
@@ -249,8 +248,7 @@ def _on_review_slice(
 
 def _canonical(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """A volume (z, y, x) on the file's grid as (x, y, z) along R, A and S, as ``read_case`` turns images."""
-    turned = nib.as_closest_canonical(nib.Nifti1Image(volume.transpose(2, 1, 0).astype(np.float32), affine))
-    return np.asarray(turned.dataobj, np.float32)
+    return nifti.to_ras(volume.transpose(2, 1, 0).astype(np.float32), affine)[0]
 
 
 def _lesion_definition(files: StudyPaths, model: Model) -> str:

@@ -14,23 +14,12 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from brainmets.regions import REGIONS, SEQUENCES, region_mask
+from brainmets.figures import save
 from brainmets.review.drawing import Entry, slug
 from brainmets.review.explanation import NOTHING, REGION, Explanation, OcclusionSlice
-from brainmets.review.images import Model
 from brainmets.review.occlusion import SEEN
-from brainmets.review.panels import (
-    INVENTED,
-    MISSED,
-    SEQUENCE_TITLES,
-    brightness,
-    draw_slice,
-    outline,
-    window_around,
-    worst_slice,
-)
-from brainmets.statistics.figures import save
-from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
+from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around, worst_slice
+from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, SEQUENCES, STRATEGY_TITLES, Model, arm_title, region_mask
 
 REFERENCE, PREDICTION = MISSED, INVENTED
 HATCHES = {"ET": "", "TC": "///", "WT": "..."}

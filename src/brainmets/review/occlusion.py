@@ -18,9 +18,8 @@ import torch
 from monai.visualize import OcclusionSensitivity
 from scipy import ndimage
 
-from brainmets.regions import REGIONS
 from brainmets.training.inference import Ensemble, NetworkImage
-from brainmets.training.trainer import REGION_ORDER
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 CUBE_MM = 9.0
 """Edge of the hidden cube; the nearest odd number of voxels is taken along each axis."""
@@ -87,7 +86,7 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: npt.NDArray[
     """
     if image.labels is None:
         raise ValueError("the image was prepared without its reference; an occlusion map needs the lesion")
-    channel = REGION_ORDER.index(region)
+    channel = NETWORK_REGIONS.index(region)
     lesion = seen_lesion(
         pieces_by_size(np.isin(image.labels, REGIONS[region])),
         lambda piece: _mean_probability(ensemble, _patch(ensemble, image, piece), channel),

@@ -18,9 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from scipy import ndimage
 
-from brainmets.regions import LABELS, region_mask
-from brainmets.review.images import Model, ReviewCase
-from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
+from brainmets.review.case import ReviewCase
+from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
 
 Mask = npt.NDArray[np.bool_]
 
@@ -30,9 +29,6 @@ AREA_TITLES = {
     MISSED: "missed (false negative)",
     INVENTED: "too much (false positive)",
 }
-LABEL_COLOURS = {"netc": "#0072B2", "snfh": "#E69F00", "et": "#D55E00", "rc": "#CC79A7"}
-"""One colour per BraTS label (Okabe and Ito)."""
-SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
 """The sequence that shows a region best."""
 

@@ -10,21 +10,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from brainmets.atomic import replacing
-from brainmets.regions import LABELS
+from brainmets import nifti
+from brainmets.figures import save
 from brainmets.review import lab_extension
-from brainmets.review.images import Model, ReviewCase
-from brainmets.review.panels import LABEL_COLOURS, SEQUENCE_TITLES, orthogonal_slices
-from brainmets.statistics.figures import save
-from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
+from brainmets.review.case import ReviewCase
+from brainmets.review.panels import orthogonal_slices
+from brainmets.review.volumes import brain_only, colormap, display_volume, title
+from brainmets.vocabulary import SEQUENCE_TITLES, Model
 
 Viewer = Literal["itkwidgets", "niivue", "slices"]
 ORDER: tuple[Viewer, ...] = ("itkwidgets", "niivue", "slices")
-MARGIN_MM = 4.0
 
 
 def show(
@@ -61,49 +59,6 @@ def usable(viewer: Viewer) -> tuple[Viewer, list[str]]:
             return candidate, reasons
         reasons.append(f"{candidate} cannot be used: {reason}")
     raise AssertionError("slices need nothing")
-
-
-def title(case: ReviewCase, labels: Model | Literal["reference"]) -> str:
-    """What is shown, in words."""
-    if labels == "reference":
-        return f"{case.name}, reference"
-    arm, strategy = labels
-    return f"{case.name}, {arm_title(arm)} {STRATEGY_TITLES[strategy]}"
-
-
-def brain_only(case: ReviewCase) -> ReviewCase:
-    """The case cut to the brain and a small margin: less to send to the browser. An empty image stays whole."""
-    marked = np.any([image > 0 for image in case.images.values()], axis=0) | (case.reference > 0)
-    if not marked.any():
-        return case
-    places = np.argwhere(marked)
-    margin = np.ceil(MARGIN_MM / np.array(case.spacing_mm)).astype(int)
-    low = np.maximum(places.min(0) - margin, 0)
-    high = np.minimum(places.max(0) + 1 + margin, marked.shape)
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    affine = case.affine.copy()
-    affine[:3, 3] = nib.affines.apply_affine(case.affine, low)
-    return ReviewCase(
-        name=case.name,
-        images={name: image[box] for name, image in case.images.items()},
-        reference=case.reference[box],
-        predictions={model: prediction[box] for model, prediction in case.predictions.items()},
-        affine=affine,
-    )
-
-
-def display_volume(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Intensities as 0..255, white at the 99.7th percentile of what is not background: a quarter of the bytes."""
-    inside = image[image > 0]
-    white = float(np.percentile(inside, 99.7)) if inside.size else 1.0
-    return np.clip(np.rint(image * (255 / white)), 0, 255).astype(np.uint8)
-
-
-def write_volume(array: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], path: Path) -> Path:
-    """Write a small volume for a viewer."""
-    with replacing(path) as aside:
-        nib.save(nib.Nifti1Image(array, affine), aside)
-    return path
 
 
 def _missing(viewer: Viewer) -> str | None:
@@ -147,23 +102,12 @@ def _niivue(case: ReviewCase, labels: Model | Literal["reference"], sequence: st
     from ipyniivue import NiiVue
 
     base = folder / "volumes" / _slug(case, labels)
-    image = write_volume(display_volume(case.images[sequence]), case.affine, base.with_suffix(f".{sequence}.nii.gz"))
-    drawn = write_volume(_labels(case, labels), case.affine, base.with_suffix(".labels.nii.gz"))
+    image = nifti.write(base.with_suffix(f".{sequence}.nii.gz"), display_volume(case.images[sequence]), case.affine)
+    drawn = nifti.write(base.with_suffix(".labels.nii.gz"), _labels(case, labels), case.affine)
     widget = NiiVue(height=480)
     widget.load_volumes([{"path": str(image), "colormap": "gray"}, {"path": str(drawn), "opacity": 0.7}])
     widget.volumes[1].set_colormap_label(colormap())
     return widget
-
-
-def colormap() -> dict[str, Any]:
-    """NiiVue's description of the label colours: R, G, B, A and I (label value) per entry, background clear."""
-    rows = [(0, 0, 0, 0, 0), *((*_rgb(colour), 255, LABELS[name]) for name, colour in LABEL_COLOURS.items())]
-    columns = {key: [row[place] for row in rows] for place, key in enumerate("RGBAI")}
-    return {**columns, "labels": ["background", *LABEL_COLOURS]}
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _slug(case: ReviewCase, labels: Model | Literal["reference"]) -> str:

@@ -13,7 +13,7 @@ import cc3d
 import numpy as np
 import numpy.typing as npt
 
-from brainmets.scoring.foreground import Mask
+from brainmets.scoring.boxes import Mask
 from brainmets.scoring.surface import Floats, Ints
 
 Definition = Literal["brats_2023", "brats_2026"]

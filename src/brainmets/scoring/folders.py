@@ -14,20 +14,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from brainmets.regions import LABELS, REGIONS, RESECTION_CAVITY
-from brainmets.scoring.case_scores import UNITS, CaseScores, score_case
+from brainmets.nifti import SUFFIXES, ImageError, read_grid, read_labels
+from brainmets.scoring.case import UNITS, CaseScores, score_case
 from brainmets.scoring.components import Definition
-from brainmets.scoring.label_maps import Grid, ScoringError, read_labels
+from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS
 
-__all__ = ["Scores", "ScoringError", "score_folders"]
-
-SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
-LESION_COLUMNS = (
-    *("arm", "strategy", "case", "region", "kind", "lesion"),
-    *("volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice", "detected"),
-)
 EXCLUDED_COLUMNS = ("arm", "strategy", "case", "region", "metric", "reason")
-SUFFIXES = (".nii.gz", ".nii")
+
+
+class ScoringError(ValueError):
+    """Predictions and references that cannot be compared; the message names files and values."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,8 @@ def score_folders(
     finished case. RC is scored for every case when label 4 occurs in any file.
 
     Raises ``ScoringError`` for folders that do not match, different grids, and labels that are not known whole
-    numbers; ``ValueError`` for a wrong argument. An empty region is no error: see ``metrics.empty_policy()``.
+    numbers (``ImageError`` where the voxels show it); ``ValueError`` for a wrong argument.
+    An empty region is no error: see ``metrics.empty_policy()``.
     """
     _check_arguments(missing, lesion_definition, workers, label_map)
     pairs = _match_cases(Path(predictions), Path(references), missing)
@@ -151,10 +148,10 @@ def _check_grids(jobs: list[_Job]) -> None:
     problems = []
     for job in jobs:
         try:
-            grid = Grid.read(job.reference)
+            grid = read_grid(job.reference)
             if job.prediction is not None:
-                Grid.read(job.prediction).check_same(grid)
-        except ScoringError as error:
+                read_grid(job.prediction).require_same(grid, "resample the prediction to the reference first")
+        except ImageError as error:
             problems.append(f"{job.case}: {error}")
     if problems:
         raise ScoringError("\n".join(problems))
@@ -182,7 +179,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, CaseScores]]:
 
 
 def _score(job: _Job) -> CaseScores:
-    grid = Grid.read(job.reference)
+    grid = read_grid(job.reference)
     reference = read_labels(job.reference, job.label_map)
     prediction = np.zeros_like(reference) if job.prediction is None else read_labels(job.prediction, job.label_map)
     return score_case(reference, prediction, grid.spacing, grid.affine, job.lesion_definition)

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from brainmets.nifti import Spacing
 from brainmets.scoring.components import Definition, LesionCounts
 from brainmets.scoring.emptiness import LESION_WISE, empty_value
-from brainmets.scoring.foreground import Spacing
 from brainmets.scoring.metrics import SurfacePair
 from brainmets.scoring.surface import Floats, Ints, Surface, SurfaceDistances, restricted, restricted_percentile
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from brainmets.nifti import Spacing
+from brainmets.scoring.boxes import Labels, Mask, crop, foreground_boxes, in_memory_order
 from brainmets.scoring.emptiness import WHOLE_REGION, State, empty_policy, empty_value
-from brainmets.scoring.foreground import Labels, Mask, Spacing, crop, foreground_boxes, in_memory_order
 from brainmets.scoring.surface import (
     Floats,
     Packing,

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from surface_distance import lookup_tables
 
-from brainmets.scoring.foreground import Mask, Spacing
+from brainmets.nifti import Spacing
+from brainmets.scoring.boxes import Mask
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

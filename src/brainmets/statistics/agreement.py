@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from brainmets.statistics.score_tables import REGION_ORDER, in_order, models, ordered, values
+from brainmets.statistics.tables import in_order, models, values
+from brainmets.vocabulary import REGION_ORDER, ordered
 
 AGREEMENT_COLUMNS = [
     "arm", "strategy", "region", "n", "bias", "bias_low", "bias_high", "sd", "lower_limit", "lower_limit_low",

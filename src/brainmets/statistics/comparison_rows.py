@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from brainmets.statistics.descriptive import generator
-from brainmets.statistics.directions import PAPER_METRICS, Alternative, rounded
+from brainmets.statistics.directions import Alternative, rounded
 from brainmets.statistics.mixed_model import contrast
 from brainmets.statistics.signed_rank import SignedRank, hodges_lehmann, wilcoxon
 from brainmets.statistics.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
+from brainmets.vocabulary import PAPER_METRICS
 
 Floats = npt.NDArray[np.float64]
 

@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainmets.atomic import replacing
+from brainmets.files import replacing
 from brainmets.statistics.comparison_rows import Rows, Settings
-from brainmets.statistics.directions import PAPER_METRICS, Alternative, better
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
+from brainmets.statistics.directions import Alternative, better
 from brainmets.statistics.signed_rank import difference, mean_difference
+from brainmets.statistics.tables import unit_of, values
+from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, ordered
 
 TEST_COLUMNS = [
     "comparison", "metric", "region", "test", "alternative", "n", "statistic", "p_value", "p_holm", "p_worse",

@@ -14,17 +14,10 @@ from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.comparison_rows import Settings
 from brainmets.statistics.comparisons import OVER_ARMS
 from brainmets.statistics.power import NO_IMPROVEMENT
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, models, ordered, undefined, values
+from brainmets.statistics.tables import models, undefined, values
 from brainmets.statistics.verdicts import in_short, on_arms, on_strategies, on_the_papers_test
-from brainmets.statistics.wording import (
-    METRIC_NAMES,
-    STRATEGY_TITLES,
-    arm_title,
-    count,
-    listed,
-    measure,
-    records,
-)
+from brainmets.statistics.wording import count, listed, measure, records
+from brainmets.vocabulary import ARMS, METRIC_TITLES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 LESION_REGION = "TC"
 MEANS = {"dice": (3, ""), "hd95": (2, " in mm (lower is better)")}
@@ -149,7 +142,7 @@ def _means(scores: pd.DataFrame) -> list[str]:
             mean = pairs.groupby("arm").mean().mean()
             parts.append(f"{region} {mean[STRATEGIES[0]]:.{digits}f} against {mean[STRATEGIES[1]]:.{digits}f}")
         if parts:
-            sentences.append(f"Mean {METRIC_NAMES[metric]}{unit}, fine-tuned against scratch: {listed(parts)}")
+            sentences.append(f"Mean {METRIC_TITLES[metric]}{unit}, fine-tuned against scratch: {listed(parts)}")
     return sentences
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from brainmets.statistics.score_tables import in_order
+from brainmets.statistics.tables import in_order
 
 MODEL = ["arm", "strategy", "region", "metric"]
 FEW_CASES = 5

@@ -13,9 +13,6 @@ import numpy.typing as npt
 
 Alternative = Literal["greater", "less", "two-sided"]
 
-PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")
-"""The metrics that the paper tests; its two figures show the first two."""
-
 HIGHER_IS_BETTER = ("dice", "sensitivity", "specificity", "precision", "nsd", "nsd_1mm", "f1")
 LOWER_IS_BETTER = ("hd95", "hd", "fp", "fn")
 

@@ -1,14 +1,12 @@
 """Figures of the scores: the paper's bars, every case as a line, volume agreement, detection by lesion size.
 
 Colours are seaborn's colour-blind safe palette, one per arm; the arm also has its own marker and the strategy its own
-hatch or line style, so that nothing is lost in a grey print. Each function returns a figure; ``save`` writes it.
+hatch or line style, so that nothing is lost in a grey print.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,18 +18,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from brainmets.atomic import replacing
-from brainmets.scoring.lesions import SIZE_BINS
-from brainmets.scoring.lesions import detection_by_size as share_by_size
+from brainmets.figures import Drawing
+from brainmets.scoring.detection import SIZE_BINS
+from brainmets.scoring.detection import detection_by_size as share_by_size
 from brainmets.statistics.directions import better, rounded
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
-from brainmets.statistics.wording import STRATEGY_TITLES, arm_title
+from brainmets.statistics.tables import unit_of, values
+from brainmets.vocabulary import ARMS, METRIC_AXES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 LineStyle = Literal["-", "--", ":"]
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-METRIC_TITLES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
@@ -40,24 +37,6 @@ INTERVALS = {False: (("ci_low", "ci_high"), "t interval"), True: (("bca_low", "b
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
 BIAS_WIDTH, LIMIT_WIDTH = 2.0, 0.8
-PRINT_DPI = 200
-SCREEN_DPI = 100
-
-
-class Drawing(Figure):
-    """A figure that a notebook shows by itself: it belongs to no pyplot state, so that nothing is shown twice."""
-
-    def _repr_png_(self) -> bytes:
-        picture = BytesIO()
-        self.savefig(picture, format="png", dpi=SCREEN_DPI)
-        return picture.getvalue()
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure whole or not at all; the format is the path's suffix."""
-    with replacing(path) as aside:
-        figure.savefig(aside, dpi=PRINT_DPI)
-    return path
 
 
 def arm_colour(arm: str) -> tuple[float, float, float]:
@@ -72,7 +51,7 @@ def arm_marker(arm: str) -> str:
 
 def metric_title(metric: str) -> str:
     """The metric's name and unit as an axis shows them."""
-    return METRIC_TITLES.get(metric, metric)
+    return METRIC_AXES.get(metric, metric)
 
 
 def direction(metric: str) -> str:

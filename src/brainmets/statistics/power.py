@@ -18,9 +18,10 @@ from scipy import stats
 from brainmets.statistics.comparison_rows import Settings
 from brainmets.statistics.comparisons import OVER_ARMS
 from brainmets.statistics.descriptive import FEW_CASES, generator
-from brainmets.statistics.directions import PAPER_METRICS, Alternative, better, rounded
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, ordered, unit_of, values
+from brainmets.statistics.directions import Alternative, better, rounded
 from brainmets.statistics.signed_rank import difference, hodges_lehmann, mean_difference, sum_distribution
+from brainmets.statistics.tables import unit_of, values
+from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, ordered
 
 POWER_COLUMNS = [
     "comparison", "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets.statistics.score_tables import ARMS, REGION_ORDER, STRATEGIES, models
+from brainmets.statistics.tables import models
 from brainmets.statistics.unpaired import mann_whitney
+from brainmets.vocabulary import ARMS, REGION_ORDER, STRATEGIES
 
 COLUMNS = [
     "section", "quantity", "metric", "region", "model", "printed", "decimals", "reading", "recomputed_region",

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from brainmets.statistics.comparisons import OVER_ARMS
-from brainmets.statistics.directions import PAPER_METRICS, better
-from brainmets.statistics.wording import Row, arm_title, count, listed, measure, p_words, records
+from brainmets.statistics.directions import better
+from brainmets.statistics.wording import Row, count, listed, measure, p_words, records
+from brainmets.vocabulary import PAPER_METRICS, arm_title
 
 SIDES = {"better": ("p_value", "p_holm"), "worse": ("p_worse", "p_worse_holm")}
 MOST_EFFECTS = 6

@@ -10,21 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
-STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
-METRIC_NAMES = {"dice": "Dice", "hd95": "HD95"}
+from brainmets.vocabulary import METRIC_TITLES
 
 Row = dict[str, Any]
 
 
-def arm_title(arm: str) -> str:
-    """The arm's name as a reader sees it."""
-    return ARM_TITLES.get(arm, arm)
-
-
 def measure(row: Row) -> str:
     """Region and metric of a row, such as "TC Dice"."""
-    return f"{row['region']} {METRIC_NAMES.get(row['metric'], row['metric'])}"
+    return f"{row['region']} {METRIC_TITLES.get(row['metric'], row['metric'])}"
 
 
 def p_words(value: float) -> str:

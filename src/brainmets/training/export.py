@@ -6,11 +6,9 @@ nnU-Net's own trainer; the third carries the source of its trainer, for nnU-Net'
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import io
 import json
-import sys
 import textwrap
 import zipfile
 from collections.abc import Sequence
@@ -20,13 +18,12 @@ from typing import Any
 
 import torch
 
-from brainmets.atomic import read_json, replacing
-from brainmets.params import ParameterError
-from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.files import read_json, replacing
+from brainmets.paths import StudyPaths
 from brainmets.training.arms import PaddingSegResNet, SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
-from brainmets.training.trainer import FINAL, CheckpointError, StudyTrainer, read_checkpoint
+from brainmets.training.trainer import FINAL, StudyTrainer, read_checkpoint
+from brainmets.vocabulary import STAGE_NOTEBOOKS, Strategy
 
 STOCK = "nnUNetTrainer"
 EXTERNAL = "nnUNet_extTrainer"
@@ -95,7 +92,7 @@ def external_trainer() -> str:
 
 
 def export(
-    files: StudyPaths, arm: str, strategy: str, folds: Sequence[int], out: Path, tile_step: float, mirroring: bool
+    files: StudyPaths, arm: str, strategy: Strategy, folds: Sequence[int], out: Path, tile_step: float, mirroring: bool
 ) -> Path:
     """Write the finished folds of (arm, strategy) as a model archive and return its path.
 
@@ -105,7 +102,7 @@ def export(
     """
     checkpoints = {fold: files.checkpoint(strategy, arm, fold) for fold in folds}
     if missing := [fold for fold, path in checkpoints.items() if not path.is_file()]:
-        step = NOTEBOOKS[3] if strategy == "finetune" else NOTEBOOKS[4]
+        step = STAGE_NOTEBOOKS[strategy]
         raise FileNotFoundError(
             f"fold(s) {missing} of {arm}, {strategy} are not trained; run notebook {step} for them"
         )
@@ -152,35 +149,3 @@ def _portable_plans(plans: dict[str, Any], name: str, keep_settings: bool) -> di
     if not keep_settings:
         del plans["brainmets"]
     return plans
-
-
-def add_export_command(commands: Any) -> None:
-    """Declare ``brainmets export PARAMS ARM STRATEGY --out model.zip``."""
-    parser = commands.add_parser("export", help="write a trained arm as a stock nnU-Net model archive")
-    parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
-    parser.add_argument("arm", help="default, tversky_bce or segresnet")
-    parser.add_argument("strategy", choices=("finetune", "scratch"), help="which of the arm's models")
-    parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the archive to write")
-
-
-def _archive(text: str) -> Path:
-    if text.endswith("/") or Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name the archive, such as {Path(text, 'model.zip')}")
-    return Path(text)
-
-
-def run_export(args: argparse.Namespace) -> int:
-    """Carry out ``brainmets export``; gives the exit status."""
-    study = Study.read(args.params)
-    if args.arm not in study.arms:
-        raise ParameterError(f"{args.arm!r} is no arm of {args.params} (there: {', '.join(study.arms)})")
-    files = StudyPaths(study.content["work_dir"], study.content["study"])
-    evaluation = study.content["evaluation"]
-    options = evaluation["tile_step"], evaluation["mirroring"]
-    try:
-        out = export(files, args.arm, args.strategy, study.folds, args.out, *options)
-    except CheckpointError as error:
-        print(f"brainmets export: {error}", file=sys.stderr)
-        return 1
-    print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
-    return 0

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,7 +19,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from brainmets.atomic import replacing
+from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.training.arms import TRAINERS
 from brainmets.training.trainer import read_checkpoint
@@ -139,14 +138,11 @@ class Ensemble:
 
 def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` with the affine of the case's t1c; ``labels`` are (z, y, x)."""
-    reference = nib.Nifti1Image.from_filename(case.images["t1c"])
+    reference = nifti.read_grid(case.images["t1c"])
     array = labels.transpose(2, 1, 0)
     if array.shape != reference.shape:
         raise ValueError(f"the prediction of {case.case} has shape {array.shape}, its image {reference.shape}")
-    path = folder / f"{case.case}.nii.gz"
-    with replacing(path) as aside:
-        nib.save(nib.Nifti1Image(array, reference.affine), aside)
-    return path
+    return nifti.write(folder / f"{case.case}.nii.gz", array, reference.affine)
 
 
 def predict_cases(

@@ -23,12 +23,12 @@ import nnunetv2.preprocessing.preprocessors.default_preprocessor as preprocessin
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
 
-from brainmets.atomic import read_json, write_json
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import Split
+from brainmets.files import read_json, write_json
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import sha256
-from brainmets.regions import REGIONS, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
@@ -73,7 +73,7 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
     training = sorted(set(cases) - set(split["held_out"]))
     content = {
         "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
-        "labels": {"background": 0, **{region: list(REGIONS[region]) for region in ("WT", "TC", "ET")}},
+        "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
         "regions_class_order": [2, 1, 3],
         "numTraining": len(training),
         "file_ending": ".nii.gz",

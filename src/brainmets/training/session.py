@@ -11,32 +11,23 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from brainmets.atomic import read_json, write_json
+from brainmets.files import read_json, write_json
 from brainmets.params import FineTuning, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import content_digest, read_dataset, read_plan, use_nnunet_folders
-from brainmets.training.trainer import (
-    FINAL,
-    LATEST,
-    PREVIOUS,
-    REGION_ORDER,
-    CheckpointError,
-    StudyTrainer,
-    read_checkpoint,
-)
+from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, StudyTrainer, read_checkpoint
 from brainmets.training.transfer import TransferredKey, transfer_weights
+from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
 
-Stage = Literal["pretraining", "finetune", "scratch"]
-COHORT_OF_STAGE = {"pretraining": "source", "finetune": "target", "scratch": "target"}
 IDENTITY = "identity.json"
 """What a training is made of; a checkpoint is continued only under the same identity."""
 LOCK = "training.lock"
@@ -121,13 +112,13 @@ class TrainingSession:
         missing where no validation patch held or predicted the region.
         """
         log = self.trainer.logger.local_logger.my_fantastic_logging
-        dice = np.array(log["dice_per_class_or_region"], float).reshape(-1, len(REGION_ORDER))
+        dice = np.array(log["dice_per_class_or_region"], float).reshape(-1, len(NETWORK_REGIONS))
         return pd.DataFrame(
             {
                 "epoch": range(1, len(log["train_losses"]) + 1),
                 "training_loss": np.array(log["train_losses"], float),
                 "validation_loss": np.array(log["val_losses"], float),
-                **{f"dice_{region}": dice[:, channel] for channel, region in enumerate(REGION_ORDER)},
+                **{f"dice_{region}": dice[:, channel] for channel, region in enumerate(NETWORK_REGIONS)},
                 "learning_rate": np.array(log["lrs"], float),
                 "seconds": np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"]),
             }
@@ -179,7 +170,7 @@ def prepare(
 
 def _new_trainer(files: StudyPaths, parameters: Training, stage: Stage, folder: Path) -> StudyTrainer:
     """The arm's trainer with seeded random weights."""
-    cohort = COHORT_OF_STAGE[stage]
+    cohort = STAGE_COHORTS[stage]
     settings = getattr(parameters.arms, parameters.arm)
     seed_everything(parameters.seed)
     trainer = TRAINERS[parameters.arm].open(
@@ -241,7 +232,7 @@ def _last_whole_checkpoint(
 
 
 def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
-    cohort = COHORT_OF_STAGE[stage]
+    cohort = STAGE_COHORTS[stage]
     plan = json.dumps(read_plan(files, cohort), sort_keys=True)
     values = parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"})
     return {
@@ -257,7 +248,7 @@ def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained:
 def _claim(folder: Path, identity: dict[str, Any], report: Callable[[str], None]) -> None:
     """Delete checkpoints of another identity, saying what differs, and note whose folder it is now.
 
-    Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.atomic``) are deleted too.
+    Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.files``) are deleted too.
     """
     for unfinished in folder.glob(".*"):
         if re.match(r"\.\d+\.", unfinished.name):

@@ -20,17 +20,16 @@ import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from brainmets.atomic import replacing
+from brainmets.files import replacing
 from brainmets.params import Parameters
 from brainmets.processes import end_with_parent
 from brainmets.training.plans import CONFIGURATION
 from brainmets.training.precision import keep_shallow_convolutions_in_float32
 from brainmets.training.schedule import TransferSchedule, lower_transferred
+from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
 """The checkpoint of the last whole epoch, the one before it, and the finished model."""
-REGION_ORDER = ("WT", "TC", "ET")
-"""Output channels of every network, as ``dataset.json`` lists the regions."""
 
 
 class StudyTrainer(nnUNetTrainer):
@@ -214,7 +213,7 @@ class StudyTrainer(nnUNetTrainer):
         loss = self.logger.get_value("train_losses", step=-1)
         dice = self.logger.get_value("dice_per_class_or_region", step=-1)
         left = (self.num_epochs - self.current_epoch - 1) * float(np.mean(self._epoch_seconds[-5:]))
-        regions = " ".join(f"{region} {value:.2f}" for region, value in zip(REGION_ORDER, dice, strict=True))
+        regions = " ".join(f"{region} {value:.2f}" for region, value in zip(NETWORK_REGIONS, dice, strict=True))
         return (
             f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {loss:.3f}, Dice {regions}, "
             f"{self._epoch_seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"

@@ -1,0 +1,29 @@
+"""What every figure shares: make one with ``Drawing``, write it with ``save``, show it as a cell's last value."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from brainmets.files import replacing
+
+PRINT_DPI = 200
+SCREEN_DPI = 100
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows by itself: it belongs to no pyplot state, so that nothing is shown twice."""
+
+    def _repr_png_(self) -> bytes:
+        picture = BytesIO()
+        self.savefig(picture, format="png", dpi=SCREEN_DPI)
+        return picture.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure whole or not at all; the format is the path's suffix."""
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=PRINT_DPI)
+    return path

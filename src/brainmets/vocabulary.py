@@ -1,0 +1,101 @@
+"""The words of a study, spelt once: arms, strategies, sequences, labels, regions, metrics, tables and their colours.
+
+Identifiers (``tversky_bce``, ``scratch``, ``hd95``) stand in parameters, paths and tables; readers see titles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+Arm = Literal["default", "tversky_bce", "segresnet"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
+ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
+
+Strategy = Literal["finetune", "scratch"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
+
+Stage = Literal["pretraining", "finetune", "scratch"]
+"""What a training is: the two strategies' trainings and the one that fine-tuning starts from."""
+STAGE_NOTEBOOKS: dict[str, str] = {
+    "pretraining": "03_pretraining",
+    "finetune": "04_fine_tuning",
+    "scratch": "05_from_scratch",
+}
+STAGE_COHORTS: dict[str, str] = {"pretraining": "source", "finetune": "target", "scratch": "target"}
+
+Model = tuple[str, str]
+"""An (arm, strategy) pair."""
+
+# --- images and labels -------------------------------------------------------------------------------------------
+
+SEQUENCES: tuple[str, ...] = ("t1n", "t1c", "t2w", "t2f")
+"""Channel order of every image: native T1, contrast-enhanced T1, T2-weighted, T2-FLAIR."""
+SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
+
+Label = Literal["background", "netc", "snfh", "et", "rc"]
+LABELS: dict[str, int] = {name: value for value, name in enumerate(get_args(Label))}
+"""BraTS metastases: 1 NETC (non-enhancing tumour core), 2 SNFH (surrounding non-enhancing FLAIR hyperintensity),
+3 ET (enhancing tumour), 4 RC (resection cavity, from 2024 on)."""
+LABEL_TITLES = {
+    "netc": "Non-enhancing tumour core",
+    "snfh": "Surrounding FLAIR hyperintensity",
+    "et": "Enhancing tumour",
+    "rc": "Resection cavity",
+}
+LABEL_COLOURS = {"netc": "#0072B2", "snfh": "#E69F00", "et": "#D55E00", "rc": "#CC79A7"}
+"""One colour per label, of Okabe and Ito's colour-blind safe set."""
+
+REGIONS: dict[str, tuple[int, ...]] = {"ET": (3,), "TC": (1, 3), "WT": (1, 2, 3)}
+"""The nested regions: ET, TC (tumour core), WT (whole tumour). RC is scored where it occurs, and is part of none."""
+RESECTION_CAVITY = "RC"
+REGION_ORDER = (*REGIONS, RESECTION_CAVITY)
+"""The order of regions in tables and figures."""
+NETWORK_REGIONS = ("WT", "TC", "ET")
+"""Output channels of every network, as ``dataset.json`` lists the regions: a later one is painted over an earlier."""
+REGION_COLOURS = {"WT": "#029e73", "TC": "#d55e00", "ET": "#cc78bc"}
+"""One colour per region's outline, of seaborn's colour-blind palette."""
+
+# --- metrics and tables ------------------------------------------------------------------------------------------
+
+PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")
+"""The metrics that the paper tests; its two figures show the first two."""
+METRIC_TITLES = {"dice": "Dice", "hd95": "HD95"}
+METRIC_AXES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+
+SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
+LESION_COLUMNS = (
+    "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
+    "detected",
+)  # fmt: skip
+
+
+def region_mask(labels: npt.NDArray[np.integer], region: str) -> npt.NDArray[np.bool_]:
+    """Boolean mask of ``region`` ("ET", "TC", "WT" or "RC") in a label map of any shape.
+
+    An empty label map gives an empty mask. Raises ``KeyError`` for an unknown region.
+    """
+    values = (LABELS["rc"],) if region == RESECTION_CAVITY else REGIONS[region]
+    return np.isin(labels, values)
+
+
+def ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
+    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet."""
+    names = set(found)
+    return [name for name in known if name in names] + sorted(names - set(known))
+
+
+def arm_title(arm: str) -> str:
+    """The arm's name as a reader sees it; an arm of other people's tables keeps its own."""
+    return ARM_TITLES.get(arm, arm)
+
+
+def model_title(arm: str, strategy: str) -> str:
+    """Such as "Tversky + BCE, from scratch"."""
+    return f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}"

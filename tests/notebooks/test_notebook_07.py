@@ -1,0 +1,98 @@
+"""Notebook 07 executed: on the paper's released files, and on tables that a small study would leave."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+from score_examples import example_lesions, example_scores, write_study
+
+from brainmets.params import ParameterError, Statistics
+from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_statistics.ipynb"
+TABLES = (
+    *("descriptive.csv", "normality.csv", "undefined.csv", "power.csv", "volume_agreement.csv"),
+    *("detection_by_size.csv", "false_positives.csv", "printed_vs_recomputed.csv"),
+)
+
+
+def execute(tmp_path: Path, scores_dir: Path | None, **parameters: object) -> tuple[Path, dict]:
+    """The results' folder and statistics.json."""
+    out = tmp_path / "results"
+    values = {
+        "study": "test",
+        "work_dir": str(tmp_path / "work"),
+        "n_bootstrap": 1000,
+        "out_dir": str(out),
+        **parameters,
+    }
+    if scores_dir is not None:
+        values["scores_dir"] = str(scores_dir)
+    papermill.execute_notebook(NOTEBOOK, tmp_path / "executed.ipynb", values, progress_bar=False)
+    out = tmp_path / "work" / "test" / "statistics" if values["out_dir"] is None else out
+    for name in TABLES:
+        pd.read_csv(out / name)
+    for name in ("finetune_vs_scratch.csv", "arms_pairwise.csv"):
+        assert list(read_tests(out / name).columns) == TEST_COLUMNS
+    results = json.loads((out / "statistics.json").read_text())
+    for entry in results["figures"]:
+        assert (out / entry["file"]).stat().st_size > 1000
+    assert (out / "conclusion.txt").read_text().strip() == results["conclusion"]
+    return out, results
+
+
+@pytest.mark.real
+def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
+    out, results = execute(tmp_path, real_data / "reference" / "scores")
+    assert len(results["cases"]) == 10
+    assert len(results["provenance"]["inputs"]) == 6
+    assert "TC HD95 scratch 5.5" in results["conclusion"]
+    printed = pd.read_csv(out / "printed_vs_recomputed.csv")
+    assert set(printed["agrees"]) == {True, False}
+    assert "detection_by_size.png" not in [entry["file"] for entry in results["figures"]]
+
+
+@pytest.mark.parametrize("n_cases", [2, 6])
+def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
+    scores = example_scores(n_cases)
+    write_study(tmp_path / "work" / "test" / "evaluation", scores, example_lesions(scores))
+    out, results = execute(tmp_path, None, out_dir=None)
+    detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
+    assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
+    assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
+    assert len(results["figures"]) == 6
+    assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
+    assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def test_a_bootstrap_of_few_resamples_is_refused() -> None:
+    values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
+    assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
+    with pytest.raises(ParameterError, match="n_bootstrap"):
+        Statistics(**values, n_bootstrap=999)
+
+
+def test_on_one_strategy(tmp_path: Path) -> None:
+    scores = example_scores(3)
+    write_study(tmp_path / "tables", scores[scores["strategy"] == "scratch"])
+    out, results = execute(tmp_path, tmp_path / "tables")
+    assert read_tests(out / "finetune_vs_scratch.csv").empty
+    assert "cannot be compared" in results["conclusion"]
+    assert len(results["answer"]) == 1
+
+
+def test_on_a_study_that_lacks_one_model(tmp_path: Path) -> None:
+    scores = example_scores(8)
+    gone = (scores["arm"] == "segresnet") & (scores["strategy"] == "scratch")
+    write_study(tmp_path / "tables", scores[~gone])
+    _, results = execute(tmp_path, tmp_path / "tables")
+    words = "SegResNet is left out wherever strategies are compared, having no scores of a model trained from scratch"
+    assert words in results["conclusion"]
+    assert words in results["answer"][0]
+    assert "Averaged over Default and Tversky + BCE," in results["answer"][1]
+    assert len(results["answer"]) == 3
+    assert len(results["provenance"]["inputs"]) == 5

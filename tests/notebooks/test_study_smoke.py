@@ -1,0 +1,177 @@
+"""All eight notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from real_checkout import RealCheckout, profile
+
+from brainmets.files import read_json
+from brainmets.params.study import Study
+from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.provenance import sha256
+from brainmets.vocabulary import REGIONS, region_mask
+
+pytestmark = pytest.mark.slow
+SMOKE = profile("smoke")
+ARMS = list(SMOKE["arms"])
+STRATEGIES = ("finetune", "scratch")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> RealCheckout:
+    checkout = RealCheckout.make(tmp_path_factory.mktemp("smoke") / "checkout")
+    checkout.write_params(SMOKE)
+    ended = checkout.run("study", "params/smoke.yaml")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def files(checkout: RealCheckout) -> StudyPaths:
+    return StudyPaths(str(checkout.root / "work"), "smoke")
+
+
+def test_every_notebook_was_executed_to_its_last_cell(files: StudyPaths) -> None:
+    executed = {path.stem: nbformat.read(path, 4) for path in files.runs.glob("*.ipynb")}
+    study = Study(SMOKE, "smoke")
+    assert len(executed) == sum(len(study.jobs(notebook)) for notebook in NOTEBOOKS)
+    for name, notebook in executed.items():
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code), f"{name} has cells that were not run"
+        outputs = [output for cell in code for output in cell.outputs]
+        assert not any(output.output_type == "error" for output in outputs), name
+
+
+@pytest.mark.parametrize("notebook", ["01_data_audit", "03_pretraining", "06_evaluation", "07_statistics"])
+def test_figures_are_pictures_in_the_executed_copies(files: StudyPaths, notebook: str) -> None:
+    for path in files.runs.glob(f"{notebook}*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+        assert any("image/png" in output.get("data", {}) for output in outputs), path.name
+
+
+def test_the_held_out_cases_are_the_ones_scored_and_nobody_else_saw_them(files: StudyPaths) -> None:
+    split = read_json(files.splits)["target"]
+    assert len(split["held_out"]) == SMOKE["target"]["held_out"]
+    seen = {case for fold in split["folds"] for side in ("train", "val") for case in fold[side]}
+    assert not seen & set(split["held_out"])
+    for arm in ARMS:
+        for strategy in STRATEGIES:
+            scores = pd.read_csv(files.scores(arm, strategy))
+            assert sorted(scores.case.unique()) == split["held_out"]
+            assert set(scores.region) == set(REGIONS)
+            assert (scores.arm == arm).all()
+            assert (scores.strategy == strategy).all()
+            assert scores.value.notna().all()
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_trainings_have_whole_curves_and_the_checkpoint_that_they_name(files: StudyPaths, arm: str) -> None:
+    for stage, section in (("pretraining", "pretraining"), ("finetune", "fine_tuning"), ("scratch", "from_scratch")):
+        for fold in SMOKE["folds"]:
+            training = read_json(files.training(stage, arm, fold))
+            assert training["epochs"] == SMOKE[section]["epochs"] == len(training["curves"]["epoch"])
+            assert all(np.isfinite(training["curves"]["training_loss"]))
+            assert training["checkpoint_sha256"] == sha256(files.checkpoint(stage, arm, fold))
+            assert (training["weights_loaded"] > 0) == (stage == "finetune")
+            assert training["weights_skipped"] == []
+            parameters = training["provenance"]["parameters"]
+            assert (parameters["arm"], parameters["fold"]) == (arm, fold)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_scores_are_those_of_the_predictions_on_disk(files: StudyPaths, arm: str) -> None:
+    for strategy in STRATEGIES:
+        table = pd.read_csv(files.scores(arm, strategy)).set_index(["case", "region", "metric"]).value
+        for case in read_json(files.splits)["target"]["held_out"]:
+            reference = nib.load(files.references / f"{case}.nii.gz")
+            predicted = nib.load(files.predictions(arm, strategy) / f"{case}.nii.gz")
+            assert np.array_equal(reference.affine, predicted.affine)
+            truth, guess = (np.asanyarray(image.dataobj) for image in (reference, predicted))
+            voxel_ml = np.prod(reference.header.get_zooms()) / 1000
+            for region in REGIONS:
+                a, b = region_mask(truth, region), region_mask(guess, region)
+                dice = 2 * (a & b).sum() / (a.sum() + b.sum()) if (a | b).any() else 1.0
+                assert table[case, region, "dice"] == pytest.approx(dice, abs=1e-9)
+                assert table[case, region, "reference_volume"] == pytest.approx(a.sum() * voxel_ml, rel=1e-5)
+                assert table[case, region, "predicted_volume"] == pytest.approx(b.sum() * voxel_ml, rel=1e-5, abs=1e-9)
+
+
+def test_the_statistics_describe_exactly_the_scores(files: StudyPaths) -> None:
+    scores = pd.concat(pd.read_csv(files.scores(arm, strategy)) for arm in ARMS for strategy in STRATEGIES)
+    described = pd.read_csv(files.statistics / "descriptive.csv").set_index(["arm", "strategy", "region", "metric"])
+    for key, group in scores.groupby(["arm", "strategy", "region", "metric"]):
+        assert described.loc[key, "n"] == len(group)
+        assert described.loc[key, "mean"] == pytest.approx(group.value.mean())
+
+
+def test_the_explanation_starts_from_the_evaluated_prediction(files: StudyPaths) -> None:
+    table = pd.read_csv(files.review / "explanation.csv")
+    unaltered = table[table["withheld"] == "nothing"]
+    assert len(unaltered) == SMOKE["case_review"]["n_explained"] * len(REGIONS)
+    for row in unaltered.to_dict("records"):
+        scores = pd.read_csv(files.scores(row["arm"], row["strategy"])).set_index(["case", "region", "metric"])[
+            "value"
+        ]
+        assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        assert row["detected"] == scores[row["case"], row["region"], "lesion_tp"]
+
+
+def test_the_report_shows_every_mean_and_links_every_notebook(checkout: RealCheckout, files: StudyPaths) -> None:
+    folder = checkout.root / "reports" / "smoke"
+    page = (folder / "index.html").read_text()
+    described = pd.read_csv(files.statistics / "descriptive.csv")
+    shown = described[described.metric == "dice"]
+    assert len(shown) == len(ARMS) * len(STRATEGIES) * len(REGIONS)
+    for mean in shown["mean"]:
+        assert f"{mean:.3f}" in page
+    linked = {link for link in re.findall(r'href="([^"#]+)"', page) if link.startswith("notebooks/")}
+    assert linked == {f"notebooks/{path.stem}.html" for path in files.runs.glob("*.ipynb")}
+    assert all((folder / link).is_file() for link in linked)
+
+
+def test_no_page_asks_the_network_or_names_a_folder_of_this_machine(checkout: RealCheckout) -> None:
+    pages = list((checkout.root / "reports" / "smoke").rglob("*.html"))
+    assert len(pages) > len(NOTEBOOKS)
+    for page in pages:
+        text = page.read_text()
+        assert not re.findall(r'(?:src|href)="(?:https?:)?//[^"]+\.(?:js|css)', text), page.name
+        assert str(checkout.root) not in text, page.name
+        assert str(Path.home()) not in text.replace(str(Path.home()) + "-", ""), page.name
+
+
+def test_running_it_again_does_nothing_and_says_so(checkout: RealCheckout, files: StudyPaths) -> None:
+    before = {path: path.stat().st_mtime_ns for path in files.work.rglob("*.json")}
+    ended = checkout.run("study", "params/smoke.yaml")
+    assert ended.returncode == 0
+    assert "nothing to do" in ended.stdout.lower()
+    assert "reports/smoke/index.html" in ended.stdout
+    assert {path: path.stat().st_mtime_ns for path in files.work.rglob("*.json")} == before
+
+
+def test_one_sequence_missing_stops_the_audit_by_name_and_leaves_nothing_that_looks_done(
+    checkout: RealCheckout, files: StudyPaths
+) -> None:
+    content = {**SMOKE, "study": "damaged"}
+    for name in ("source", "target"):
+        content[name] = {key: value for key, value in SMOKE[name].items() if key != "phantoms"}
+    content["target"]["folder"] = "damaged_target"
+    target = checkout.root / "damaged_target"
+    cases = sorted((files.work / "cohorts" / "target").glob("P*"))
+    for case in cases:
+        (target / case.name).mkdir(parents=True)
+        for image in case.iterdir():
+            (target / case.name / image.name).symlink_to(image)
+    (target / cases[0].name / f"{cases[0].name}_T2.nii.gz").unlink()
+    checkout.write_params(content)
+    ended = checkout.run("study", "params/damaged.yaml")
+    assert ended.returncode != 0
+    assert f"{cases[0].name}/{cases[0].name}_T2.nii.gz" in ended.stdout + ended.stderr
+    damaged = StudyPaths(str(checkout.root / "work"), "damaged")
+    assert not damaged.audit.exists()
+    assert not damaged.splits.exists()

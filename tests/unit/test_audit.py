@@ -1,0 +1,218 @@
+"""The audit: what it measures, and that every damaged file is found and named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cohort_files import OWN_LAYOUT, write_case, write_image
+
+from brainmets.cohorts.audit import CASE_COLUMNS, Audit, audit_cohort
+from brainmets.cohorts.cohort import CohortError, find_cases
+from brainmets.params import Cohort
+
+
+def labels() -> np.ndarray:
+    """Two lesions: eight voxels of oedema around one of enhancement, and a single voxel far away."""
+    values = np.zeros((6, 5, 4), np.int16)
+    values[1:3, 1:3, 1:3] = 1
+    values[2, 2, 2] = 3
+    values[5, 4, 3] = 1
+    return values
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    for case in ("a", "b"):
+        write_case(tmp_path, OWN_LAYOUT, case, labels())
+    return Cohort(folder=str(tmp_path), layout=OWN_LAYOUT, label_map={1: "snfh", 3: "et"}, held_out=["b"])
+
+
+def audited(cohort: Cohort) -> Audit:
+    return audit_cohort(find_cases(cohort), cohort, ["b"])
+
+
+def test_a_sound_case_is_measured(cohort: Cohort) -> None:
+    audit = audited(cohort)
+    audit.require_no_errors()
+    assert audit.findings.empty
+    assert tuple(audit.cases.columns) == CASE_COLUMNS
+    row = audit.cases.set_index("case").loc["a"]
+    assert row["shape"] == "6x5x4"
+    assert row["spacing_mm"] == "1x1x2"
+    assert row["lesions"] == 2
+    assert row["smallest_lesion_mm3"] == 2  # one voxel of 1 x 1 x 2 mm
+    assert row["WT_mL"] == pytest.approx(9 * 2 / 1000)
+    assert row["ET_mL"] == pytest.approx(2 / 1000)
+    assert audit.cases.held_out.tolist() == [False, True]
+
+
+FLIPPED = np.array([[-1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+"""The grid of ``write_image``'s 6 x 5 x 4 voxels, stored from left to right."""
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "affine", "finding"),
+    [
+        ("T2.nii.gz", np.ones((6, 5, 3), np.int16), None, "its shape"),
+        ("T2.nii.gz", np.arange(120).reshape(6, 5, 4).astype(np.int16), np.eye(4), "its affine"),
+        ("GT.nii.gz", np.zeros((6, 5, 4), np.int16), FLIPPED, "its axes are LAS, the t1c's RAS; reorient it"),
+        ("T1.nii.gz", np.full((6, 5, 4), np.nan, np.float32), None, "120 voxels are NaN"),
+        ("T1.nii.gz", np.ones((6, 5, 4, 2), np.int16), None, "one 3D volume"),
+        ("GT.nii.gz", np.full((6, 5, 4), 9, np.int16), None, r"label value\(s\) 9"),
+        ("GT.nii.gz", np.full((6, 5, 4), 0.25, np.float32), None, "whole numbers"),
+    ],
+)
+def test_a_damaged_file_stops_the_study_by_name(
+    cohort: Cohort, tmp_path: Path, file: str, values: np.ndarray, affine: np.ndarray | None, finding: str
+) -> None:
+    write_image(tmp_path / "a" / file, values, affine)
+    audit = audited(cohort)
+    assert (audit.findings.severity == "error").any()
+    with pytest.raises(CohortError, match=f"(?s){file}.*{finding}"):
+        audit.require_no_errors()
+
+
+def test_a_truncated_file_stops_the_study(cohort: Cohort, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "T1POST.nii.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CohortError, match="cannot be read"):
+        audited(cohort).require_no_errors()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replaced_by_text(path: Path) -> None:
+    path.write_text("not found")
+
+
+@pytest.mark.parametrize(
+    ("damage", "finding"),
+    [
+        (truncated, "cannot be read (Compressed file ended before"),
+        (emptied, "is empty (0 bytes); copy it anew"),
+        (replaced_by_text, "cannot be read ("),
+    ],
+)
+@pytest.mark.parametrize("file", ["T1.nii.gz", "T1POST.nii.gz", "T2.nii.gz", "FLAIR.nii.gz", "GT.nii.gz"])
+def test_a_file_that_cannot_be_read_is_blamed_and_no_other(
+    cohort: Cohort, tmp_path: Path, damage: Callable[[Path], None], finding: str, file: str
+) -> None:
+    damage(tmp_path / "b" / file)
+    audit = audited(cohort)
+    assert audit.findings[["severity", "case", "file"]].to_numpy().tolist() == [["error", "b", f"b/{file}"]]
+    assert audit.findings.finding[0].startswith(finding)
+    assert str(tmp_path) not in audit.findings.finding[0]
+    with pytest.raises(CohortError) as error:
+        audit.require_no_errors()
+    assert f"\n  b: b/{file}: {finding}" in str(error.value)
+
+
+def test_every_damaged_file_has_a_line_of_its_own_and_the_table_is_cited(cohort: Cohort, tmp_path: Path) -> None:
+    truncated(tmp_path / "a" / "T1POST.nii.gz")
+    emptied(tmp_path / "a" / "T2.nii.gz")
+    for case in ("a", "b"):
+        write_image(tmp_path / case / "GT.nii.gz", np.full((6, 5, 4), 9, np.int16))
+    with pytest.raises(CohortError) as error:
+        audited(cohort).require_no_errors(tmp_path / "findings.csv")
+    first, *lines, last = str(error.value).splitlines()
+    assert first == "4 finding(s) stop the study; mend the files, then rerun:"
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["  a", "a/T1POST.nii.gz"], ["  a", "a/T2.nii.gz"], ["  a", "a/GT.nii.gz"], ["  b", "b/GT.nii.gz"],
+    ]  # fmt: skip
+    assert all(line.count("GT.nii.gz") <= 1 for line in lines)
+    assert lines[3].startswith("  b: b/GT.nii.gz: unknown label value(s) 9; known are 0, 1, 3: correct the file")
+    assert last == f"all findings: {tmp_path / 'findings.csv'}"
+
+
+def test_a_long_list_of_findings_is_cut(cohort: Cohort) -> None:
+    audit = audited(cohort)
+    rows = [("error", f"c{number}", f"c{number}/T1.nii.gz", "is empty") for number in range(25)]
+    audit.findings = pd.DataFrame(rows, columns=audit.findings.columns)
+    with pytest.raises(CohortError) as error:
+        audit.require_no_errors()
+    lines = str(error.value).splitlines()
+    assert len(lines) == 23
+    assert lines[-2:] == [
+        "  ... and 5 more",
+        "all findings: findings.csv beside the cohort's cases.csv, in the study's audit/",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "patient", "warned"),
+    [
+        (("P1_1", "P1_2", "P2_1", "P3_1"), "(.+)", "P1_1, P1_2"),
+        (("P1_20200131", "P1_20210131", "P2_20200131", "P3_20200131"), "(.+)", "P1_20200131, P1_20210131"),
+        (("P1_2020-01-31", "P1_2021-01-31", "P2_2020-01-31", "P3"), "(.+)", "P1_2020-01-31, P1_2021-01-31"),
+        (("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1", "sub-03_ses-1"), "(.+)", "sub-01_ses-1, sub-01_ses-2"),
+        (("M-001-000", "M-001-001", "M-002-000", "M-003-000"), "(.+)", "M-001-000, M-001-001"),
+        (("P1_1", "P1_2", "P2_1", "P3_1"), "(P[0-9]+)", None),  # the patient is declared
+        (("P1_1", "P1_2", "P2_1"), "(.+)", None),  # three cases
+        (("P01", "P02", "P03", "P04"), "(.+)", None),
+        (("case_1", "case_2", "case_3", "case_4"), "(.+)", None),  # numbered through
+        (("M-001-000", "M-002-000", "M-003-000", "M-004-000"), "(.+)", None),
+    ],
+)
+def test_names_that_look_like_scans_of_one_patient_are_a_warning(
+    tmp_path: Path, names: tuple[str, ...], patient: str, warned: str | None
+) -> None:
+    for number, name in enumerate(names):
+        write_case(tmp_path, OWN_LAYOUT, name, labels())
+        write_image(tmp_path / name / "T1POST.nii.gz", np.arange(120).reshape(6, 5, 4).astype(np.int16) + number)
+    layout = {**OWN_LAYOUT, "patient": patient}
+    cohort = Cohort(folder=str(tmp_path), layout=layout, label_map={1: "snfh", 3: "et"}, held_out=1)
+    audit = audited(cohort)
+    audit.require_no_errors()
+    found = audit.findings.to_dict("records")
+    if warned is None:
+        assert found == []
+    else:
+        (finding,) = found
+        assert (finding["severity"], finding["case"], finding["file"]) == ("warning", "all", "")
+        assert f"yet {warned} look like scans of one" in finding["finding"]
+        assert "layout.patient" in finding["finding"]
+
+
+@pytest.mark.parametrize(
+    ("label_map", "expected"),
+    [
+        ({1: "snfh", 3: "et"}, []),
+        ({1: "snfh", 3: "netc"}, ["ET (et) is empty in every case: label_map names no label et."]),
+        (
+            {1: "snfh", 3: "snfh", 2: "et"},
+            [
+                "ET (et) is empty in every case: no label map holds a value that label_map calls et.",
+                "TC (netc + et) is empty in every case: no label map holds a value that label_map calls netc or et.",
+            ],
+        ),
+    ],
+)
+def test_a_region_that_no_case_has_is_a_warning(
+    cohort: Cohort, label_map: dict[int, str], expected: list[str]
+) -> None:
+    audit = audited(Cohort(**{**cohort.model_dump(), "label_map": label_map}))
+    audit.require_no_errors()
+    assert audit.findings.finding.tolist() == [f"{text} Is label_map right?" for text in expected]
+    assert set(audit.findings.severity) <= {"warning"}
+
+
+def test_the_same_scan_under_two_patients_is_an_error(cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "b" / "T1POST.nii.gz").write_bytes((tmp_path / "a" / "T1POST.nii.gz").read_bytes())
+    with pytest.raises(CohortError, match="holds the same image"):
+        audited(cohort).require_no_errors()
+
+
+def test_an_empty_label_map_and_a_constant_image_are_warnings(cohort: Cohort, tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
+    write_image(tmp_path / "a" / "T2.nii.gz", np.full((6, 5, 4), 3, np.int16))
+    audit = audited(cohort)
+    audit.require_no_errors()
+    assert sorted(audit.findings.finding) == ["every voxel is 3: is it the right file?", "holds no lesion"]

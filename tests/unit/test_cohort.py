@@ -1,0 +1,111 @@
+"""Reading cohorts: layouts, patients, label maps, and what is refused."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from cohort_files import OWN_LAYOUT, write_case, write_image
+
+from brainmets.cohorts.cohort import (
+    CohortError,
+    find_cases,
+    read_manifest,
+    write_label_maps,
+    write_manifest,
+    write_mapped_labels,
+)
+from brainmets.params import Cohort
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Cohort:
+    """A cohort of three cases in a layout of its own."""
+    labels = np.zeros((6, 5, 4), np.int16)
+    labels[1:3, 1:3, 1:3] = 1
+    labels[2, 2, 2] = 4
+    for case in ("b", "a", "c"):
+        write_case(tmp_path, OWN_LAYOUT, case, labels)
+    return Cohort(folder=str(tmp_path), layout=OWN_LAYOUT, label_map={1: "snfh", 4: "netc"}, held_out=1)
+
+
+def test_cases_are_sorted_and_hold_every_file_in_channel_order(own: Cohort) -> None:
+    cases = find_cases(own)
+    assert [case.case for case in cases] == ["a", "b", "c"]
+    assert [path.name for path in cases[0].channels] == ["T1.nii.gz", "T1POST.nii.gz", "T2.nii.gz", "FLAIR.nii.gz"]
+    assert cases[0].label.name == "GT.nii.gz"
+    assert cases[0].patient == "a"
+
+
+def test_brats_names_give_patient_and_time_point(tmp_path: Path) -> None:
+    declaration = Cohort(folder=str(tmp_path), layout="brats", label_map={}, held_out=0)
+    layout = declaration.files.model_dump()
+    for case in ("BraTS-MET-00001-000", "BraTS-MET-00001-001", "BraTS-MET-00002-000"):
+        write_case(tmp_path, layout, case)
+    assert [case.patient for case in find_cases(declaration)] == ["BraTS-MET-00001"] * 2 + ["BraTS-MET-00002"]
+
+
+def test_a_repeated_case_in_a_pattern_must_be_the_same_name(tmp_path: Path) -> None:
+    declaration = Cohort(folder=str(tmp_path), layout="brats", label_map={}, held_out=0)
+    write_case(tmp_path, declaration.files.model_dump(), "P-000")
+    write_image(tmp_path / "P-000" / "other-t1c.nii.gz", np.ones((2, 2, 2), np.int16))
+    assert [case.case for case in find_cases(declaration)] == ["P-000"]
+
+
+def test_a_missing_folder_an_empty_one_and_a_missing_sequence_are_named(own: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="nowhere is not there"):
+        find_cases(own.model_copy(update={"folder": str(tmp_path / "nowhere")}))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CohortError, match=r"empty holds no case: no file matches '\{case\}/T1POST"):
+        find_cases(own.model_copy(update={"folder": str(tmp_path / "empty")}))
+    (tmp_path / "b" / "T2.nii.gz").unlink()
+    with pytest.raises(CohortError, match=r"1 file\(s\) missing: b/T2\.nii\.gz"):
+        find_cases(own)
+
+
+@pytest.mark.parametrize("pattern", ["{case}/T9.nii.gz", "{case}/*.nii.gz", "{case}/T[12].nii.gz"])
+def test_a_pattern_that_finds_nothing_is_named(own: Cohort, pattern: str) -> None:
+    layout = own.files.model_copy(update={"t2w": pattern})
+    with pytest.raises(CohortError) as error:
+        find_cases(own.model_copy(update={"layout": layout}))
+    expected = f"no file matches layout.t2w: {pattern!r}, where other patterns find 3 case(s), such as 'a'; correct"
+    assert expected in str(error.value)
+
+
+def test_brackets_in_a_pattern_are_a_files_own(own: Cohort, tmp_path: Path) -> None:
+    for case in ("a", "b", "c"):
+        (tmp_path / case / "T2.nii.gz").rename(tmp_path / case / "T2[1].nii.gz")
+    layout = own.files.model_copy(update={"t2w": "{case}/T2[1].nii.gz"})
+    cases = find_cases(own.model_copy(update={"layout": layout}))
+    assert [case.images["t2w"].name for case in cases] == ["T2[1].nii.gz"] * 3
+
+
+def test_a_name_without_a_patient_is_refused(own: Cohort) -> None:
+    layout = own.files.model_copy(update={"patient": r"P(\d+)"})
+    with pytest.raises(CohortError, match=r"case 'a'.*finds no patient"):
+        find_cases(own.model_copy(update={"layout": layout}))
+
+
+def test_labels_are_mapped_and_keep_the_grid(own: Cohort, tmp_path: Path) -> None:
+    case = find_cases(own)[0]
+    path = write_mapped_labels(case, own, tmp_path / "out")
+    mapped = nib.load(path)
+    values = np.asanyarray(mapped.dataobj)
+    assert path.name == "a.nii.gz"
+    assert np.array_equal(mapped.affine, nib.load(case.label).affine)
+    assert values[2, 2, 2] == 1  # own label 4 is NETC
+    assert np.count_nonzero(values == 2) == 7  # own label 1 is SNFH
+    assert values.dtype == np.uint8
+
+
+def test_label_maps_of_an_earlier_split_are_gone(own: Cohort, tmp_path: Path) -> None:
+    first, second, third = find_cases(own)
+    folder = tmp_path / "labels"
+    write_label_maps([first, second], own, folder)
+    write_label_maps([third], own, folder)
+    assert [path.name for path in folder.iterdir()] == ["c.nii.gz"]
+
+
+def test_the_manifest_reads_back_as_written(own: Cohort, tmp_path: Path) -> None:
+    cases = find_cases(own)
+    assert list(read_manifest(write_manifest(tmp_path / "manifest.json", cases)).values()) == cases

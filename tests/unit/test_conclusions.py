@@ -1,0 +1,288 @@
+"""The words follow the numbers: every test changes the scores and reads what the paragraph then says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from score_examples import example_lesions
+from score_examples import example_scores as scores_of_arms
+
+from brainmets.scoring.detection import detection_by_size
+from brainmets.statistics import power
+from brainmets.statistics.comparisons import Settings, arms_pairwise, finetune_vs_scratch
+from brainmets.statistics.conclusions import answer, conclude
+from brainmets.statistics.printed import PRINTED, printed_vs_recomputed, support
+from brainmets.statistics.verdicts import on_arms, on_strategies
+from brainmets.vocabulary import LESION_COLUMNS
+
+QUICK = Settings(0.05, 100, 1)
+NO_LESIONS = pd.DataFrame(columns=LESION_COLUMNS)
+TWO_ARMS = ("default", "tversky_bce")
+
+
+@pytest.fixture(autouse=True)
+def few_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(power, "SIMULATIONS", 40)
+    monkeypatch.setattr(power, "MOST_CASES", 30)
+
+
+def example_scores(n_cases: int, arms: tuple[str, ...] = TWO_ARMS, gain: float = 0.02, seed: int = 0) -> pd.DataFrame:
+    return scores_of_arms(n_cases, arms, gain, seed, volumes=False)
+
+
+def written(scores: pd.DataFrame, settings: Settings = QUICK, lesions: pd.DataFrame = NO_LESIONS) -> str:
+    strategies = finetune_vs_scratch(scores, settings)
+    arms = arms_pairwise(scores[scores["metric"] == "sensitivity"], settings)  # one metric is enough, and quick
+    needed, printed = power.cases_needed(scores, settings), printed_vs_recomputed(scores)
+    return conclude(scores, strategies, arms, needed, printed, detection_by_size(lesions), settings)
+
+
+def swapped(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores.assign(strategy=scores["strategy"].map({"finetune": "scratch", "scratch": "finetune"}))
+
+
+def test_a_gain_in_every_case_is_an_improvement_after_holm() -> None:
+    text = written(example_scores(9, gain=0.05))
+    assert "Averaged over Default and Tversky + BCE, before Holm's correction" in text
+    assert (
+        "fine-tuning was better than training from scratch in 12 of 12 paired tests and worse in none; 12 of the"
+        in text
+    )
+    dice = example_scores(9, gain=0.05).query("metric == 'dice'")
+    assert "WT Dice (+0.04" in " ".join(on_strategies(finetune_vs_scratch(dice, QUICK), 0.05))
+    assert "Worse" not in text
+
+
+def test_swapping_the_strategies_turns_gain_into_harm() -> None:
+    text = written(swapped(example_scores(9, gain=0.05)))
+    assert "fine-tuning was better than training from scratch in none of 12 paired tests and worse in 12" in text
+    assert "0 of the better and 12 of the worse survive it" in text
+    assert "Worse before correction:" in text
+    dice = swapped(example_scores(9, gain=0.05).query("metric == 'dice'"))
+    assert "WT Dice (-0.04" in " ".join(on_strategies(finetune_vs_scratch(dice, QUICK), 0.05))
+    assert "No number of cases that would show an improvement" in text
+
+
+def test_no_gain_is_called_chance() -> None:
+    text = written(example_scores(9, gain=0.0, seed=3))
+    assert "none of 12 paired tests gives an improvement beyond chance, and none a worsening" in text
+
+
+def test_bad_cases_turn_proof_into_suggestion() -> None:
+    scores = example_scores(9, gain=0.05)
+    assert "; 12 of the better and 0 of the worse survive it" in written(scores)
+    bad = scores["case"].isin(["case02", "case04", "case06"]) & (scores["strategy"] == "finetune")
+    bad &= scores["metric"] == "dice"
+    text = written(scores.assign(value=scores["value"] - 0.06 * bad))  # the three smallest of nine: 14/512
+    assert "better than training from scratch in 12 of 12" in text
+    assert "; 9 of the better and 0 of the worse survive it" in text
+
+
+def test_a_stricter_level_changes_the_words() -> None:
+    scores = example_scores(9, gain=0.05)
+    assert "12 of the better" in written(scores)
+    strict = written(scores, Settings(0.001, 100, 1))
+    assert "no outcome of 12 paired tests could have been told from chance with 9 cases" in strict
+
+
+def test_that_no_outcome_could_survive_holm_is_said_in_place_of_none_did() -> None:
+    """Seven gains in seven cases: 1/128 is below 0.05, and 12 times that is not."""
+    scores = example_scores(7, gain=0.05)
+    text = written(scores)
+    assert "better than training from scratch in 12 of 12 paired tests" in text
+    assert "no outcome of so few cases could have survived it for so many tests" in text
+    assert "no outcome of so few cases" in answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)[1]
+    assert "no outcome of so few cases" not in written(example_scores(8, gain=0.05)).split("Arm by arm")[0]
+
+
+def test_tied_smallest_p_values_are_counted_and_none_is_picked() -> None:
+    """Three arms, ten cases: 2/1024 in 36 tests is 0.07, so that nothing could survive."""
+    scores = scores_of_arms(10, volumes=False)
+    ahead = (scores["arm"] == "tversky_bce") & (scores["metric"] == "sensitivity")
+    table = arms_pairwise(scores.assign(value=scores["value"] + 0.05 * ahead), Settings(0.05, 20, 1))
+    (sentence,) = on_arms(table, 0.05)
+    assert "the smallest (p = 0.002) shared by 6" in sentence
+    assert "no outcome of 10 cases could have survived Holm's correction for so many" in sentence
+    assert " better than " not in sentence
+
+
+def test_the_winner_is_the_lower_hd95() -> None:
+    scores = example_scores(9)
+    far = (scores["arm"] == "tversky_bce") & (scores["metric"] == "hd95")
+    worse = scores.assign(value=scores["value"] + 5.0 * far)
+    (sentence,) = on_arms(arms_pairwise(worse[worse["metric"] == "hd95"], QUICK), 0.05)
+    assert "Default better than Tversky + BCE in TC HD95" in sentence
+    assert "Tversky + BCE better" not in sentence
+
+
+def test_an_arm_without_one_strategy_is_named_everywhere() -> None:
+    scores = scores_of_arms(9, gain=0.05, volumes=False)
+    gone = (scores["arm"] == "segresnet") & (scores["strategy"] == "scratch")
+    words = "SegResNet is left out wherever strategies are compared, having no scores of a model trained from scratch"
+    text = written(scores[~gone])
+    assert words in text
+    assert "Averaged over Default and Tversky + BCE, " in text
+    first, second, _ = answer(scores[~gone], finetune_vs_scratch(scores[~gone], QUICK), QUICK)
+    assert words in first
+    assert "Averaged over Default and Tversky + BCE, " in second
+    assert "left out" not in written(scores)
+    two = scores[(scores["arm"] == "default") | (scores["strategy"] == "finetune")]
+    assert "Tversky + BCE and SegResNet are left out wherever strategies are compared" in written(two)
+    assert "For Default, before Holm's correction" in written(two)
+
+
+def test_worsening_stands_in_the_answer() -> None:
+    scores = swapped(example_scores(9, gain=0.05))
+    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)[1]
+    assert "better than training from scratch in none of 12 paired tests and worse in 12 (ET Dice, " in found
+    assert "arm by arm, 24 of 24 tests survive it (worse: Default ET Dice, " in found
+
+
+def test_the_case_that_decides_a_mean_is_named() -> None:
+    scores = example_scores(8, gain=0.02)
+    assert "Leaving out one case" not in written(scores)
+    bad = (scores["case"] == "case05") & (scores["strategy"] == "finetune") & (scores["arm"] == "tversky_bce")
+    bad &= (scores["metric"] == "hd95") & (scores["region"] == "WT")
+    text = written(scores.assign(value=scores["value"] + 60.0 * bad))
+    assert "Leaving out one case reverses the sign of the mean difference in WT HD95 (case case05) and " in text
+    assert "Tversky + BCE WT HD95 (case case05)." in text
+
+
+def test_one_sided_p_and_two_sided_interval_are_told_apart_once() -> None:
+    scores = example_scores(9, gain=0.05)
+    text = written(scores[scores["metric"].isin(["dice", "sensitivity"])])
+    assert text.count("p is one-sided") == 1
+    assert "the brackets hold the shift's two-sided 95% interval" in text
+    assert "improved" not in text
+
+
+def test_volume_bias_is_in_the_text() -> None:
+    scores = scores_of_arms(6, TWO_ARMS)
+    small = (scores["metric"] == "predicted_volume") & (scores["region"] == "WT") & (scores["strategy"] == "finetune")
+    text = written(scores.assign(value=scores["value"] - 3.0 * small))
+    assert "WT -3.0 mL fine-tuned and +0.0 mL from scratch" in text or "WT -3.0 mL fine-tuned and -0.0 mL" in text
+    assert "wholly below 0 for 2" in text
+    assert "volume" not in written(example_scores(6))
+
+
+def test_infinite_distances_are_told_with_whom_they_favour() -> None:
+    scores = example_scores(6)
+    lost = scores.index[(scores["metric"] == "hd95") & (scores["strategy"] == "finetune")][:2]
+    text = written(scores.assign(value=scores["value"].mask(scores.index.isin(lost), np.inf)))
+    assert "2 distances fine-tuned and 0 from scratch are infinite" in text
+    assert "which favours fine-tuning" in text
+    assert "undefined value" not in text
+
+
+def test_power_keeps_too_many_cases_apart_from_no_improvement(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = example_scores(9, gain=0.05)
+    worse = (scores["metric"] == "dice") & (scores["region"] == "ET") & (scores["strategy"] == "finetune")
+    weak = (scores["metric"] == "dice") & (scores["region"] == "TC") & (scores["strategy"] == "finetune")
+    weak &= scores["case"].isin([f"case0{i}" for i in range(4)])
+    text = written(scores.assign(value=scores["value"] - 0.2 * worse - 0.0985 * weak))
+    assert "more than 30 for TC Dice" in text
+    assert "There is no improvement to detect in ET Dice." in text
+
+
+def test_too_few_cases_are_said_to_be_too_few() -> None:
+    assert "With 4 pairs no outcome could have reached p < 0.05" in written(example_scores(4, gain=0.05))
+    assert "no outcome could have reached" not in written(example_scores(5, gain=0.05))
+    scores = example_scores(1)
+    assert "1 held-out case scored" in written(scores)
+    assert "Between arms, no outcome of 3 paired comparisons could have been told from chance" in written(scores)
+    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)
+    assert "no outcome of 12 paired tests could have been told from chance with 1 case." in found[1]
+
+
+def test_one_strategy_and_one_arm_are_named_as_such() -> None:
+    scores = example_scores(6)
+    text = written(scores[scores["strategy"] == "finetune"])
+    assert "cannot be compared: no arm was scored with both (finetune only)" in text
+    assert "There is one arm: arms cannot be compared." in written(scores[scores["arm"] == "default"])
+    assert "For Default, before Holm's correction" in written(example_scores(9, arms=("default",), gain=0.05))
+
+
+def test_an_arm_that_is_ahead_is_named() -> None:
+    scores = example_scores(9)
+    ahead = (scores["arm"] == "tversky_bce") & (scores["metric"] == "sensitivity")
+    text = written(scores.assign(value=scores["value"] + 0.1 * ahead))
+    assert "Tversky + BCE better than Default in" in text
+
+
+def test_undefined_values_are_counted() -> None:
+    scores = example_scores(6)
+    scores.loc[scores.index[scores["metric"] == "hd95"][:2], "value"] = np.nan
+    assert "2 undefined values left out and named in the tables" in written(scores)
+    assert "left out" not in written(example_scores(6))
+
+
+def test_the_means_stand_in_the_text() -> None:
+    scores = example_scores(6)
+    dice = scores[(scores["metric"] == "dice") & (scores["region"] == "WT")].groupby("strategy")["value"].mean()
+    assert f"WT {dice['finetune']:.3f} against {dice['scratch']:.3f}" in written(scores)
+
+
+def test_answer_is_at_most_three_sentences_from_the_same_numbers() -> None:
+    scores = example_scores(9, gain=0.05)
+    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)
+    assert len(found) == 3
+    assert "fine-tuning was better" in found[1]
+    one = scores[scores["strategy"] == "scratch"]
+    assert len(answer(one, finetune_vs_scratch(one, QUICK), QUICK)) == 1
+
+
+def test_found_lesions_are_counted_by_size() -> None:
+    scores = example_scores(6)
+    lesions = example_lesions(scores).assign(region="TC")
+    text = written(scores, lesions=lesions)
+    assert "tiny 12 of 12 fine-tuned and 0 of 12 from scratch" in text
+    assert "large 12 of 12 fine-tuned and 12 of 12 from scratch" in text
+    found = written(scores, lesions=lesions.assign(detected=True))
+    assert "tiny 12 of 12 fine-tuned and 12 of 12 from scratch" in found
+    assert "detection by lesion size" in text
+    assert "were found" not in written(scores)
+    assert "detection by lesion size" not in written(scores)
+
+
+def test_other_cases_than_the_papers_are_not_held_against_it() -> None:
+    scores = example_scores(10)
+    table = printed_vs_recomputed(scores)
+    assert len(table) == len(PRINTED)
+    assert (table["note"] == "not compared: these are not the paper's ten held-out cases").all()
+    assert table["recomputed"].isna().all()
+    assert support(table).empty
+    assert "printed in the paper" not in written(scores)
+
+
+def test_printed_numbers_are_supported_by_the_reading_that_fits_most() -> None:
+    scores = scores_of_arms(10)
+    renamed = scores.assign(case="SBT-MET-" + scores["case"])
+    # give the default arm's fine-tuned Dice the printed mean in every case
+    finetuned = {(i.metric, i.region): i.value for i in PRINTED if i.quantity == "mean" and i.model == "finetune"}
+    for (metric, region), value in finetuned.items():
+        model = (renamed["arm"] == "default") & (renamed["strategy"] == "finetune")
+        renamed.loc[model & (renamed["metric"] == metric) & (renamed["region"] == region), "value"] = value
+    checked = support(printed_vs_recomputed(renamed))
+    means = checked[checked["quantity"] == "mean"].set_index(["metric", "region", "model"])["status"]
+    assert (means.xs("finetune", level="model") == "supported").all()
+    assert (means.xs("scratch", level="model") != "supported").all()
+    text = written(renamed)
+    assert "Of 16 numbers printed in the paper" in text, "there is no case 728"
+    assert "6 of 12 means, read as the Default arm's throughout (as the mean of the three arms: 0)" in text
+    assert "TC HD95 scratch 5.50" in text
+    assert "the p-values 0.04, 0.03" in text
+
+
+def test_a_number_printed_for_all_regions_must_fit_in_each() -> None:
+    renamed = scores_of_arms(10).assign(case=lambda scores: "SBT-MET-" + scores["case"])
+    table = printed_vs_recomputed(renamed)
+    key = (table["metric"] == "sensitivity") & (table["printed"] == 0.02) & (table["reading"] == "finetune")
+    assert table.loc[key, "recomputed_region"].to_list() == ["ET", "TC", "WT"]
+    one = table.assign(agrees=np.where(key & (table["recomputed_region"] == "ET"), "True", "False"))
+    assert (support(one)["status"] == "unsupported").all()
+    every = support(table.assign(agrees=np.where(key, "True", "False")))
+    assert every.loc[every["status"] == "supported", "printed"].to_list() == [0.02]
+
+
+def test_the_paper_prints_twenty_numbers() -> None:
+    kinds = pd.Series([item.quantity.split(" ")[0] for item in PRINTED]).value_counts()
+    assert kinds.to_dict() == {"mean": 12, "p-value": 4, "lowest": 2, "highest": 2}

@@ -1,0 +1,198 @@
+"""The report: whole, readable without network or script, and with nothing of the machine in it."""
+
+import getpass
+import re
+import socket
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import study_on_disk
+
+from brainmets.report import build as report
+from brainmets.report import content as report_content
+from brainmets.report.redaction import Redactor, leaks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Links(HTMLParser):
+    """Every address that a page names."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.found: list[str] = []
+        self.pictures: list[str | None] = []
+        self.tags: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.tags.add(tag)
+        self.found += [named[name] for name in ("href", "src") if named.get(name)]
+        if tag == "img":
+            self.pictures.append(named.get("alt"))
+
+
+def pages(index):
+    return sorted(index.parent.rglob("*.html"))
+
+
+def test_every_step_has_a_page_and_every_link_leads_somewhere(index):
+    # index, 01 02, three trainings of two arms, 06, 07 08, three cases in 3D
+    assert len(pages(index)) == 1 + 2 + 3 * 2 + 4 + 2 + 3
+    for page in pages(index):
+        links = Links(page)
+        for link in links.found:
+            if link.startswith(("data:", "#")):
+                continue
+            assert not re.match(r"[a-z]+:|//", link), f"{page.name} names {link}"
+            assert (page.parent / link).is_file(), f"{page.name} names {link}"
+        assert ("script" in links.tags) == (page.parent.name == "viewer")
+        assert all(links.pictures), f"{page.name} has a picture without words"
+        assert "@import" not in page.read_text()
+
+
+def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
+    _, files, _ = reviewed_checkout
+    table = pd.read_csv(files.statistics / "descriptive.csv")
+    text = index.read_text(encoding="utf-8")
+    for line in table[table["metric"] == "dice"].to_dict("records"):
+        assert f"{line['mean']:.3f}<span" in text
+        assert f"{line['ci_low']:.3f} to {line['ci_high']:.3f}" in text
+    assert text.count("n 3</span>") == 4 * 6
+    assert text.index("fine-tuned") < text.index("from scratch")
+    assert "Not a medical device" in text
+    assert "phantoms" in text
+    assert "Nothing was trained. So nothing is better." in text
+    assert "Nothing was trained, so nothing can be concluded." in text
+
+
+def test_cases_and_panels_are_shown(reviewed_checkout, index):
+    _, files, _ = reviewed_checkout
+    text = index.read_text(encoding="utf-8")
+    cases, overviews, _ = report_content.cases(files)
+    assert len(cases) == 3
+    assert len(overviews) == 1
+    for case in cases:
+        assert f"<h3>{case.name}</h3>" in text
+        for picture in case.pictures:
+            assert (index.parent / "figures" / picture.file.name).stat().st_size > 10_000
+
+
+def test_nothing_of_the_machine_is_told(reviewed_checkout, index):
+    root, _, _ = reviewed_checkout
+    for page in [*pages(index), *(index.parent / "tables").iterdir()]:
+        text = page.read_text(encoding="utf-8")
+        assert leaks(text) == []
+        for private in (str(root), str(ROOT), "/secret/", "/srv/data", f"/home/{getpass.getuser()}"):
+            assert private not in text, page.name
+    page = (index.parent / "notebooks" / "03_pretraining_default_fold_0.html").read_text()
+    assert "read .../scan.nii.gz" in page
+    assert ".../x.py:3" in page
+    assert "epoch 2\nepoch 3" in page
+    assert "epoch 1" not in page
+    assert "fetch(" not in page
+    assert "interactive view: open this notebook in JupyterLab" in page
+
+
+def test_a_page_that_tells_a_path_stops_the_report(reviewed_checkout, monkeypatch):
+    _, files, study = reviewed_checkout
+    report.build(files, study)
+    before = files.index.read_text()
+    monkeypatch.setattr(report, "Redactor", lambda *_: str)
+    with pytest.raises(report.ReportError, match=r"03_pretraining_default_fold_0\.html tells .*/scan\.nii\.gz|tells"):
+        report.build(files, study)
+    assert files.index.read_text() == before
+    assert not list(files.report.parent.glob(".*"))
+
+
+def test_made_again_the_report_replaces_itself_and_leaves_other_files(reviewed_checkout, index):
+    _, files, study = reviewed_checkout
+    (files.report / "note.txt").write_text("a reader's own")
+    (files.report / "figures" / "old.png").write_text("of an earlier report")
+    report.build(files, study)
+    assert (files.report / "note.txt").is_file()
+    assert not (files.report / "figures" / "old.png").exists()
+
+
+def test_a_step_that_is_not_done_is_named(reviewed_checkout):
+    _, files, study = reviewed_checkout
+    other = type(files)(files.work_dir, "absent")
+    with pytest.raises(FileNotFoundError, match=r"audit\.json of step 01_data_audit"):
+        report.build(other, study)
+
+
+def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
+    _, files, study = reviewed_checkout
+    copy = files.runs / "02_plan_alignment.ipynb"
+    kept = copy.rename(copy.with_suffix(".kept"))
+    try:
+        text = report.build(files, study).read_text()
+    finally:
+        kept.rename(copy)
+    assert "this notebook was run by hand" in text
+
+
+@pytest.mark.slow
+def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
+    _, files, study = reviewed_checkout
+    study_on_disk.review(files, study, pseudonyms=True)
+    try:
+        index = report.build(files, study)
+        for page in [*pages(index), *(index.parent / "tables").iterdir()]:
+            assert not re.search(r"\bP0[1-3]\b", page.read_text(encoding="utf-8")), page.name
+        assert not any("P0" in path.name for path in index.parent.rglob("*"))
+        assert "case 01" in index.read_text()
+        page = (index.parent / "notebooks" / "03_pretraining_default_fold_0.html").read_text()
+        assert "picture left out" in page
+        assert "<img" not in page
+    finally:
+        study_on_disk.review(files, study)
+    assert not (files.review / "pseudonyms.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("/data/site/a/b.nii.gz", ".../b.nii.gz"),
+        ("open('/data/site/b.txt')", "open('.../b.txt')"),
+        ("/reviewed_checkout/work/x.csv", "work/x.csv"),
+        ("cd /reviewed_checkout", "cd ."),
+        ("/reviewed_checkout-old/x/y", ".../y"),
+        ("T1/T2/FLAIR at 0.5/1 mm", "T1/T2/FLAIR at 0.5/1 mm"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("work/demo/audit", "work/demo/audit"),
+        ("P1 and P10 and P100", "case 1 and case 2 and P100"),
+    ],
+)
+def test_redaction(text, redacted):
+    redact = Redactor({Path("/reviewed_checkout"): ""}, {"P1": "case 1", "P10": "case 2"})
+    assert redact(text) == redacted
+    assert leaks(redacted) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["<td>/data/site/b</td>", "&quot;/data/site/b&quot;", "=/data/site/b", "file:///data/b"]
+)
+def test_leaks_are_found(text):
+    assert leaks(text)
+
+
+def test_styles_and_pictures_are_no_leaks():
+    assert leaks("<style>a{} /x/y/z {}</style><img src='data:image/png;base64,AA/tmp/abc/def/A'></td></tr>") == []
+
+
+def test_machine_names_are_withheld(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "scanner-7.hospital.example")
+    redact = Redactor({}, {})
+    assert redact("on scanner-7 by") == "on (withheld) by"
+    assert leaks("on scanner-7") == ["scanner-7"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.44, "0.4 s"), (42.4, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_duration(seconds, text):
+    assert report_content.duration(seconds) == text

@@ -1,0 +1,501 @@
+"""The whole study through Snakemake, on a checkout of tiny notebooks: ``brainmets study``."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from fake_checkout import FakeCheckout, steps, wait_for
+
+from brainmets.engine import devices, study
+from brainmets.params import ParameterError
+from brainmets.params.study import Study
+from brainmets.paths import StudyPaths
+from brainmets.processes import BusyError, locked
+
+STEPS = 14  # 2 for the data, 3 trainings of 2 arms, 4 evaluations, statistics, case review
+
+
+def test_a_study_runs_every_step_once_and_in_order(built_checkout: FakeCheckout) -> None:
+    ran = built_checkout.ran()
+    assert set(ran.values()) == {1}
+    assert len(ran) == STEPS
+    record = built_checkout.work / "audit/audit.json"
+    assert json.loads(record.read_text())["provenance"]["parameters"]["study"] == "tiny"
+    times = {path.stem: path.stat().st_mtime for path in (built_checkout.work / "runs").glob("*.ipynb")}
+    assert len(times) == STEPS
+    for arm in ("default", "segresnet"):
+        chain = ["01_data_audit", "02_plan_alignment", f"03_pretraining_{arm}_fold_0", f"04_fine_tuning_{arm}_fold_0"]
+        chain += [f"06_evaluation_{arm}_finetune", "07_statistics"]
+        assert [times[name] for name in chain] == sorted(times[name] for name in chain)
+
+
+def test_a_finished_study_does_nothing_and_says_so(built_checkout: FakeCheckout) -> None:
+    before = built_checkout.ran()
+    index = built_checkout.root / "reports" / "tiny" / "index.html"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.write_text("")
+    ended = built_checkout.study()
+    shutil.rmtree(index.parent)
+    assert ended.returncode == 0
+    assert "study tiny is finished already; nothing to do. Report: reports/tiny/index.html" in ended.stdout
+    assert built_checkout.ran() == before
+
+
+def test_a_dry_run_lists_the_steps_and_runs_none(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    heading, count, *lines = ended.stdout.splitlines()
+    assert heading.startswith("study tiny: params/tiny.yaml, ")
+    assert count == f"{STEPS + 1} steps to run:"
+    assert lines[:3] == ["  01_data_audit", "  02_plan_alignment", "  03_pretraining_default_fold_0"]
+    assert lines[-3:] == ["  07_statistics", "  08_case_review", "  report"]
+    assert len(lines) == STEPS + 1
+    assert "snakemake" not in ended.stdout.lower()
+    assert not checkout.work.exists(), "a dry run made the study's folder"
+    assert {path.name for path in checkout.root.iterdir()} == {"notebooks", "params", "workflow"}
+
+
+def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheckout) -> None:
+    def state() -> dict[Path, int]:
+        found = (path for path in built_checkout.work.rglob("*") if "iocache" not in path.parts)
+        return {path: path.stat().st_mtime_ns for path in found if path.is_file()}
+
+    before = state()
+    ended = built_checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistics", "case_review")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"]
+    assert state() == before
+    ended = built_checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"]
+
+
+def test_a_dry_run_that_snakemake_refuses_is_told(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistcs")
+    assert ended.returncode == 1
+    assert "Snakemake could not plan the study; it said:" in ended.stderr
+    assert "statistcs" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_study_may_work_outside_the_checkout(checkout: FakeCheckout, tmp_path: Path) -> None:
+    checkout.write({**checkout.content(), "work_dir": str(tmp_path / "elsewhere")})
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  01_data_audit"]
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "elsewhere/tiny/audit/audit.json").is_file()
+
+
+@pytest.mark.slow
+def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path: Path) -> None:
+    checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
+    trap = checkout.trap("04_fine_tuning_default_0")
+    ended = checkout.study()
+    assert ended.returncode == 1
+    done = checkout.ran()
+    assert "06_evaluation_default_scratch" in done, "steps that do not need the failed one must go on"
+    assert "06_evaluation_default_finetune" not in done
+    assert "07_statistics" not in done
+
+    lines = ended.stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_default_fold_0"))
+    told = "\n".join(lines[at : at + 7])
+    assert "notebook   notebooks/04_fine_tuning.ipynb" in told
+    assert re.search(r"cell       \[5\] under 'Train': trap =", told)
+    assert "error      ValueError: the trap is set" in told
+    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in told
+    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", told)
+    assert "1 failed: 04_fine_tuning_default_fold_0" in lines[-2]
+    assert "brainmets study params/tiny.yaml" in lines[-1]
+    assert not (checkout.work / "training/finetune/default/fold_0/training.json").exists()
+
+    trap.unlink()
+    again = next(line for line in lines if "run again" in line).split("brainmets ", 1)[1].split()
+    assert checkout.brainmets(*again).returncode == 0, "the command for the one step"
+    ended = checkout.study()
+    assert ended.returncode == 0, ended.stdout
+    assert sorted(steps(ended.stdout)) == ["06_evaluation_default_finetune", "07_statistics", "08_case_review"]
+    assert "[ 3 of 3]" in ended.stdout
+    ran = checkout.ran()
+    assert ran.pop("04_fine_tuning_default_0") == 2
+    assert set(ran.values()) == {1}, "a finished step ran again"
+
+
+def test_progress_of_a_training_is_shown(checkout: FakeCheckout) -> None:
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "  01_data_audit: epoch 1 of 1: loss 0.5" in ended.stdout
+    assert re.search(r"^\[ 1 of 1\] 01_data_audit finished in \d+\.\d s; 0:\d\d since the start$", ended.stdout, re.M)
+    assert "snakemake" not in ended.stdout.lower()
+    assert ended.stderr == ""
+
+
+# --- what makes a step run again
+
+
+def dry_run(checkout: FakeCheckout) -> dict[str, int]:
+    """How many jobs of each rule would run, the report left out."""
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistics", "case_review")
+    assert ended.returncode == 0, ended.stderr
+    found = re.findall(r"^  \d\d_([a-z_]+?)(?:_(?:default|segresnet)_\w+)?$", ended.stdout, re.MULTILINE)
+    return {
+        {"data_audit": "audit", "plan_alignment": "alignment"}.get(name, name): found.count(name) for name in found
+    }
+
+
+@pytest.fixture
+def restored(built_checkout: FakeCheckout):
+    """The built checkout; its parameters and notebooks are put back afterwards, with their times."""
+    kept = {path: (path.read_bytes(), path.stat()) for path in built_checkout.root.glob("[np]*/*")}
+    kept |= {path: (path.read_bytes(), path.stat()) for path in built_checkout.work.rglob("*.json")}
+    yield built_checkout
+    for path, (content, status) in kept.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_changed_parameter_runs_its_steps_and_what_needs_them(restored: FakeCheckout) -> None:
+    content = restored.content()
+    content["arms"]["segresnet"]["learning_rate"] = 0.5
+    restored.write(content)
+    trainings = {"pretraining": 1, "fine_tuning": 1, "from_scratch": 1}
+    assert dry_run(restored) == {**trainings, "evaluation": 2, "statistics": 1, "case_review": 1}
+
+
+def test_more_workers_change_no_result(restored: FakeCheckout) -> None:
+    content = restored.content()
+    content["alignment"]["workers"] += 1
+    content["evaluation"]["workers"] += 1
+    restored.write(content)
+    assert dry_run(restored) == {}
+
+
+@pytest.mark.parametrize(
+    ("notebook", "expected"),
+    [("01_data_audit", {}), ("03_pretraining", {}), ("07_statistics", {"statistics": 1})],
+)
+def test_an_edit_of_a_training_notebook_trains_nothing_anew(
+    restored: FakeCheckout, notebook: str, expected: dict[str, int]
+) -> None:
+    source = restored.source(notebook)
+    text = nbformat.read(source, as_version=4)
+    text.cells[0].source += "\nMore prose."
+    nbformat.write(text, source)
+    assert dry_run(restored) == expected
+
+
+def test_a_result_made_by_hand_with_another_parameter_is_no_result_of_the_study(restored: FakeCheckout) -> None:
+    path = restored.work / "statistics/statistics.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["parameters"]["alpha"] = 0.01
+    path.write_text(json.dumps(record))
+    assert dry_run(restored) == {"statistics": 1}
+
+
+def test_a_broken_result_is_no_result(restored: FakeCheckout) -> None:
+    (restored.work / "review/review.json").write_text('{"half')
+    assert dry_run(restored) == {"case_review": 1}
+
+
+def own_case(checkout: FakeCheckout, name: str) -> Path:
+    """A case of five empty files in the target's layout; gives its folder."""
+    folder = checkout.root / "own" / name
+    folder.mkdir(parents=True)
+    for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
+        (folder / f"{name}_{part}.nii.gz").touch()
+    return folder
+
+
+@pytest.mark.slow
+def test_a_new_case_or_a_changed_file_calls_for_a_new_audit(tmp_path: Path) -> None:
+    checkout = FakeCheckout(tmp_path / "checkout")
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    folders = [own_case(checkout, f"case_{number}") for number in range(5)]
+    command = ("study", "params/tiny.yaml", "--", "audit")
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    assert "nothing to do" in checkout.brainmets(*command).stdout
+    own_case(checkout, "case_5")
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    (folders[2] / "case_2_LABEL.nii.gz").write_bytes(b"corrected")
+    assert steps(checkout.brainmets(*command).stdout) == ["01_data_audit"]
+    (folders[2] / "notes.txt").write_text("no part of the case")
+    assert "nothing to do" in checkout.brainmets(*command).stdout
+
+
+# --- what is refused before any work
+
+
+def refused(checkout: FakeCheckout, *words: str) -> str:
+    ended = checkout.brainmets("study", "params/tiny.yaml", *words)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not checkout.work.exists(), "work was begun"
+    return ended.stderr
+
+
+def test_an_unknown_parameter_is_refused(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["pretraining"]["epoch"] = content["pretraining"].pop("epochs")
+    checkout.write(content)
+    message = refused(checkout)
+    assert "params/tiny.yaml, section pretraining" in message
+    assert "epoch: unknown parameter; did you mean 'epochs'?" in message
+
+
+def test_a_wrong_value_of_the_last_step_is_refused_before_the_first(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["case_review"]["n_cases"] = 0
+    checkout.write(content)
+    assert "n_cases: Input should be greater than 0 (given: 0)" in refused(checkout)
+
+
+def test_a_notebook_that_does_not_fit_its_parameters_is_refused(checkout: FakeCheckout) -> None:
+    source = checkout.source("07_statistics")
+    source.write_text(source.read_text().replace("alpha = ", "alhpa = "))
+    message = refused(checkout)
+    assert "notebooks/07_statistics.ipynb, cell 'parameters': alpha is missing, alhpa is unknown" in message
+
+
+def test_a_cohort_folder_that_is_missing_or_empty_is_refused(checkout: FakeCheckout) -> None:
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    assert "params/tiny.yaml: target.folder: 'own' is no folder" in refused(checkout)
+    (checkout.root / "own").mkdir()
+    assert "params/tiny.yaml: target.folder: 'own' is empty" in refused(checkout)
+
+
+def write_own_cohort(checkout: FakeCheckout, cases: tuple[str, ...], **changed: Any) -> None:
+    """Have the study's target be empty files in ``own/``; ``changed`` replaces parts of its declaration."""
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"] |= {"folder": "own", **changed}
+    checkout.write(content)
+    for case in cases:
+        own_case(checkout, case)
+
+
+FOUR = ("P01", "P02", "P03", "P04")
+LAYOUT = {
+    "t1n": "{case}/{case}_T1.nii.gz", "t1c": "{case}/{case}_T1GD.nii.gz", "t2w": "{case}/{case}_T2.nii.gz",
+    "t2f": "{case}/{case}_FLAIR.nii.gz", "label": "{case}/{case}_LABEL.nii.gz", "patient": "(.+)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("cohort", "expected"),
+    [
+        ({"held_out": 0}, "target.held_out: 0 leaves no case to test; hold out one or more"),
+        ({"held_out": True}, "target.held_out: must be a number of cases or a list of case names (given: True)"),
+        ({"held_out": 9}, "target.held_out: 9 of 4 cases: nothing is left to train on; lower it, or add cases"),
+        (
+            {"held_out": ["P1"]},
+            "target.held_out names cases that the target cohort does not have: P1 (did you mean 'P01'?)",
+        ),
+        (
+            {"held_out": 3},
+            "target: 4 patients, 3 held out, leaves 1; audit.n_folds is 2: lower target.held_out or audit.n_folds, "
+            "or add patients",
+        ),
+        (
+            {"layout": {**LAYOUT, "t2w": "{case}/T9.nii.gz"}},
+            "target: own: no file matches layout.t2w: '{case}/T9.nii.gz', where other patterns find 4 case(s)",
+        ),
+        (
+            {"layout": {**LAYOUT, "t2w": "{patient}/{case}_T2.nii.gz"}},
+            "target.layout.t2w: '{patient}/{case}_T2.nii.gz' holds {patient}; {case} alone may stand in braces",
+        ),
+        ({"layout": "brats"}, "target: own holds no case: no file matches '{case}/{case}-t1c.nii.gz'; correct"),
+    ],
+)
+def test_a_cohort_that_cannot_be_used_is_refused_by_its_names_alone(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch, cohort: dict, expected: str, dry_run: bool
+) -> None:
+    write_own_cohort(checkout, FOUR, **cohort)
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    with pytest.raises(ParameterError) as error:
+        study.run(checkout.params, "local", dry_run=dry_run, further=[])
+    assert (
+        str(error.value)
+        .removeprefix(f"{checkout.params}")
+        .removeprefix("params/tiny.yaml")
+        .startswith(f": {expected}")
+    )
+    assert not checkout.work.exists()
+
+
+def test_a_case_without_a_file_is_refused(checkout: FakeCheckout) -> None:
+    write_own_cohort(checkout, FOUR)
+    (checkout.root / "own/P02/P02_T2.nii.gz").unlink()
+    expected = "params/tiny.yaml: target: own: 1 file(s) missing: P02/P02_T2.nii.gz; every case needs"
+    assert expected in refused(checkout, "-n")
+
+
+def test_a_cohort_of_empty_files_passes_as_long_as_its_names_are_right(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_cohort(checkout, FOUR, held_out=["P03"])
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    study.check(Study.read(checkout.params))
+
+
+def test_an_unknown_profile_is_refused(checkout: FakeCheckout) -> None:
+    assert "--profile cloud: there is no such profile; there are local, slurm" in refused(
+        checkout, "--profile", "cloud"
+    )
+
+
+def test_a_study_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> None:
+    with locked(checkout.work / ".study.lock", "it"):
+        ended = checkout.study()
+    assert ended.returncode == 2
+    assert "study tiny is in the hands of another process" in ended.stderr
+    assert checkout.ran() == {}
+
+
+def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
+    workflow = checkout.root / "workflow"
+    target = workflow.resolve()
+    workflow.unlink()
+    shutil.copytree(target, workflow)
+    (workflow / "Snakefile").write_text("rule audit: this is not Snakemake")
+    ended = checkout.study()
+    assert ended.returncode == 1
+    assert "Snakemake could not do its work; the end of work/tiny/runs/snakemake.log" in ended.stderr
+
+
+# --- killed in the middle
+
+
+@pytest.mark.slow
+def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: FakeCheckout) -> None:
+    trap = checkout.trap("02_plan_alignment", "sleep")
+    command = checkout.command("study", "params/tiny.yaml", "--", "alignment")
+    # Ctrl-C ignored at the start, as under nohup: the study must still end its steps
+    run = subprocess.Popen(
+        ["env", "--ignore-signal=INT", *command],
+        cwd=checkout.root,
+        env=checkout.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(checkout.work / "ran_02_plan_alignment")
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "FAILED: 02_plan_alignment" in text
+    assert "ended by SIGINT" in text
+    assert not (checkout.work / "alignment/alignment.json").exists()
+    trap.unlink()
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "alignment")
+    assert ended.returncode == 0, ended.stdout
+    assert steps(ended.stdout) == ["02_plan_alignment"]
+
+
+def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
+    checkout.trap("01_data_audit", "sleep")
+    command = checkout.command("study", "params/tiny.yaml", "--", "audit")
+    run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
+    wait_for(checkout.work / "ran_01_data_audit")
+    holder = (checkout.work / "runs" / ".01_data_audit.lock").read_text().split()[1]
+    time.sleep(0.5)
+    os.kill(int(holder), signal.SIGKILL)
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "FAILED: 01_data_audit ended without a word: killed, out of memory, or past a time limit?" in text
+    assert not (checkout.work / "audit/audit.json").exists()
+
+
+# --- what a machine is asked for
+
+
+def test_gpus_are_shared_out_and_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "cpu_cores", lambda: 16)
+    monkeypatch.setenv(devices.DEVICES_VARIABLE, "0,1,2,3")
+    options, machine = study._local()
+    assert options == ["cores=16", "threads=4", "--cores", "16", "--resources", "device=4"]
+    assert machine == "16 CPU cores, 4 GPUs, 4 at a time"
+
+
+def test_without_a_gpu_every_core_trains_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "cpu_cores", lambda: 8)
+    monkeypatch.setenv(devices.DEVICES_VARIABLE, "")
+    options, machine = study._local()
+    assert options == ["cores=8", "threads=1", "--cores", "8", "--resources", "device=8"]
+    assert machine == "8 CPU cores, no GPU, 8 at a time"
+
+
+def fake_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str, sacct: str = "exit 1") -> None:
+    for name, body in (("sbatch", ""), ("squeue", f"printf '{queue}'"), ("sacct", sacct)):
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = StudyPaths("work", "own.study")
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    options, _ = study._slurm(files)
+    prefix = options[options.index("--slurm-jobname-prefix") + 1]
+    assert re.fullmatch(r"bm_own-study_[0-9a-f]{8}", prefix)
+    assert options[-2:] == ["--slurm-status-command", "squeue"], "sacct does not answer"
+    assert study._slurm(StudyPaths("work", "other"))[0][1] != prefix
+
+    fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
+    with pytest.raises(BusyError) as error:
+        study._slurm(files)
+    assert "1 jobs of an earlier, killed run" in str(error.value)
+    assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
+    assert "--slurm-status-command" not in study._slurm(StudyPaths("work", "third"))[0]
+
+
+def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
+    expected = r"SLURM does not answer \(squeue: slurm_load_jobs error: Unable to contact\)"
+    with pytest.raises(ParameterError, match=expected):
+        study._slurm(StudyPaths("work", "own"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "squeue").unlink()
+    with pytest.raises(ParameterError, match="there is no squeue here; run on the cluster's login node"):
+        study._slurm(StudyPaths("work", "own"))
+
+
+@pytest.mark.parametrize("text", ["executor: [", "", "- 1"])
+def test_a_profile_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=r"config\.yaml is no Snakemake profile"):
+        study._executor(tmp_path)
+
+
+def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ParameterError, match="there is no sbatch here"):
+        study._slurm(StudyPaths("work", "own"))
+
+
+def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    study.check(Study.read(checkout.params))
