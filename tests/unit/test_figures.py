@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from score_examples import example_lesions, example_scores
 
-from brainmets.figures import save
+from brainmets.figures import PRINT_DPI, save
 from brainmets.statistics import captions, figures
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.descriptive import describe
@@ -85,7 +85,7 @@ def test_few_cases_and_one_strategy_are_drawn(n_cases: int, tmp_path: Path) -> N
     save(figures.volume_agreement(pairs, bland_altman(pairs, 0.05)), tmp_path / "volumes.png")
     for file in tmp_path.iterdir():
         with Image.open(file) as picture:
-            assert picture.info["dpi"][0] == pytest.approx(figures.PRINT_DPI, abs=1)
+            assert picture.info["dpi"][0] == pytest.approx(PRINT_DPI, abs=1)
             assert np.asarray(picture).std() > 0
 
 

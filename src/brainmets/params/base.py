@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -41,6 +41,14 @@ class Parameters(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             refuse(type(self), error)
+
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> Self:
+        """The parameters among a notebook's names: ``p = Audit.from_cell(globals())`` below the parameters cell.
+
+        Raises ``ParameterError`` as the constructor does, a name that is not there included.
+        """
+        return cls(**{name: names[name] for name in cls.model_fields if name in names})
 
     @field_validator("*", mode="before")
     @classmethod
