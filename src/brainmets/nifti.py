@@ -163,6 +163,12 @@ def to_ras(voxels: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], 
     return turned, affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
 
 
+def from_ras(voxels: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
+    """The opposite of ``to_ras``: a volume along R, A and S in the axes of the file with this affine."""
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(affine))
+    return nib.apply_orientation(voxels, turn)
+
+
 def _open(path: Path) -> nib.Nifti1Image:
     if not path.name.endswith(SUFFIXES):
         raise ImageError(path, f"is no NIfTI file ({' or '.join(SUFFIXES)}); convert it")

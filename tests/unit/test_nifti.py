@@ -108,6 +108,7 @@ def test_a_volume_is_turned_to_ras_from_any_axes(axes: str) -> None:
     turned, back = nifti.to_ras(stored, affine)
     assert np.array_equal(turned, ras)
     assert np.allclose(back, AFFINE)
+    assert np.array_equal(nifti.from_ras(turned, affine), stored)
 
 
 def test_an_error_crosses_processes_with_its_words() -> None:
