@@ -102,7 +102,7 @@ def _add_notebook(commands: Commands) -> None:
 
 def _notebook(args: argparse.Namespace) -> int:
     from brainmets.engine import notebook, steps
-    from brainmets.engine.journal import StepError
+    from brainmets.engine.progress import StepError
 
     name = notebook.find(args.name)
     try:
@@ -230,7 +230,7 @@ def _add_report(commands: Commands) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     """The report as a step of its study: with a log that says how it ended."""
-    from brainmets.engine.journal import logged
+    from brainmets.engine.progress import logged
     from brainmets.engine.steps import command, read_study
     from brainmets.paths import StudyPaths, project_root
     from brainmets.report.build import ReportError, build, in_mb

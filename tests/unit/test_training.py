@@ -105,7 +105,7 @@ def test_a_second_process_may_not_train_in_the_same_folder(small_study: StudyPat
     call = [sys.executable, "-c", hold, str(session.folder / LOCK)]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        who = rf"training default, fold 0, scratch is in the hands of another process \(process {other.pid} on "
+        who = rf"training default, fold 0, scratch is in use by another process \(process {other.pid} on "
         with pytest.raises(BusyError, match=who):
             prepare(small_study, parameters, "scratch")
         with pytest.raises(BusyError, match=who):
