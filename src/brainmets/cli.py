@@ -168,10 +168,7 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one case each (default: 1)")
     parser.add_argument("--arm", default="default", metavar="NAME", help="the table's arm column (default: default)")
     parser.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        default="finetune",
-        help="the table's strategy column (default: finetune)",
+        "--strategy", choices=STRATEGIES, default="finetune", help="the table's strategy column (default: finetune)"
     )
     parser.set_defaults(run=_score)
 

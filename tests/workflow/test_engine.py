@@ -78,7 +78,7 @@ def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheck
     assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"]
 
 
-def test_a_dry_run_that_snakemake_refuses_is_told(checkout: FakeCheckout) -> None:
+def test_a_dry_run_that_snakemake_refuses_is_reported(checkout: FakeCheckout) -> None:
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistcs")
     assert ended.returncode == 1
     assert "Snakemake could not plan the study; it said:" in ended.stderr
@@ -108,12 +108,12 @@ def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path:
 
     lines = ended.stdout.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_default_fold_0"))
-    told = "\n".join(lines[at : at + 7])
-    assert "notebook   notebooks/04_fine_tuning.ipynb" in told
-    assert re.search(r"cell       \[5\] under 'Train': trap =", told)
-    assert "error      ValueError: the trap is set" in told
-    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in told
-    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", told)
+    report = "\n".join(lines[at : at + 7])
+    assert "notebook   notebooks/04_fine_tuning.ipynb" in report
+    assert re.search(r"cell       \[5\] under 'Train': trap =", report)
+    assert "error      ValueError: the trap is set" in report
+    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in report
+    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", report)
     assert "1 failed: 04_fine_tuning_default_fold_0" in lines[-2]
     assert "brainmets study params/tiny.yaml" in lines[-1]
     assert not (checkout.work / "training/finetune/default/fold_0/training.json").exists()
@@ -367,7 +367,7 @@ def test_a_study_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> None:
     assert checkout.ran() == {}
 
 
-def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
+def test_a_broken_snakefile_is_reported(checkout: FakeCheckout) -> None:
     workflow = checkout.root / "workflow"
     target = workflow.resolve()
     workflow.unlink()
@@ -407,7 +407,7 @@ def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: Fak
     assert steps(ended.stdout) == ["02_plan_alignment"]
 
 
-def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
+def test_a_step_that_is_killed_outright_is_reported(checkout: FakeCheckout) -> None:
     checkout.trap("01_data_audit", "sleep")
     command = checkout.command("study", "params/tiny.yaml", "--", "audit")
     run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
@@ -489,7 +489,7 @@ def test_a_profile_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ParameterError, match=r"config\.yaml is no Snakemake profile"):
-        study.executor(tmp_path)
+        study.read_profile(str(tmp_path))
 
 
 def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

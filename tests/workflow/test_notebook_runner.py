@@ -422,7 +422,7 @@ def test_a_failure_is_reported_once_and_a_retry_that_succeeds_is_none(followed: 
     assert followed(status=1)[0] == "study tiny: 1 of 2 steps done, 1 failed: 02_plan_alignment."
 
 
-def test_a_driver_without_a_usable_gpu_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_driver_without_a_usable_gpu_is_mentioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(devices.DEVICES_VARIABLE, raising=False)
     monkeypatch.setattr(devices, "DEVICE_FILES", (str(tmp_path / "nvidiactl"),))
     assert [devices.in_words(found) for found in ([], ["0"], ["0", "1"])] == ["no GPU", "1 GPU", "2 GPUs"]

@@ -137,7 +137,7 @@ def job_of(study: Study, notebook: str, given: dict[str, Any]) -> dict[str, Any]
 def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None = None) -> Path:
     """Execute one job of ``notebook`` and return the executed copy.
 
-    ``given`` holds arm, fold and strategy as the notebook needs them, and any parameter that shall differ from the
+    ``given`` holds arm, fold and strategy as the notebook needs them, and any parameter that is to differ from the
     study's. ``threads`` limits the numeric libraries; all cores by default. Raises ``ParameterError`` before any
     work, ``BusyError`` where the same step is running, ``StepError`` where the notebook fails.
     """
@@ -167,7 +167,7 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
 
 
 class _Execution:
-    """One notebook that is being executed: where its copy lies, and what is told and kept where it fails."""
+    """One notebook that is being executed: where its copy lies, and what is reported and kept if it fails."""
 
     def __init__(self, journal: Journal, source: Path, copy: Path, again: str) -> None:
         self.journal = journal
@@ -218,7 +218,7 @@ class _Execution:
         os._exit(128 + number)
 
     def _failed(self, error: str, index: int | None = None) -> None:
-        """Tell of the failure in the cell at ``index``, or in the last one that was started, and keep the copy."""
+        """Report the failure in the cell at ``index``, or in the last one that was started, and keep the copy."""
         details = {"notebook": shown(self.source), "cell": _cell(self.copy, index), "error": error}
         details |= {"executed": self._keep(), "log": shown(self.journal.path), "run again": self.again}
         self.journal.failed(time.monotonic() - self.began, details)

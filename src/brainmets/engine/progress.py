@@ -147,7 +147,7 @@ class Progress:
         self.failed: dict[str, None] = {}  # in the order of the failures; a retry that succeeds leaves it
         self._steps: dict[int, str | None] = {}
         self._seconds: dict[str, str] = {}  # "in 15.2 s", by the step's own log
-        self._explained: set[str] = set()  # steps whose failure the log has told
+        self._explained: set[str] = set()  # steps whose log has explained the failure
         self._logs = Tail(files.runs, "*.log")
         self._events = Tail(files.runs, "snakemake.jsonl")
 

@@ -38,13 +38,17 @@ def jobs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def step_name(notebook: str, job: dict[str, Any]) -> str:
-    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them."""
+    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them.
+
+    >>> step_name("03_pretraining", {"arm": "default", "fold": 2})
+    '03_pretraining_default_fold_2'
+    """
     parts = [notebook, *(str(job[key]) for key in ("arm", "strategy") if key in job)]
     return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
 
 
 def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
-    """The file that ``notebook`` writes last, with its provenance: where it stands, the step is done."""
+    """The file that ``notebook`` writes last, with its provenance: once it is there, the step is done."""
     if notebook in STAGES:
         return files.training(STAGES[notebook], job["arm"], job["fold"])
     if notebook == "06_evaluation":

@@ -42,8 +42,8 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     study = read_study(params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     check(study)
-    folder = profile_folder(profile)
-    options, machine = slurm_options(files) if executor(folder) == "slurm" else local_options()
+    folder, executor = read_profile(profile)
+    options, machine = slurm_options(files) if executor == "slurm" else local_options()
     options += ["--workflow-profile", str(folder)]
     heading = f"study {files.study}: {study.origin}, {machine}"
     if dry_run:
@@ -99,21 +99,19 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
 # --- where the steps run -----------------------------------------------------------------------------------------
 
 
-def profile_folder(profile: str) -> Path:
-    """The folder of a Snakemake profile: one of the checkout's by name, or any by its path."""
+def read_profile(profile: str) -> tuple[Path, str]:
+    """A Snakemake profile, one of the checkout's by name or any by its folder: the folder, and what runs its steps.
+
+    Steps run on this machine (``local``) where the profile's ``config.yaml`` names no executor.
+    """
     shipped = project_root() / "workflow" / "profiles"
-    for folder in (shipped / profile, Path(profile).resolve()):
-        if (folder / "config.yaml").is_file():
-            return folder
-    names = ", ".join(sorted(path.name for path in shipped.iterdir()))
-    raise ParameterError(f"--profile {profile}: there is no such profile; there are {names}, or name a folder")
-
-
-def executor(profile: Path) -> str:
-    """What the profile's ``config.yaml`` runs steps with; ``local`` where it does not say."""
-    file = profile / "config.yaml"
+    found = [folder for folder in (shipped / profile, Path(profile).resolve()) if (folder / "config.yaml").is_file()]
+    if not found:
+        names = ", ".join(sorted(path.name for path in shipped.iterdir()))
+        raise ParameterError(f"--profile {profile}: there is no such profile; there are {names}, or name a folder")
+    file = found[0] / "config.yaml"
     try:
-        return str(yaml.safe_load(file.read_text(encoding="utf-8")).get("executor", "local"))
+        return found[0], str(yaml.safe_load(file.read_text(encoding="utf-8")).get("executor", "local"))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ParameterError(f"--profile: {shown(file)} is no Snakemake profile: {error}") from None
 

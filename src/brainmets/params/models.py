@@ -115,7 +115,11 @@ def given(value: Any) -> str:
 
 
 def closest(name: str, known: list[str]) -> str:
-    """``"; did you mean 'epochs'?"`` for the closest known name, or the list of names where none is close."""
+    """What a message adds of the known names: the closest one, or all where none is close.
+
+    >>> closest("epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
     found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(known))}"
 
