@@ -198,14 +198,14 @@ class Progress:
             case "job_info":
                 self._steps[event["jobid"]] = step_of_job(event)
             case "job_finished":
-                if step := self._steps[event["job_id"]]:
+                if step := self._steps.get(event["job_id"]):
                     self.done += 1
                     self.running.pop(step, None)
                     self.failed.pop(step, None)
                     text = f"finished{self._seconds.pop(step, '')}; {self._clock()} since the start"
                     self.say(f"[{self.done:>2} of {self.total}] {step} {text}")
             case "job_error":
-                if step := self._steps[event["jobid"]]:
+                if step := self._steps.get(event["jobid"]):
                     if step not in self._explained:
                         self._fail_silently(step, event["rule_msg"])
                     self._explained.discard(step)  # a retry may fail otherwise
