@@ -127,7 +127,7 @@ def steps(text: str) -> list[str]:
     return re.findall(r"^\[ *\d+ of \d+\] (\S+) finished", text, re.MULTILINE)
 
 
-def wait_for(path: Path, seconds: float = 30) -> None:
+def wait_for(path: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"
