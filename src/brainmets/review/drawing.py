@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from brainmets.figures import save
-from brainmets.files import write_csv
+from brainmets.files import slug, write_csv
 from brainmets.review.case import ReviewCase
 from brainmets.review.panels import BEST_SEQUENCE, case_panel, missed_montage, worst_slice
-from brainmets.review.volumes import write_volumes
+from brainmets.review.viewers import write_volumes
 from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, Model
 
 RULE = (
@@ -126,8 +126,3 @@ def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
         write_csv(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
     else:
         key.unlink(missing_ok=True)
-
-
-def slug(name: str) -> str:
-    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_"."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)

@@ -15,8 +15,7 @@ import ipywidgets
 import pandas as pd
 from IPython.display import display
 
-from brainmets.files import write_csv
-from brainmets.review.drawing import slug
+from brainmets.files import slug, write_csv
 from brainmets.review.expert_folder import SHEET_COLUMNS
 from brainmets.review.expert_ratings import COUNTS, RATED, SCALES, RatingError, check_ratings
 
