@@ -91,7 +91,7 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     for (arm, strategy), mask in masks.items():
         panel = panels[strategies.index(strategy), 1 + arms.index(arm)]
         draw_slice(panel, image[window], case.spacing_mm, shown)
-        _compare(panel, reference[window], mask[window], case.spacing_mm)
+        compare(panel, reference[window], mask[window], case.spacing_mm)
         score = f"\nDice {dice[arm, strategy]:.2f}" if dice and (arm, strategy) in dice else ""
         panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
@@ -215,7 +215,8 @@ def _letters(panel: Axes, letters: str) -> None:
         panel.text(x, y, text, color="white", fontsize=7, ha="center", va="center", transform=panel.transAxes)
 
 
-def _compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:
+def compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:
+    """Colour what is found, missed and too much on a slice (``AREA_TITLES``), and outline the prediction."""
     extent = (0, reference.shape[0] * spacing_mm[0], 0, reference.shape[1] * spacing_mm[1])
     colours = np.zeros((*reference.shape, 4))
     colours[reference & prediction] = to_rgba(AGREED, 0.35)
