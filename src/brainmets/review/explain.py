@@ -57,7 +57,6 @@ SEEN = 0.5
 Floats = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,17 @@ def explain_cases(
         return []
     if not files.evaluation(*model).is_file():
         raise FileNotFoundError(
-            f"{model[0]} {model[1]} was not evaluated (there is no {files.evaluation(*model).name}): run notebook 06 "
+            f"{' '.join(model)} was not evaluated (there is no {files.evaluation(*model).name}): run notebook 06 "
             "for it, or set case_review.n_explained to 0"
         )
     definition = read_json(files.evaluation(*model))["provenance"]["parameters"]["lesion_definition"]
-    ensemble = _load(files, model, folds, tile_step)
+    checkpoints = {fold: files.checkpoint(model[1], model[0], fold) for fold in folds}
+    if missing := [str(fold) for fold, path in checkpoints.items() if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{' '.join(model)} has no finished training of fold {', '.join(missing)}: run notebook "
+            f"{STAGE_NOTEBOOKS[model[1]][:2]} for it, correct folds, or set case_review.n_explained to 0"
+        )
+    ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
     manifest = read_manifest(files.manifest("target"))
     explanations = []
     for number, (case, review) in enumerate(shown.items(), 1):
@@ -147,10 +152,9 @@ def table(explanations: list[Explanation]) -> pd.DataFrame:
         for row in one.scores
     ]
     values = pd.DataFrame(rows, columns=[name for name in COLUMNS if not name.endswith("_drop")])
-    whole = values[values["withheld"] == NOTHING].set_index(["case", "region"])
-    keys = pd.MultiIndex.from_frame(values[["case", "region"]])
-    for name in ("dice", "detected"):
-        values[f"{name}_drop"] = whole[name].reindex(keys).to_numpy() - values[name].to_numpy()
+    unaltered = values.groupby(["case", "region"])[["dice", "detected"]].transform("first")
+    for name in unaltered:
+        values[f"{name}_drop"] = unaltered[name] - values[name]
     return values[COLUMNS]
 
 
@@ -161,17 +165,6 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
         path.unlink(missing_ok=True)
     else:
         write_csv(path, values)
-
-
-def _load(files: StudyPaths, model: Model, folds: list[int], tile_step: float) -> Ensemble:
-    arm, strategy = model
-    checkpoints = {fold: files.checkpoint(strategy, arm, fold) for fold in folds}
-    if missing := [str(fold) for fold, path in checkpoints.items() if not path.is_file()]:
-        raise FileNotFoundError(
-            f"{arm} {strategy} has no finished training of fold {', '.join(missing)}: run notebook "
-            f"{STAGE_NOTEBOOKS[strategy][:2]} for it, correct folds, or set case_review.n_explained to 0"
-        )
-    return Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
 
 
 def _explain(
@@ -267,6 +260,7 @@ class MeanProbability(torch.nn.Module):
         return logits[:, self.mask].sigmoid().mean(1, keepdim=True)
 
 
+@torch.no_grad()
 def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> Occlusion:
     """The occlusion map of one reference lesion of ``REGION`` (``seen_lesion``) on its largest axial slice.
 
@@ -276,29 +270,26 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> O
     """
     assert image.labels is not None, "an occlusion map needs the reference"
     manager = ensemble.predictor.configuration_manager
-    spacing, size = np.asarray(manager.spacing), manager.patch_size
+    spacing = np.asarray(manager.spacing)
     lesion = seen_lesion(
         pieces_by_size(np.isin(image.labels, REGIONS[REGION])),
-        lambda piece: _mean_probability(ensemble, image, piece, patch_slices(piece, size)),
+        lambda piece: float(np.mean([float(score(data)) for score, data in _scores(ensemble, image, piece)])),
     )
     # the axis of the network's grid (z, y, x, transposed) along which the head's inferior-superior direction runs
     stored = [int(axis) for axis, _ in nib.orientations.io_orientation(affine)].index(2)
     axis = list(ensemble.plans.transpose_forward).index(2 - stored)
     number = int(lesion.sum(tuple(other for other in range(3) if other != axis)).argmax())
-    patch = patch_slices(lesion, size)
+    patch = patch_slices(lesion, manager.patch_size)
     box = _box(lesion[patch], spacing, axis, number - patch[axis].start)
     edges = odd_edges(spacing)
-    wholes, drops = zip(
-        *(occlusion_drop(score, data, box, edges) for score, data in _scores(ensemble, image, lesion, patch)),
-        strict=True,
-    )
+    maps = [occlusion_drop(score, data, box, edges) for score, data in _scores(ensemble, image, lesion)]
     drop = np.full(lesion.shape, np.nan, np.float32)
     place = [slice(part.start + first, part.start + end) for part, (first, end) in zip(patch, box, strict=True)]
     place[axis] = slice(None)
-    drop[tuple(place)] = np.mean(drops, axis=0)
+    drop[tuple(place)] = np.mean([fall for _, fall in maps], axis=0)
     drop, lesion, z = _review_slice(ensemble, image, affine, drop, lesion, axis, number)
     sides = tuple(float(edge * step) for edge, step in zip(edges, spacing, strict=True))
-    return Occlusion(drop, lesion, z, float(np.mean(wholes)), sides)
+    return Occlusion(drop, lesion, z, float(np.mean([whole for whole, _ in maps])), sides)
 
 
 def seen_lesion(pieces: Sequence[Mask], probability: Callable[[Mask], float]) -> Mask:
@@ -306,30 +297,22 @@ def seen_lesion(pieces: Sequence[Mask], probability: Callable[[Mask], float]) ->
 
     A lesion that the model misses has no probability to lose, and its map would say nothing.
     """
-    best, highest = pieces[0], -1.0
+    values = []
     for piece in pieces:
-        value = probability(piece)
-        if value >= SEEN:
+        values.append(probability(piece))
+        if values[-1] >= SEEN:
             return piece
-        if value > highest:
-            best, highest = piece, value
-    return best
+    return pieces[int(np.argmax(values))]
 
 
-def _mean_probability(ensemble: Ensemble, image: NetworkImage, lesion: Mask, patch: Slices) -> float:
-    with torch.no_grad():
-        return float(np.mean([float(score(data)) for score, data in _scores(ensemble, image, lesion, patch)]))
+def _scores(ensemble: Ensemble, image: NetworkImage, lesion: Mask) -> Iterator[tuple[MeanProbability, torch.Tensor]]:
+    """Each fold's network as a score of the lesion, with the patch (1, sequence, ...) around it to score.
 
-
-def _scores(
-    ensemble: Ensemble, image: NetworkImage, lesion: Mask, patch: Slices
-) -> Iterator[tuple[MeanProbability, torch.Tensor]]:
-    """Each fold's network as a score of the lesion, with the patch (1, sequence, ...) to score.
-
-    Patch and mask have the network's patch size, zeros beyond the image's far ends. The network is the same one
-    throughout, with the fold's weights in it: a score holds until the next one is asked for.
+    The patch has the network's patch size, zeros beyond the image's far ends. The network is the same one throughout,
+    with the fold's weights in it: a score holds until the next one is asked for.
     """
     device, size = ensemble.predictor.device, ensemble.predictor.configuration_manager.patch_size
+    patch = patch_slices(lesion, size)
     missing = [(0, edge - part.stop + part.start) for edge, part in zip(size, patch, strict=True)]
     data = torch.from_numpy(np.pad(image.data[(slice(None), *patch)], [(0, 0), *missing]))[None].to(device)
     mask = torch.from_numpy(np.pad(lesion[patch], missing)).to(device)
@@ -347,9 +330,7 @@ def occlusion_drop(
     ``score`` maps images to (batch, 1). ``box``: first and past-the-last voxel per axis; the drop has its shape. Cubes
     overlap by about a quarter and stay inside the image; a voxel is given the mean over the cubes that cover it.
     """
-    occlude = OcclusionSensitivity(
-        score, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False
-    )  # fmt: skip
+    occlude = OcclusionSensitivity(score, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False)
     with torch.no_grad(), warnings.catch_warnings():
         # MONAI 1.6 indexes with a list of slices, which later releases of torch may refuse
         warnings.filterwarnings("ignore", message="Using a non-tuple sequence")
@@ -376,7 +357,7 @@ def odd_edges(spacing: npt.NDArray[np.floating]) -> tuple[int, ...]:
     return tuple(max(1, 2 * round((CUBE_MM / float(step) - 1) / 2) + 1) for step in spacing)
 
 
-def patch_slices(lesion: Mask, patch_size: Sequence[int]) -> Slices:
+def patch_slices(lesion: Mask, patch_size: Sequence[int]) -> tuple[slice, ...]:
     """Where a patch with the lesion in its middle lies, moved (or cut, where the image is smaller) to stay inside."""
     patch = []
     for at, edge, size in zip(np.argwhere(lesion).mean(0), patch_size, lesion.shape, strict=True):
