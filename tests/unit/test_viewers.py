@@ -119,10 +119,10 @@ def test_jupyterlab_draws_the_volume_offline(tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
     study_on_disk.make(tmp_path / "work", study="demo", patients=2, spacing_mm=5.0)
     notebook = nbformat.read(study_on_disk.REPOSITORY / "notebooks" / "08_case_review.ipynb", as_version=4)
-    told = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    lines = [line for line in told.source.splitlines() if "tversky_bce" not in line]  # an arm that this study has not
+    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    lines = [line for line in cell.source.splitlines() if "tversky_bce" not in line]  # an arm that this study has not
     no_model = ["n_explained = 0" if line.startswith("n_explained") else line for line in lines]
-    told.source = "\n".join(no_model)
+    cell.source = "\n".join(no_model)
     nbformat.write(notebook, tmp_path / "notebooks" / "08_case_review.ipynb")
     with jupyterlab(tmp_path) as address, tab(width=1000, height=800) as opened:
         drawn = "() => document.querySelectorAll('.jp-OutputArea canvas').length > 0"
