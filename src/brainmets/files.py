@@ -59,12 +59,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not an object")
     return content
-
-
-def slug(name: str) -> str:
-    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_".
-
-    >>> slug("case 01")
-    'case_01'
-    """
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from brainmets.review import rating_form
-from brainmets.review.expert_folder import SHEET_COLUMNS
-from brainmets.review.expert_ratings import RatingError, read_ratings
+from brainmets.review.experts import SHEET_COLUMNS, RatingError, read_ratings
 
 GOOD = {
     "overall": "4", "boundary": "3", "missed_lesions": "0", "false_lesions": "2", "acceptable": "yes",

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import save
-from brainmets.files import slug
+from brainmets.review.case import slug
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
 from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around, worst_slice
 from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask

@@ -15,9 +15,9 @@ import ipywidgets
 import pandas as pd
 from IPython.display import display
 
-from brainmets.files import slug, write_csv
-from brainmets.review.expert_folder import SHEET_COLUMNS
-from brainmets.review.expert_ratings import COUNTS, RATED, SCALES, RatingError, check_ratings
+from brainmets.files import write_csv
+from brainmets.review.case import slug
+from brainmets.review.experts import COUNTS, RATED, SCALES, SHEET_COLUMNS, RatingError, check_ratings
 
 ANSWERS = (*RATED, "comment")
 TITLES = {

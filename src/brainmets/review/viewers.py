@@ -18,9 +18,8 @@ import numpy.typing as npt
 
 from brainmets import nifti
 from brainmets.figures import save
-from brainmets.files import slug
 from brainmets.review import lab_extension
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, slug
 from brainmets.review.panels import brightness, middle, orthogonal_slices
 from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, Model, model_phrase
 
