@@ -137,7 +137,7 @@ def test_jupyterlab_draws_the_volume_offline(tmp_path, monkeypatch):
     differing = np.abs(area.astype(int) - background).max(axis=-1) > 20
     assert differing.mean() > 0.05, "the canvas shows no volume"
     assert len(np.unique(area.reshape(-1, 3), axis=0)) > 100, "the canvas is one flat colour"
-    assert said == "Kept in ratings/ratings_Dr_A.csv: 1 of 4 rated."
+    assert said == "Saved in ratings/ratings_Dr_A.csv: 1 of 4 rated."
     kept = pd.read_csv(tmp_path / "work" / "demo" / "review" / "ratings" / "ratings_Dr_A.csv", dtype=str)
     rated = kept[kept["rater"].notna()].to_dict("records")
     assert [(row["case"], row["model"], row["overall"], row["acceptable"]) for row in rated] == [
@@ -149,12 +149,12 @@ def test_jupyterlab_draws_the_volume_offline(tmp_path, monkeypatch):
 
 def rate(page) -> str:
     """Fill in the form as a rater does, for the first case and model; gives what the form says then."""
-    bring_into_view(page, "button:has-text('Keep this rating')")
+    bring_into_view(page, "button:has-text('Save this rating')")
     text = {"rater": "Dr A", "missed lesions": "0", "false lesions": "2", "comment": "typed in a browser"}
     chosen = {"overall": "4", "boundary": "3", "acceptable": "yes"}
     for label, value in text.items():
         page.fill(f".widget-text:has-text('{label}') input", value)
     for label, value in chosen.items():
         page.select_option(f".widget-dropdown:has-text('{label}') select", label=value)
-    page.click("button:has-text('Keep this rating')")
-    return page.wait_for_selector("text=/^(Kept in|Not kept)/").inner_text()
+    page.click("button:has-text('Save this rating')")
+    return page.wait_for_selector("text=/^(Saved in|Not saved)/").inner_text()

@@ -31,14 +31,15 @@ from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_csv
 from brainmets.paths import StudyPaths
 from brainmets.review.case import ReviewCase
+from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.case import score_case
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, Model
 
-REGION = "TC"
-"""Uncertainty and occlusion are of the tumour core: lesions are counted and called missed in it, and unlike the whole
-tumour it has no diffuse border, which would be uncertain everywhere."""
+REGION = LESION_REGION
+"""Uncertainty and occlusion are of the tumour core, in which lesions are counted: unlike the whole tumour it has no
+diffuse border, which would be uncertain everywhere."""
 NOTHING = "nothing"
 """The entry of ``withheld`` for the unaltered prediction."""
 COLUMNS = [

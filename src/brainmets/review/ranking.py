@@ -29,21 +29,13 @@ def marks(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     chosen = scores[scores["metric"].isin(WORST)]
-    for (arm, strategy, metric, region), group in chosen.groupby(
-        ["arm", "strategy", "metric", "region"], sort=True, observed=True
-    ):
-        defined = group[group["value"].notna()]
-        if len(defined) < 2:
-            continue
-        values = defined["value"]
-        worst = values.min() if WORST[str(metric)] == "lowest" else values.max()
-        hit = defined[values == worst].sort_values("case")
-        if len(hit) == len(defined):
-            continue
-        undefined = len(group) - len(defined)
-        rows += [
-            (arm, strategy, metric, region, case, worst, len(defined), len(hit), undefined) for case in hit["case"]
-        ]
+    for (arm, strategy, metric, region), group in chosen.groupby(["arm", "strategy", "metric", "region"]):
+        defined = group[group["value"].notna()].sort_values("case")
+        worst = defined["value"].min() if WORST[str(metric)] == "lowest" else defined["value"].max()
+        marked = defined.loc[defined["value"] == worst, "case"]
+        n, tied, undefined = len(defined), len(marked), len(group) - len(defined)
+        if tied < n:
+            rows += [(arm, strategy, metric, region, case, worst, n, tied, undefined) for case in marked]
     return pd.DataFrame(rows, columns=MARK_COLUMNS)
 
 
@@ -69,8 +61,15 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         table[metric] = count(given[given["metric"] == metric])
     for strategy in sorted(scores["strategy"].unique()):
         table[f"marks_{strategy}"] = count(given[given["strategy"] == strategy])
-    for more in (_lowest_dice(scores), _whole_tumour(scores), lesion_load(lesions)):
-        table = table.merge(more, on="case", how="left")
+    dice = scores[(scores["metric"] == "dice") & scores["value"].notna()]
+    lowest = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case").set_index("case")
+    table["lowest_dice"] = table["case"].map(lowest["value"])
+    table["lowest_dice_in"] = table["case"].map(lowest["arm"] + " " + lowest["strategy"] + ", " + lowest["region"])
+    volumes = scores[(scores["metric"] == "reference_volume") & (scores["region"] == "WT")].drop_duplicates("case")
+    table["whole_tumour_ml"] = table["case"].map(
+        volumes.set_index("case")["value"]
+    )  # every model's rows give the same
+    table = table.merge(lesion_load(lesions), on="case", how="left")
     table = table.sort_values(["marks", "case"], ascending=[False, True], ignore_index=True)
     table.insert(0, "rank", table["marks"].rank(method="min", ascending=False).astype(int))
     return table
@@ -192,17 +191,3 @@ def _about_lesions(row: pd.Series, others: pd.DataFrame) -> list[str]:
 
 def _reference_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
     return lesions[(lesions["kind"] == "reference") & (lesions["region"] == LESION_REGION)]
-
-
-def _lowest_dice(scores: pd.DataFrame) -> pd.DataFrame:
-    dice = scores[(scores["metric"] == "dice") & scores["value"].notna()]
-    dice = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case")
-    where = dice["arm"] + " " + dice["strategy"] + ", " + dice["region"]
-    return pd.DataFrame({"case": dice["case"], "lowest_dice": dice["value"], "lowest_dice_in": where})
-
-
-def _whole_tumour(scores: pd.DataFrame) -> pd.DataFrame:
-    """The reference's WT volume per case; every model was scored against the same reference."""
-    volumes = scores[(scores["metric"] == "reference_volume") & (scores["region"] == "WT")]
-    volumes = volumes.drop_duplicates("case")
-    return pd.DataFrame({"case": volumes["case"], "whole_tumour_ml": volumes["value"]})
