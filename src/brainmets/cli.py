@@ -260,13 +260,13 @@ def _add_review(commands: Commands) -> None:
 
 def _review(args: argparse.Namespace) -> int:
     from brainmets.params.study import Study
-    from brainmets.review import expert_command
+    from brainmets.review import experts
 
     study = Study.read(args.params)
     if args.ratings is None:
-        expert_command.hand_out(study)
+        experts.hand_out(study)
     else:
-        expert_command.read_back(study, args.ratings)
+        experts.read_back(study, args.ratings)
     return 0
 
 

@@ -99,3 +99,8 @@ def arm_title(arm: str) -> str:
 def model_title(arm: str, strategy: str) -> str:
     """Such as "Tversky + BCE, from scratch"."""
     return f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}"
+
+
+def model_phrase(arm: str, strategy: str) -> str:
+    """``model_title`` as part of a longer list or sentence: "Tversky + BCE from scratch"."""
+    return f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}"

@@ -8,7 +8,7 @@ from review_cases import block, case
 
 from brainmets.report import build as report
 from brainmets.report import viewer_pages
-from brainmets.review import volumes
+from brainmets.review import viewers
 
 LABELS = block(slice(4, 8), slice(5, 9), 2)
 
@@ -18,17 +18,17 @@ def test_coarser_joins_the_finest_axis_and_loses_no_lesion():
     labels[4, 1, 1] = 3
     whole = case(labels, [labels], spacing=(1.0, 2.0, 2.0))
     whole.images["t1c"][:] = np.arange(5, dtype=np.float32)[:, None, None]
-    small = volumes.coarser(whole, most=36)
+    small = viewers.coarser(whole, most=36)
     assert small.reference.shape == (3, 4, 3)
     assert small.spacing_mm == (2.0, 2.0, 2.0)
     assert small.reference[2, 1, 1] == 3
     assert small.images["t1c"][:, 0, 0].tolist() == [0.5, 2.5, 4.0]
     assert small.affine[:3, 3].tolist() == [0.5, 0.0, 0.0]  # the middle of the first pair
-    assert volumes.coarser(whole, most=60) is whole
+    assert viewers.coarser(whole, most=60) is whole
 
 
 def test_volumes_are_described_and_written(tmp_path):
-    entry = volumes.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), "P1", tmp_path)
+    entry = viewers.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), "P1", tmp_path)
     assert [part["title"] for part in entry["labels"]] == ["reference", "Default fine-tuned"]
     assert entry["spacing_mm"] == [2.0, 2.0, 2.0]
     assert entry["focus"] == [0.3, 0.35, 0.4167]  # voxel (5.5, 6.5, 2) of 20 x 20 x 6, at its middle
@@ -46,7 +46,7 @@ def test_a_full_size_case_stays_below_five_megabytes(tmp_path):
     labels[100:120, 100:120, 50:60] = 3
     whole = case(labels, [labels], spacing=(0.5, 0.5, 1.0))
     noisy = (random.random(shape, dtype=np.float32) * 0.2 + 0.5).astype(np.float32)
-    entry = volumes.write_volumes(
+    entry = viewers.write_volumes(
         type(whole)(whole.name, {"t1c": noisy}, labels, whole.predictions, whole.affine), "P1", tmp_path
     )
     files = [entry["image"], *(part["file"] for part in entry["labels"])]

@@ -20,7 +20,7 @@ from brainmets.report import content
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.viewer_pages import SCRIPT, ViewerError, encoded, script
-from brainmets.review.volumes import colormap
+from brainmets.review.viewers import colormap
 from brainmets.vocabulary import LABEL_COLOURS
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
