@@ -86,7 +86,11 @@ def region_mask(labels: npt.NDArray[np.integer], region: str) -> npt.NDArray[np.
 
 
 def ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet."""
+    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet.
+
+    >>> ordered(["WT", "vessel", "ET", "WT"], REGION_ORDER)
+    ['ET', 'WT', 'vessel']
+    """
     names = set(found)
     return [name for name in known if name in names] + sorted(names - set(known))
 
@@ -97,5 +101,9 @@ def arm_title(arm: str) -> str:
 
 
 def model_title(arm: str, strategy: str) -> str:
-    """Such as "Tversky + BCE, from scratch"."""
+    """The model's name as a reader sees it.
+
+    >>> model_title("tversky_bce", "scratch")
+    'Tversky + BCE, from scratch'
+    """
     return f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}"

@@ -38,6 +38,9 @@ def hold_out(patients: Mapping[str, str], wanted: int | Sequence[str], seed: int
     at random (``seed``), skipping a patient whose cases would exceed the count. ``cohort`` (source or target) is for
     messages. Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides,
     where the count cannot be met exactly, or where nothing would be left to train on.
+
+    >>> hold_out({"P01_a": "P01", "P01_b": "P01", "P02": "P02"}, ["P01_b", "P01_a"], seed=1)
+    ['P01_a', 'P01_b']
     """
     parameter = f"{cohort}.held_out" if cohort else "held_out"
     if isinstance(wanted, int):
