@@ -101,9 +101,5 @@ def arm_title(arm: str) -> str:
 
 
 def model_title(arm: str, strategy: str) -> str:
-    """The model's name as a reader sees it.
-
-    >>> model_title("tversky_bce", "scratch")
-    'Tversky + BCE, from scratch'
-    """
+    """Such as "Tversky + BCE, from scratch"."""
     return f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}"
