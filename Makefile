@@ -1,6 +1,7 @@
 # make study                             the demonstration study, from nothing to reports/demo/index.html
 # make study STUDY=params/smoke.yaml     another study; PROFILE=slurm sends its steps to a cluster
 # make test                              style, types and tests
+# make coverage                          what the tests without the slow ones run of the package
 # make lab                               JupyterLab with this environment
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +18,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
 
-.PHONY: study test lab
+.PHONY: study test coverage lab
 
 study: $(READY)
 	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
@@ -27,6 +28,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: $(READY)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
 
 # The environment's own kernel comes before one of the user's; nothing asks the network for news or extensions.
 lab: $(READY)

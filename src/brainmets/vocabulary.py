@@ -86,7 +86,11 @@ def region_mask(labels: npt.NDArray[np.integer], region: str) -> npt.NDArray[np.
 
 
 def ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet."""
+    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet.
+
+    >>> ordered(["WT", "vessel", "ET", "WT"], REGION_ORDER)
+    ['ET', 'WT', 'vessel']
+    """
     names = set(found)
     return [name for name in known if name in names] + sorted(names - set(known))
 

@@ -100,7 +100,7 @@ def bend_template(rng: np.random.Generator, grid: Grid, centre_mm: npt.ArrayLike
 def smooth_field(rng: np.random.Generator, axes: list[Floats], reach_mm: npt.ArrayLike, node_mm: float) -> Floats:
     """A smooth random field of mean 0 and standard deviation near 1, shape (len(x), len(y), len(z)).
 
-    ``axes`` are positions in mm from the middle; the cubic B-spline's nodes stand ``node_mm`` apart over
+    ``axes`` are positions in mm from the middle; the cubic B-spline's nodes are ``node_mm`` apart over
     ``-reach_mm..reach_mm``, so that the draws do not depend on the spacing. Beyond the nodes the edge value holds.
     """
     counts = [int(np.ceil(2 * reach / node_mm)) + 4 for reach in np.broadcast_to(reach_mm, 3)]

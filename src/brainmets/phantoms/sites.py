@@ -2,7 +2,7 @@
 
 The source site follows the naming, grid and labels of BraTS metastases; the target site has names, an anisotropic
 grid, a contrast, a noise level and a label scheme of its own, so that a demonstration passes through the same
-ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made and what they cannot stand for.
+ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made and what they cannot show.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def make_cohort(
 
     One subfolder per case with the four sequences (int16) and the label map (uint8) as .nii.gz, and a manifest
     ``phantoms.json``. The same arguments give the same bytes. A folder that already holds this cohort is left as it
-    is; anything else in its place raises ``FileExistsError``. ``progress`` is told one line per case.
+    is; anything else in its place raises ``FileExistsError``. ``progress`` is called with one line per case.
     """
     if patients < 1:
         raise ValueError(f"patients: {patients} must be 1 or more")
