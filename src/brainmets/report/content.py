@@ -20,7 +20,7 @@ METRICS = {"dice": ("Dice", 3, "ci"), "hd95": ("HD95, mm", 1, "bca")}
 CASE_METRICS = {
     "dice": ("Dice", 3),
     "hd95": ("HD95, mm", 1),
-    "nsd_1mm": ("Surface Dice, 1 mm", 3),
+    "nsd_1mm": ("Surface Dice at 1 mm", 3),
     "sensitivity": ("Sensitivity", 3),
     "precision": ("Precision", 3),
     "lesion_tp": ("Lesions found", 0),

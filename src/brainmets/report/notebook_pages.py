@@ -6,6 +6,8 @@ page. The page holds no script of the notebook's own and asks the network for no
 
 from __future__ import annotations
 
+import ast
+import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +23,8 @@ WIDGET_LEFT_OUT = "(interactive view: open this notebook in JupyterLab and run t
 PICTURE_WITHHELD = "(picture left out: it may show the case's name, which this report replaces)"
 LONG = 15
 """A table with more rows than this can be searched and sorted."""
-WIDE = 8
-"""A table with more columns than this prints on a turned page."""
+WIDE = 14
+"""A table with more columns than this is set smaller, and prints on a turned page."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 _NUMBER = re.compile(r"[<>]?\s*[-+]?(\d[\d,]*(\.\d*)?|\.\d+)(e[-+]?\d+)?\s*%?|[-+]?inf", re.IGNORECASE)
@@ -52,11 +54,12 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
         cell.source = redact(cell.source)
         for output in cell.get("outputs", []):
             _clean(output, redact, withhold_pictures)
+    _show_parameters(notebook)
     exporter = HTMLExporter(
         template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
     page = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
-    for element in page.select("script, style, link, .anchor-link"):
+    for element in page.select("script, style, link, iframe, .anchor-link"):
         element.decompose()
     for image in page("img"):
         heading = image.find_previous(["h1", "h2", "h3"])
@@ -73,10 +76,12 @@ def lay_out(table: Tag, page: BeautifulSoup) -> None:
     Row numbers of a data frame are left out. A table that shows only its first and last rows is not "long": a search
     in it would not find what it leaves out; nor is one with joined cells, whose rows cannot be sorted.
     """
+    del table["border"]
     if table.thead and not table.thead.get_text(strip=True):
         table.thead.decompose()
+    joined = bool(table.select("tbody [rowspan], tbody [colspan]"))
     head = [row("th") for row in table.select("thead tr")]
-    if len(head) == 1 and not head[0][0].get_text(strip=True):
+    if not joined and len(head) == 1 and not head[0][0].get_text(strip=True):
         numbers = table.select("tbody tr > th:first-child")
         if all(cell.get_text(strip=True).isdigit() for cell in numbers):
             for cell in [head[0][0], *numbers]:
@@ -88,14 +93,12 @@ def lay_out(table: Tag, page: BeautifulSoup) -> None:
             for cell in column:
                 cell["class"] = "num"
     rows = table.select("tbody tr")
-    whole = not table.select("tbody [rowspan], tbody [colspan]") and not any(
-        all(cell.get_text(strip=True) == "..." for cell in row("td")) for row in rows
-    )
+    width = max(map(len, lines), default=0)
     if table.thead and not rows:
-        table.append(
-            BeautifulSoup(f'<tbody><tr><td colspan="{len(lines[0])}">no rows</td></tr></tbody>', "html.parser")
-        )
-    kinds = ["frame", *["long"] * (whole and len(rows) > LONG), *["wide"] * (len(lines[0]) > WIDE)]
+        table.append(BeautifulSoup(f'<tbody><tr><td colspan="{width}">no rows</td></tr></tbody>', "html.parser"))
+    shortened = any(set(row.get_text(strip=True)) == {"."} for row in rows)
+    searchable = len(rows) > LONG and not joined and not shortened
+    kinds = ["frame", *["long"] * searchable, *["wide"] * (bool(rows) and width > WIDE)]
     table.wrap(page.new_tag("div", attrs={"class": " ".join(kinds)}))
 
 
@@ -118,3 +121,28 @@ def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures
     for kind, content in data.items():
         if isinstance(content, str) and kind not in _PICTURES:
             data[kind] = redact(content)
+
+
+def _show_parameters(notebook: NotebookNode) -> None:
+    """Give the last parameters cell a table as its output: name, value and meaning, the comment behind the default."""
+    cells = [
+        cell for cell in notebook.cells if {"parameters", "injected-parameters"} & {*cell.metadata.get("tags", [])}
+    ]
+    values: dict[str, str] = {}
+    meanings: dict[str, str] = {}
+    for cell in cells:
+        lines = cell.source.splitlines()
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Assign):
+                name = ast.unparse(node.targets[0])
+                values[name] = ast.unparse(node.value)
+                comment = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().strip()
+                meanings.setdefault(name, comment.lstrip("# "))
+    if values:
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in (name, value, meanings[name]))}</tr>"
+            for name, value in values.items()
+        )
+        head = "<thead><tr><th>Parameter</th><th>Value</th><th>Meaning</th></tr></thead>"
+        table = f'<table class="parameters">{head}<tbody>{rows}</tbody></table>'
+        cells[-1].outputs = [nbformat.v4.new_output("display_data", data={"text/html": table})]

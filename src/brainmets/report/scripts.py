@@ -20,7 +20,7 @@ BUNDLES = {
     "DataTable": ("itables", "2.9.1", "html/dt_bundle.js", r"\bexport\{[^}]*?\b(?P<name>[\w$]+) as default\b"),
 }  # fmt: skip
 """For the name that a script gives to ``window``: package, the version tried, file, and what finds its inner name."""
-_EXPORT = r"(?:[\w$]+ as [\w$]+,?)+\};?\s*(?P<licences>(?:/\*.*\*/)?)\s*"
+_EXPORT = r"(?:[\w$]+ as [\w$]+,?)+\};?\s*(?P<licences>(?:/\*.*\*/\s*)?)"
 
 
 class ScriptError(RuntimeError):
@@ -44,4 +44,4 @@ def script(name: str) -> str:
     if inner is None or not body or rest is None:
         raise ScriptError(f"the bundle of this {package} has another shape than that of {version}; install {version}")
     shadows = "var define,module,exports,require;"  # a page's module loader must not capture the bundle
-    return f"{rest['licences']}\n(function(){{{shadows}{body}window.{name}={inner['name']};}})();\n"
+    return f"{rest['licences']}(function(){{{shadows}{body}window.{name}={inner['name']};}})();\n"

@@ -14,7 +14,7 @@
         columnDefs: [{ targets: "num", type: "measure" }, { targets: "_all", type: "string" }],
         layout: { topStart: "search", topEnd: "info", bottomStart: null, bottomEnd: null },
         language: {
-          search: "Search", info: "_TOTAL_ rows; click a heading to sort", infoEmpty: "no row",
+          search: "Search", info: "_TOTAL_ rows", infoEmpty: "no row",
           infoFiltered: "of _MAX_", zeroRecords: "No row holds this text.",
         },
       });
