@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 import yaml
+from bs4 import BeautifulSoup
 
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths, project_root, resolve
@@ -23,6 +24,7 @@ from brainmets.report import content
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
+from brainmets.report.tables import as_html, lay_out
 from brainmets.review.volumes import colormap
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
@@ -48,42 +50,41 @@ def build(files: StudyPaths, study: Study) -> Path:
     ``ReportError`` where a page still holds an absolute path, the user's or the machine's name, or, with pseudonyms,
     a case's name.
     """
-    aside = files.report.with_name(f".{files.report.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # what an interrupted run left
+    partial = files.report.with_name(f".{files.report.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     try:
         for part in PARTS:
-            (aside / part).mkdir(parents=True)
+            (partial / part).mkdir(parents=True)
         names = content.pseudonyms(files)
         cohorts = {resolve(study.content[name]["folder"]): f"({name} cohort)" for name in ("source", "target")}
         redact = Redactor({**cohorts, files.work: f"(work)/{files.study}", project_root(): ""}, names)
-        _write_pages(aside, files, study, redact, bool(names))
-        _refuse_leaks(aside, names)
+        _write_pages(partial, files, study, redact, bool(names))
+        _refuse_leaks(partial, names)
         files.report.mkdir(parents=True, exist_ok=True)
         files.index.unlink(missing_ok=True)
         for part in PARTS:
             shutil.rmtree(files.report / part, ignore_errors=True)
-            (aside / part).replace(files.report / part)
-        return (aside / "index.html").replace(files.index)
+            (partial / part).replace(files.report / part)
+        return (partial / "index.html").replace(files.index)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
+def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
     steps = content.steps(files, study)
     cases, overviews, rule = content.cases(files)
-    figures = content.figures(files)
+    answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
-        shutil.copyfile(picture.file, aside / "figures" / picture.file.name)
+        shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
     for table in [*(files.statistics / name for name in TABLES), *files.review.glob("*.csv")]:
         if table.name in (*TABLES, "challenging.csv", "explanation.csv") and table.is_file():
-            (aside / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
-    without_3d = _write_script(aside, "Niivue")
-    without_sorting = _write_script(aside, "DataTable", PAGES.get_template("tables.js").render())
-    titles = _write_notebooks(aside / "notebooks", steps, study, redact, pseudonymous, not without_sorting)
-    _write_cases(aside / "tables", files, study, redact, not without_sorting)
+            (partial / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
+    without_3d = _write_script(partial, "Niivue")
+    without_sorting = _write_script(partial, "DataTable", PAGES.get_template("tables.js").render())
+    titles = _write_notebooks(partial / "notebooks", steps, study, redact, pseudonymous, not without_sorting)
+    _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
-        _write_viewers(aside / "viewer", files, study, cases)
-    answer, conclusion = content.answer(files)
+        _write_viewers(partial / "viewer", files, study, cases)
     regions, rows, notes = content.result_table(pd.read_csv(files.statistics / "descriptive.csv"))
     html = _page(
         study, "index.html.j2",
@@ -93,26 +94,26 @@ def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows, notes=notes,
         figures=figures, cases=cases, overviews=overviews, rule=rule,
         without_3d=without_3d, without_sorting=without_sorting,
-        tables=sorted(path.name for path in (aside / "tables").glob("*.csv")),
+        tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),
         steps=[(step, titles.get(step.name), content.duration(step.record["seconds"])) for step in steps],
         total=content.duration(sum(step.record["seconds"] for step in steps)),
         devices=sorted({step.record["device"] for step in steps}),
         commits=sorted({step.record["commit"] for step in steps}),
         versions=content.versions(steps),
         parameters=yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True, width=100),
-        weight=in_mb(aside),
+        weight=in_mb(partial),
     )  # fmt: skip
-    (aside / "index.html").write_text(redact(html), encoding="utf-8")
+    (partial / "index.html").write_text(redact(html), encoding="utf-8")
 
 
 def _page(study: Study, template: str, **values: Any) -> str:
     return PAGES.get_template(template).render(study=study.content["study"], **values)
 
 
-def _write_script(aside: Path, name: str, more: str = "") -> str:
+def _write_script(partial: Path, name: str, more: str = "") -> str:
     """Write ``scripts/<name>.js``; gives why that cannot be done, or an empty text."""
     try:
-        (aside / "scripts" / f"{name.lower()}.js").write_text(script(name) + more, encoding="utf-8")
+        (partial / "scripts" / f"{name.lower()}.js").write_text(script(name) + more, encoding="utf-8")
     except ScriptError as error:
         return str(error)
     return ""
@@ -138,13 +139,13 @@ def _write_cases(folder: Path, files: StudyPaths, study: Study, redact: Redactor
     given = study.values("07_statistics").get("scores_dir")
     table = content.case_table(read_scores(resolve(given) if given else files.evaluations))
     (folder / "cases.csv").write_text(redact(table.to_csv(index=False)), encoding="utf-8")
+    titles = {"case": "Case", "arm": "Arm", "strategy": "Training", "region": "Region"}
+    titles |= {name: title for name, (title, _) in content.CASE_METRICS.items()}
+    formats = {title: f"{{:.{digits}f}}".format for title, digits in content.CASE_METRICS.values()}
     table = table.assign(arm=table["arm"].map(arm_title), strategy=table["strategy"].map(STRATEGY_TITLES))
-    metrics = [content.CASE_METRICS[name] for name in table.columns if name in content.CASE_METRICS]
-    rows = [
-        (row[:4], [f"{value:.{digits}f}" for value, (_, digits) in zip(row[4:], metrics, strict=True)])
-        for row in table.itertuples(index=False, name=None)
-    ]
-    html = _page(study, "cases.html.j2", metrics=[title for title, _ in metrics], rows=rows, sorting=sorting)
+    page = BeautifulSoup(as_html(table.rename(columns=titles), formatters=formats), "html.parser")
+    lay_out(page)
+    html = _page(study, "cases.html.j2", table=str(page), sorting=sorting)
     (folder / "cases.html").write_text(redact(html), encoding="utf-8")
 
 

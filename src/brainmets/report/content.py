@@ -49,12 +49,16 @@ class Step(NamedTuple):
     record: dict[str, Any]
 
 
-def answer(files: StudyPaths) -> tuple[list[str], list[str]]:
-    """Notebook 07's answer, at most three sentences, and the conclusion's paragraphs, written from the numbers."""
+def conclusions(files: StudyPaths) -> tuple[list[str], list[str], list[Picture]]:
+    """Notebook 07's answer, at most three sentences; the conclusion's paragraphs; and its figures in its order.
+
+    Raises ``ValueError`` where ``statistics.json`` holds no answer or no conclusion.
+    """
     written = _results(files.statistics / "statistics.json", "07")
     if not written.get("answer") or not written.get("conclusion"):
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
-    return [str(sentence) for sentence in written["answer"]], str(written["conclusion"]).split("\n\n")
+    figures = [_picture(files.statistics, entry) for entry in written.get("figures", [])]
+    return written["answer"], written["conclusion"].split("\n\n"), figures
 
 
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]], list[str]]:
@@ -99,12 +103,6 @@ def case_table(scores: pd.DataFrame) -> pd.DataFrame:
     table = scores.pivot(index=key, columns="metric", values="value").rename_axis(columns=None).reset_index()
     table = table.sort_values(key, key=lambda column: column if column.name == "case" else column.map(place))
     return table[[*key, *(name for name in CASE_METRICS if name in table)]]
-
-
-def figures(files: StudyPaths) -> list[Picture]:
-    """Notebook 07's figures in its order."""
-    content = _results(files.statistics / "statistics.json", "07")
-    return [_picture(files.statistics, entry) for entry in content.get("figures", [])]
 
 
 def cases(files: StudyPaths) -> tuple[list[dict[str, Any]], list[Picture], str]:

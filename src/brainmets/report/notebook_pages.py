@@ -7,28 +7,23 @@ page. The page holds no script of the notebook's own and asks the network for no
 from __future__ import annotations
 
 import ast
-import html
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup, Tag
+import pandas as pd
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
+from brainmets.report.tables import as_html, lay_out
+
 WIDGET_LEFT_OUT = "(interactive view: open this notebook in JupyterLab and run the cell)"
 PICTURE_WITHHELD = "(picture left out: it may show the case's name, which this report replaces)"
-LONG = 15
-"""A table with more rows than this can be searched and sorted."""
-WIDE = 14
-"""A table with more columns than this is set smaller, and prints on a turned page."""
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
-_NUMBER = re.compile(r"[<>]?\s*[-+]?(\d[\d,]*(\.\d*)?|\.\d+)(e[-+]?\d+)?\s*%?|[-+]?inf", re.IGNORECASE)
-_MISSING = ("", "nan", "none", "<na>", "nat")
 
 
 @dataclass(frozen=True)
@@ -64,42 +59,9 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
     for image in page("img"):
         heading = image.find_previous(["h1", "h2", "h3"])
         image["alt"] = f"Figure from the section: {heading.get_text(strip=True)}" if heading else "Figure"
-    for table in page("table"):
-        lay_out(table, page)
+    lay_out(page)
     title = page.h1.get_text(strip=True) if page.h1 else path.stem
     return Page(title, str(page), page.select_one(".long") is not None)
-
-
-def lay_out(table: Tag, page: BeautifulSoup) -> None:
-    """Put ``table`` into a frame that scrolls, with class "long" or "wide" where it is, and align its numbers.
-
-    Row numbers of a data frame are left out. A table that shows only its first and last rows is not "long": a search
-    in it would not find what it leaves out; nor is one with joined cells, whose rows cannot be sorted.
-    """
-    del table["border"]
-    if table.thead and not table.thead.get_text(strip=True):
-        table.thead.decompose()
-    joined = bool(table.select("tbody [rowspan], tbody [colspan]"))
-    head = [row("th") for row in table.select("thead tr")]
-    if not joined and len(head) == 1 and not head[0][0].get_text(strip=True):
-        numbers = table.select("tbody tr > th:first-child")
-        if all(cell.get_text(strip=True).isdigit() for cell in numbers):
-            for cell in [head[0][0], *numbers]:
-                cell.decompose()
-    lines = [row(["th", "td"]) for row in table.select("tr")]
-    for column in zip(*lines, strict=False):
-        texts = [cell.get_text(strip=True) for cell in column if cell.find_parent("tbody")]
-        if any(map(_NUMBER.fullmatch, texts)) and all(t.lower() in _MISSING or _NUMBER.fullmatch(t) for t in texts):
-            for cell in column:
-                cell["class"] = "num"
-    rows = table.select("tbody tr")
-    width = max(map(len, lines), default=0)
-    if table.thead and not rows:
-        table.append(BeautifulSoup(f'<tbody><tr><td colspan="{width}">no rows</td></tr></tbody>', "html.parser"))
-    shortened = any(set(row.get_text(strip=True)) == {"."} for row in rows)
-    searchable = len(rows) > LONG and not joined and not shortened
-    kinds = ["frame", *["long"] * searchable, *["wide"] * (bool(rows) and width > WIDE)]
-    table.wrap(page.new_tag("div", attrs={"class": " ".join(kinds)}))
 
 
 def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures: bool) -> None:
@@ -125,9 +87,8 @@ def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures
 
 def _show_parameters(notebook: NotebookNode) -> None:
     """Give the last parameters cell a table as its output: name, value and meaning, the comment behind the default."""
-    cells = [
-        cell for cell in notebook.cells if {"parameters", "injected-parameters"} & {*cell.metadata.get("tags", [])}
-    ]
+    tags = {"parameters", "injected-parameters"}
+    cells = [cell for cell in notebook.cells if tags & {*cell.metadata.get("tags", [])}]
     values: dict[str, str] = {}
     meanings: dict[str, str] = {}
     for cell in cells:
@@ -136,13 +97,8 @@ def _show_parameters(notebook: NotebookNode) -> None:
             if isinstance(node, ast.Assign):
                 name = ast.unparse(node.targets[0])
                 values[name] = ast.unparse(node.value)
-                comment = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().strip()
-                meanings.setdefault(name, comment.lstrip("# "))
+                meanings.setdefault(name, lines[(node.end_lineno or 1) - 1].partition("  # ")[2])
     if values:
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in (name, value, meanings[name]))}</tr>"
-            for name, value in values.items()
-        )
-        head = "<thead><tr><th>Parameter</th><th>Value</th><th>Meaning</th></tr></thead>"
-        table = f'<table class="parameters">{head}<tbody>{rows}</tbody></table>'
-        cells[-1].outputs = [nbformat.v4.new_output("display_data", data={"text/html": table})]
+        table = pd.DataFrame({"Parameter": values.keys(), "Value": values.values(), "Meaning": meanings.values()})
+        data = {"text/html": as_html(table, classes="parameters")}
+        cells[-1].outputs = [nbformat.v4.new_output("display_data", data=data)]
