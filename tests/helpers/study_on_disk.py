@@ -174,7 +174,7 @@ def executed(path: Path, title: str) -> None:
 
 def lesion_volumes() -> pd.DataFrame:
     """A table long enough to be searched: 20 lesions of 1, 2, 4, ... mm^3 in mixed order, the last without a value."""
-    volumes = [float(2 ** (7 * number % 20)) for number in range(19)]
+    volumes = [float(2 ** (7 * number % 19)) for number in range(19)]
     return pd.DataFrame({"lesion": [f"L{number:02d}" for number in range(20)], "volume": [*volumes, np.nan]})
 
 

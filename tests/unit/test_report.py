@@ -282,7 +282,6 @@ def test_a_notebook_page_sorts_searches_and_shows_its_code_with_the_network_off(
     expect = needs_browser().expect
     lesions = [f"L{number:02d}" for number in range(20)]
     volumes = [f"{2.0**power}" for power in range(19)]
-    assert len(study_on_disk.lesion_volumes()) == 20
     with tab(offline=True, width=1280) as opened:
         page = opened.page
         page.goto((index.parent / "notebooks" / "07_statistics.html").as_uri())
