@@ -31,6 +31,7 @@ from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")
+REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 PARTS = ("notebooks", "figures", "tables", "viewer", "scripts")
 PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("brainmets.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -76,8 +77,8 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
         shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
-    for table in [*(files.statistics / name for name in TABLES), *files.review.glob("*.csv")]:
-        if table.name in (*TABLES, "challenging.csv", "explanation.csv") and table.is_file():
+    for table in [*(files.statistics / name for name in TABLES), *(files.review / name for name in REVIEW_TABLES)]:
+        if table.is_file():
             (partial / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
     without_3d = _write_script(partial, "Niivue")
     without_sorting = _write_script(partial, "DataTable", PAGES.get_template("tables.js").render())

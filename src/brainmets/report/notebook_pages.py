@@ -45,11 +45,11 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
     notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a name may be split between two prints
+    _show_parameters(notebook)
     for cell in notebook.cells:
         cell.source = redact(cell.source)
         for output in cell.get("outputs", []):
             _clean(output, redact, withhold_pictures)
-    _show_parameters(notebook)
     exporter = HTMLExporter(
         template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
