@@ -1,5 +1,7 @@
 """The report's 3D pages: small enough, whole, and drawn by a real browser from a file with the network off."""
 
+import base64
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from browser import needs_browser, pixels, tab
 from review_cases import block, case
 
 from brainmets.report import build as report
-from brainmets.report import viewer_pages
+from brainmets.report import scripts
 from brainmets.review import viewers
 
 LABELS = block(slice(4, 8), slice(5, 9), 2)
@@ -50,37 +52,47 @@ def test_a_full_size_case_stays_below_five_megabytes(tmp_path):
         type(whole)(whole.name, {"t1c": noisy}, labels, whole.predictions, whole.affine), "P1", tmp_path
     )
     files = [entry["image"], *(part["file"] for part in entry["labels"])]
-    assert sum(len(viewer_pages.encoded(tmp_path / file)) for file in files) < 5_000_000
+    assert sum(len(base64.b64encode((tmp_path / file).read_bytes())) for file in files) < 5_000_000
 
 
-def test_the_script_is_classic_and_self_contained():
-    script = viewer_pages.script()
-    assert script.startswith("(function(){")
+@pytest.mark.parametrize("name", ["Niivue", "DataTable"])
+def test_a_script_is_classic_and_self_contained(name):
+    script = scripts.script(name)
+    assert script.startswith("(function(){" if name == "Niivue" else "/*! Bundled license information")
     assert "export{" not in script[-200:]
-    assert "window.Niivue=" in script[-60:]
+    assert f"window.{name}=" in script[-60:]
 
 
-def test_a_bundle_of_another_shape_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "static").mkdir()
-    (tmp_path / "static" / "widget.js").write_text("export default 1;")
+def test_the_licences_of_a_bundle_are_kept():
+    assert "SpryMedia Ltd" in scripts.script("DataTable")[:10_000]
+
+
+@pytest.mark.parametrize(("name", "file"), [("Niivue", "static/widget.js"), ("DataTable", "html/dt_bundle.js")])
+def test_a_bundle_of_another_shape_is_refused(tmp_path, monkeypatch, name, file):
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text("export default 1;")
     spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
-    viewer_pages.script.cache_clear()
-    monkeypatch.setattr(viewer_pages, "find_spec", lambda _: spec)
-    with pytest.raises(viewer_pages.ViewerError, match="another shape"):
-        viewer_pages.script()
-    viewer_pages.script.cache_clear()
+    scripts.script.cache_clear()
+    monkeypatch.setattr(scripts, "find_spec", lambda _: spec)
+    with pytest.raises(scripts.ScriptError, match="another shape"):
+        scripts.script(name)
+    scripts.script.cache_clear()
 
 
 def test_without_the_script_the_report_says_so(reviewed_checkout, monkeypatch):
     _, files, study = reviewed_checkout
 
-    def absent():
-        raise viewer_pages.ViewerError("ipyniivue is not installed")
+    def absent(name):
+        raise scripts.ScriptError(f"{scripts.BUNDLES[name][0]} is not installed")
 
     monkeypatch.setattr(report, "script", absent)
     text = report.build(files, study).read_text()
     assert "No 3D pages: ipyniivue is not installed." in text
     assert "See it in 3D" not in text
+    assert "Tables cannot be searched and sorted: itables is not installed." in text
+    cases = (files.report / "tables" / "cases.html").read_text()
+    assert "<script" not in cases
+    assert cases.count("<tr>") == 3 * 4 * 3  # the heading's row has a style
 
 
 @pytest.mark.browser
