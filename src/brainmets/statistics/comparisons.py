@@ -10,7 +10,7 @@ Each row tests one metric in one region, a first side against a second: fine-tun
 
 ``first`` and ``second`` are the arms of the two sides, ``strategies`` is how these were trained: "finetune vs scratch"
 (the first side fine-tuned, the second from scratch), or "finetune", "scratch" or "finetune+scratch", on both sides.
-In place of an arm stands "all arms" where the arms' values are pooled, and "mean over arms" where each case counts once
+In place of an arm is "all arms" where the arms' values are pooled, and "mean over arms" where each case counts once,
 with its mean; a paired test of "finetune+scratch" takes the mean of a case's two values in the same way.
 
 Strategies are compared one-sided, since that fine-tuning helps is the study's hypothesis; arms are compared two-sided
@@ -169,7 +169,7 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
 
 
 def against_scratch(scores: pd.DataFrame) -> Iterator[tuple[Sides, list[Sides]]]:
-    """Per tested metric and region: all arms pooled; and each arm with, where there are several, the mean over them."""
+    """Per tested metric and region: all arms pooled, and each arm; where there are several, the mean over them too."""
     for metric, region, table in _tested(scores):
         arms = _arms_with(STRATEGIES, table)
         if not arms:
@@ -342,7 +342,7 @@ def mixed(sides: Sides, alternative: Alternative, settings: Settings) -> dict[st
 
 
 def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
-    """The table, row after row of a comparison, with Holm's correction within ``FAMILY_STRATEGIES`` or ``FAMILY_ARMS``."""
+    """The table, comparison by comparison, with Holm's correction within ``FAMILY_STRATEGIES`` or ``FAMILY_ARMS``."""
     if not rows:
         return pd.DataFrame(columns=TEST_COLUMNS)
     table = pd.DataFrame(rows).reindex(columns=[*TEST_COLUMNS, "smallest_p_without_zeros"])

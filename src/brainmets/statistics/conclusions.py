@@ -63,9 +63,8 @@ def facts(
     paired = strategies[(strategies["kind"] == "paired") & strategies["metric"].isin(PAPER_METRICS)]
     averaged = paired["first"] == MEAN_OVER_ARMS
     main, single = (paired[averaged], paired[~averaged]) if averaged.any() else (paired, paired.iloc[:0])
-    tallies = {"main": None if main.empty else tally(main, alpha), "single": None if single.empty else tally(single, alpha)}
+    over_arms, by_arm = (None if tests.empty else tally(tests, alpha) for tests in (main, single))
     return {
-        **tallies,
         "alpha": alpha,
         "n_cases": int(scores["case"].nunique()),
         "arms": [arm_title(arm) for arm in ordered(scores["arm"], ARMS)],
@@ -75,7 +74,9 @@ def facts(
         "means": means(scores) if compared else [],
         "infinite": infinite(scores) if compared else None,
         "overturned": overturned(scores) if compared else [],
-        "shifts_written": _shifts_written(tallies["main"], tallies["single"]),
+        "main": over_arms,
+        "single": by_arm,
+        "shifts_written": _shifts_written(over_arms, by_arm),
         "papers_test": papers_test(strategies, alpha),
         "pairs": between_arms(arms, alpha),
         "volumes": volumes(scores, alpha),
@@ -112,8 +113,8 @@ def _pairs(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
     pairs = {}
     for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
         table = values(scores, metric, region)
-        arms = [arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table.columns for side in STRATEGIES)]
-        parts = {arm: table[arm][list(STRATEGIES)].dropna() for arm in arms}
+        both = [arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table for side in STRATEGIES)]
+        parts = {arm: table[arm][list(STRATEGIES)].dropna() for arm in both}
         if any(len(part) for part in parts.values()):
             pairs[region] = pd.concat(parts, names=["arm", "case"])
     return pairs
@@ -189,12 +190,12 @@ def tally(paired: pd.DataFrame, alpha: float) -> Facts:
 
 
 def _shifts_written(main: Facts | None, single: Facts | None) -> bool:
-    """Whether the text gives any shift with its interval: those before correction over the arms, after it arm by arm."""
+    """Whether the text gives any shift with its interval: before correction over the arms, after it arm by arm."""
     lists = [tests[side][when] for tests, when in ((main, "before"), (single, "after")) if tests for side in SIDES]
     return any(0 < len(rows) <= MOST_EFFECTS for rows in lists)
 
 
-def smallest(rows: Sequence[Facts]) -> Facts:
+def smallest(rows: Sequence[Mapping[Any, Any]]) -> Facts:
     """The smallest p, and the rows that share it."""
     least = min(row["p"] for row in rows)
     return {"p": least, "rows": [row for row in rows if np.isclose(row["p"], least, rtol=1e-9)]}
@@ -358,7 +359,7 @@ def arm_and_measure(row: Mapping[str, Any]) -> str:
     return f"{arm_title(row['arm'])} {measure(row)}" if row["arm"] else measure(row)
 
 
-ENVIRONMENT = Environment(  # noqa: S701 (plain text: nothing is escaped)
+ENVIRONMENT = Environment(  # of plain text: nothing is escaped
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
     undefined=StrictUndefined,
     trim_blocks=True,

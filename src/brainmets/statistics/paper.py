@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from brainmets.statistics.conclusions import Facts, render
-from brainmets.statistics.tables import WIDE_NAME, ScoreTableError, models, read_scores
+from brainmets.statistics.tables import WIDE_NAME, ScoreTableError, models, read_score_files
 from brainmets.statistics.tests import NAN, Floats, mann_whitney
 from brainmets.vocabulary import ARMS, REGIONS, STRATEGIES, arm_title
 
@@ -83,20 +83,29 @@ SUPPORT_COLUMNS = ["release", *QUANTITY, "agreeing", "usual", "closest", "status
 # --- the released files ------------------------------------------------------------------------------------------
 
 
-def read_releases(folder: Path) -> dict[str, pd.DataFrame]:
-    """The scores of every release: of ``folder`` itself, or of each subfolder that holds score files, by its name.
+def find_releases(folder: Path) -> dict[str, list[Path]]:
+    """The score files of each release in ``folder`` or a folder in it, by the date in their names, else the folder's.
 
-    Raises ``ScoreTableError`` where there is none, and where the scores are not the paper's: its ten held-out cases
-    under its six models.
+    Raises ``ScoreTableError`` where there is none.
     """
-    subfolders = sorted(folder.iterdir()) if folder.is_dir() else []
-    named = [place for place in (folder, *subfolders) if any(WIDE_NAME.fullmatch(f.name) for f in place.glob("*.csv"))]
-    if not named:
+    releases: dict[str, list[Path]] = {}
+    for file in sorted([*folder.glob("scores_*.csv"), *folder.glob("*/scores_*.csv")]):
+        if named := WIDE_NAME.fullmatch(file.name):
+            releases.setdefault(named["date"] or file.parent.name, []).append(file)
+    if not releases:
         raise ScoreTableError(
-            f"{folder}: neither it nor a folder in it holds scores_<arm>_<strategy>.csv; give scores_dir the folder of "
-            f"the paper's score files, which its authors publish at {SOURCE}"
+            f"{folder}: neither it nor a folder in it holds scores_<arm>_<strategy>.csv; give scores_dir the folder "
+            f"of the paper's score files, which its authors publish at {SOURCE}"
         )
-    releases = {place.name: read_scores(place) for place in ([folder] if folder in named else named)}
+    return releases
+
+
+def read_releases(files: Mapping[str, list[Path]]) -> dict[str, pd.DataFrame]:
+    """The scores of each release of ``find_releases``.
+
+    Raises ``ScoreTableError`` where they are not the paper's: its ten held-out cases under its six models.
+    """
+    releases = {name: read_score_files(paths) for name, paths in files.items()}
     for name, scores in releases.items():
         cases = sorted(scores["case"].unique())
         if len(cases) != N_PAPER_CASES or not all(case.startswith(PAPER_CASES) for case in cases):
@@ -180,15 +189,21 @@ def support(table: pd.DataFrame) -> pd.DataFrame:
     for key, group in groups:
         every = (group["agrees"] == "True").groupby(group["reading"], sort=False).all()
         agreeing[key] = [str(reading) for reading in every.index[every]]
-        hits.setdefault((key[0], KINDS[key[2]]), Counter()).update(agreeing[key])
+        hits.setdefault(_kind(group), Counter()).update(agreeing[key])
     rows = []
     for key, group in groups:
-        most = hits[key[0], KINDS[key[2]]].most_common(1)
+        most = hits[_kind(group)].most_common(1)
         usual = most[0][0] if most else ""
         closest = group["recomputed"].iloc[group["difference"].abs().to_numpy().argmin()]
         status = "supported" if usual in agreeing[key] else "other reading" if agreeing[key] else "unsupported"
         rows.append((*key, "; ".join(agreeing[key]), usual, closest, status))
     return pd.DataFrame(rows, columns=SUPPORT_COLUMNS)
+
+
+def _kind(group: pd.DataFrame) -> tuple[str, str]:
+    """Release and kind of a printed number."""
+    first = group.iloc[0]
+    return str(first["release"]), KINDS[first["quantity"]]
 
 
 # --- text --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,9 @@ from brainmets.vocabulary import (
 COLUMNS = list(SCORE_COLUMNS)
 KEY = ["arm", "strategy", "case", "region", "metric"]
 SUFFIX = ".nii.gz"
-WIDE_NAME = re.compile(rf"scores_(?P<arm>.+)_(?P<strategy>{'|'.join(STRATEGIES)})(_\d{{4}}-\d{{2}}-\d{{2}})?\.csv")
+WIDE_NAME = re.compile(
+    rf"scores_(?P<arm>.+)_(?P<strategy>{'|'.join(STRATEGIES)})(_(?P<date>\d{{4}}-\d{{2}}-\d{{2}}))?\.csv"
+)
 
 WIDE_METRICS = {
     "DICE": ("dice", "1"),
@@ -90,13 +92,18 @@ def find_score_files(folder: Path) -> list[Path]:
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
-    """Read, check and join every score table in ``folder`` or below it.
+    """Read, check and join every score table in ``folder`` or below it; see ``read_score_files``."""
+    return read_score_files(find_score_files(folder))
+
+
+def read_score_files(files: Sequence[Path]) -> pd.DataFrame:
+    """Read, check and join these score tables, at least one.
 
     Returns the long table with columns ``COLUMNS``, sorted by arm, strategy, region, metric and case, so that the
     order of files and rows leaves no trace. ``case`` is without ``.nii.gz``; an undefined value is NaN or infinite.
     Raises ``ScoreTableError`` as the module's first lines say; an empty table is refused as well.
     """
-    tables = [read_wide(file) if is_wide(file) else read_long(file) for file in find_score_files(folder)]
+    tables = [read_wide(file) if is_wide(file) else read_long(file) for file in files]
     scores = pd.concat(tables, ignore_index=True)
     check(scores)
     return in_order(scores[COLUMNS])
@@ -132,9 +139,10 @@ def read_long(file: Path) -> pd.DataFrame:
 
 
 def read_wide(file: Path) -> pd.DataFrame:
-    """One released table; arm and strategy come from its name, ``scores_<arm>_<strategy>.csv``, with or without a date.
+    """One released table; arm and strategy come from its name, ``scores_<arm>_<strategy>.csv``.
 
-    ``Hausdorff_*`` is read as hd95 in mm, ``True_volume_*`` and ``Predicted_volume_*`` as volumes in mL.
+    A date may follow in the name. ``Hausdorff_*`` is read as hd95 in mm, ``True_volume_*`` and ``Predicted_volume_*``
+    as volumes in mL.
     """
     named = WIDE_NAME.fullmatch(file.name)
     if named is None:
