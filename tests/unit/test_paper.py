@@ -50,7 +50,7 @@ def test_both_releases_are_found_in_one_folder_or_in_two(tmp_path: Path, togethe
     assert {name: len(files) for name, files in found.items()} == {"scores": 6, "2026-09-29": 6}
     releases = read_releases(found)
     pd.testing.assert_frame_equal(releases["scores"], releases["2026-09-29"])
-    assert list(find_releases(tmp_path / "scores"))[-1] == "scores", "the folder itself is a release"
+    assert "scores" in find_releases(tmp_path / "scores"), "the folder itself is a release"
 
 
 def test_a_folder_without_score_files_says_where_they_are_public(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ WIDE_COLUMNS = {
 }
 SLACK = 1e-9
 """How far beyond a limit a value may lie for the rounding of its last digits."""
+TOO_MANY_FIELDS = (
+    "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
+)
+TOO_FEW_FIELDS = "is the line cut off? Leave a field empty, but keep its comma, where there is no value"
 SAME_VOLUME = 1e-6
 """Relative difference up to which two reference volumes are one: what is left of single precision."""
 
@@ -158,22 +162,10 @@ def read_wide(file: Path) -> pd.DataFrame:
     _refuse_empty(file, table)
     case = table["sample"].str.removesuffix(SUFFIX)
     _refuse_blank(file, table, "sample")
-    parts = [
-        pd.DataFrame(
-            {
-                "case": case,
-                "region": region,
-                "metric": metric,
-                "value": _numbers(file, case + " " + column, table[column]),
-                "unit": unit,
-                "column": column,
-            }
-        )
-        for column, (region, metric, unit) in WIDE_COLUMNS.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(
-        arm=arm_name(named["arm"]), strategy=named["strategy"], file=str(file)
-    )
+    numbers = {column: _numbers(file, case + " " + column, table[column]) for column in WIDE_COLUMNS}
+    long = pd.DataFrame({"case": case, **numbers}).melt("case", var_name="column")
+    long[["region", "metric", "unit"]] = [WIDE_COLUMNS[column] for column in long["column"]]
+    return long.assign(arm=arm_name(named["arm"]), strategy=named["strategy"], file=str(file))
 
 
 def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
@@ -384,9 +376,8 @@ def _read_text(file: Path) -> pd.DataFrame:
         raise ScoreTableError(f"{file}, line 1: the column {', '.join(twice)} occurs twice; keep one")
     for line, row in lines[1:]:
         if len(row) != len(names):
-            raise ScoreTableError(
-                f"{file}, line {line}: {len(row)} fields under {len(names)} names; {_hint(len(row) - len(names))}"
-            )
+            hint = TOO_MANY_FIELDS if len(row) > len(names) else TOO_FEW_FIELDS
+            raise ScoreTableError(f"{file}, line {line}: {len(row)} fields under {len(names)} names; {hint}")
     rows = [row for _, row in lines[1:]]
     return pd.DataFrame(rows, columns=names, index=[line for line, _ in lines[1:]], dtype=str)
 
@@ -424,9 +415,3 @@ def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
             "write it with a decimal point and without a unit, or leave the field empty where there is no value"
         )
     return found
-
-
-def _hint(surplus: int) -> str:
-    if surplus > 0:
-        return "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
-    return "is the line cut off? Leave a field empty, but keep its comma, where there is no value"
