@@ -363,9 +363,7 @@ def test_an_infinite_distance_is_ranked_as_the_worst_and_not_dropped() -> None:
 
 def test_means_leave_infinite_pairs_out_and_say_whom_that_favours() -> None:
     scores = example_scores(7, gain=0.05)
-    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(
-        ["comparison", "metric", "region"]
-    )
+    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(KEY)
     mixed = table.loc[("mixed", ALL_ARMS, "hd95", "TC")]
     assert np.isfinite([mixed["p_value"], mixed["effect"]]).all()
     assert "infinite and left out: 1 of the first side and 0 of the second, which favours the first" in mixed["note"]
