@@ -10,19 +10,20 @@ import nbformat
 import pytest
 
 from brainmets.engine.notebook import declared
-from brainmets.params import MODELS
+from brainmets.params import MODELS, PaperReanalysis, Parameters
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "notebooks"
 LONGEST_CELL = 20
-UNNUMBERED = {"paper_reanalysis"}
-"""Notebooks that are no step of a study."""
 ABSOLUTE = re.compile(r"(?<![\w.:/<}])/(?:home|Users|root|mnt|media|tmp|work|data|opt|scratch|srv|var|usr)/")
 
-every_notebook = pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.ipynb")))
+PAPER = "paper_reanalysis"
+"""The one notebook that is no step of a study."""
+
 every_step = pytest.mark.parametrize("name", NOTEBOOKS)
+every_notebook = pytest.mark.parametrize("name", [*NOTEBOOKS, PAPER])
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -53,9 +54,8 @@ def parameters_cell(name: str) -> str:
     return found[0]
 
 
-def test_the_folder_holds_the_steps_and_no_unknown_notebook() -> None:
-    found = {path.stem for path in FOLDER.glob("*.ipynb")}
-    assert set(NOTEBOOKS) <= found <= set(NOTEBOOKS) | UNNUMBERED
+def test_the_folder_holds_the_steps_the_papers_notebook_and_no_other() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted([*NOTEBOOKS, PAPER])
 
 
 @every_notebook
@@ -111,11 +111,12 @@ def test_parameters_are_literals_each_with_a_comment(name: str) -> None:
     assert bare == [], "each parameter needs a trailing comment with its meaning and unit"
 
 
-@every_step
+@every_notebook
 def test_parameters_are_those_of_the_model(name: str) -> None:
-    given, fields = set(declared(FOLDER / f"{name}.ipynb")), set(MODELS[name].model_fields)
-    assert given - fields == set(), f"unknown to brainmets.params.{MODELS[name].__name__}"
-    assert fields - given == set(), f"brainmets.params.{MODELS[name].__name__} needs these too"
+    models: dict[str, type[Parameters]] = {**MODELS, PAPER: PaperReanalysis}
+    given, fields = set(declared(FOLDER / f"{name}.ipynb")), set(models[name].model_fields)
+    assert given - fields == set(), f"unknown to brainmets.params.{models[name].__name__}"
+    assert fields - given == set(), f"brainmets.params.{models[name].__name__} needs these too"
 
 
 @every_step

@@ -15,6 +15,7 @@ from brainmets.params.models import (  # noqa: F401 (what other modules import f
     FromScratch,
     Layout,
     NotebookParameters,
+    PaperReanalysis,
     ParameterError,
     Parameters,
     Phantoms,

@@ -416,6 +416,17 @@ class CaseReview(NotebookParameters):
         return self
 
 
+class PaperReanalysis(Parameters):
+    """The notebook ``paper_reanalysis``, which is no step of a study.
+
+    ``scores_dir`` holds the paper's released score files, or a folder of them for each release; a relative one is read
+    from the checkout, and so is ``out_dir``.
+    """
+
+    scores_dir: str
+    out_dir: str
+
+
 MODELS: dict[str, type[NotebookParameters]] = dict(
     zip(
         NOTEBOOKS,
