@@ -15,7 +15,7 @@ from small_study import training_parameters
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
-from brainmets.training.losses import TverskyBCELoss
+from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.session import prepare, seed_everything
 from brainmets.training.trainer import StudyTrainer
 

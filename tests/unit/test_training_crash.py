@@ -20,7 +20,7 @@ from brainmets.paths import StudyPaths
 from brainmets.training.session import TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, read_checkpoint
 
-RUNNER = Path(__file__).with_name("crash_runner.py")
+RUNNER = Path(__file__).resolve().parents[1] / "helpers" / "crash_runner.py"
 KILLS = 20
 
 pytestmark = pytest.mark.slow

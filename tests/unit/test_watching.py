@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
+from brainmets.figures import Drawing
 from brainmets.training import watching
 
 
@@ -52,7 +52,7 @@ def test_the_curves_are_drawn_while_it_trains_and_taken_away_at_the_end(
         live(line)
     assert capsys.readouterr().out.splitlines() == lines
     (handle,) = screen
-    assert [type(shown) for shown in handle.shown] == [Figure, Figure, Figure, watching.HTML]
+    assert [type(shown) for shown in handle.shown] == [Drawing, Drawing, Drawing, watching.HTML]
     assert handle.shown[-1].data == ""
 
 

@@ -8,8 +8,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import partial
 from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
 
 from brainmets.files import replacing
-from brainmets.params import Parameters
+from brainmets.params import FineTuning, Parameters
 from brainmets.processes import end_with_parent
+from brainmets.training.exported_trainer import optimiser_step
+from brainmets.training.finetuning import TransferSchedule, lower_transferred
 from brainmets.training.plans import CONFIGURATION
-from brainmets.training.precision import keep_shallow_convolutions_in_float32
-from brainmets.training.schedule import TransferSchedule, lower_transferred
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -40,9 +41,9 @@ class StudyTrainer(nnUNetTrainer):
     """
 
     arm: ClassVar[str]
-    head_keys: ClassVar[tuple[str, ...]]
+    head_keys: ClassVar[tuple[str, ...]] = (".seg_layers.",)
     """Parts of the names of the weights that form the segmentation head."""
-    encoder_keys: ClassVar[tuple[str, ...]]
+    encoder_keys: ClassVar[tuple[str, ...]] = ("encoder.",)
     """Beginnings of the names of the weights that form the encoder."""
 
     def __init__(
@@ -87,7 +88,7 @@ class StudyTrainer(nnUNetTrainer):
         return trainer
 
     @property
-    def bare_network(self) -> torch.nn.Module:
+    def bare_network(self) -> nn.Module:
         """The network without torch.compile's wrapper."""
         network: Any = getattr(self.network, "_orig_mod", self.network)
         return network
@@ -129,22 +130,22 @@ class StudyTrainer(nnUNetTrainer):
 
     # --- fine-tuning beyond the paper ---
 
-    def fine_tune(
-        self, transferred: Collection[str], warmup_epochs: int, transferred_rate: float, freeze_encoder_epochs: int
-    ) -> None:
+    def fine_tune(self, transferred: Collection[str], options: FineTuning) -> None:
         """Set the fine-tuning options of an initialised trainer that has made no step.
 
-        ``transferred`` names the weights that were taken over; the rest is as in ``brainmets.params.FineTuning``.
-        With the paper's values (0, 1 and 0) optimiser and schedule stay nnU-Net's own.
+        ``transferred`` names the weights that were taken over. With the paper's values (``warmup_epochs`` 0,
+        ``transferred_rate`` 1 and ``freeze_encoder_epochs`` 0) optimiser and schedule stay nnU-Net's own.
         """
-        self.freeze_encoder_epochs = freeze_encoder_epochs
-        if transferred_rate != 1:
-            lower_transferred(self.optimizer, self.bare_network, transferred, transferred_rate)
-        if transferred_rate != 1 or warmup_epochs:
-            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup_epochs)
+        self.freeze_encoder_epochs = options.freeze_encoder_epochs
+        if options.transferred_rate != 1:
+            lower_transferred(self.optimizer, self.bare_network, transferred, options.transferred_rate)
+        if options.transferred_rate != 1 or options.warmup_epochs:
+            self.lr_scheduler = TransferSchedule(
+                self.optimizer, self.initial_lr, self.num_epochs, options.warmup_epochs
+            )
 
     def on_train_epoch_start(self) -> None:
-        """Let the encoder stand still or learn; a weight without a gradient is left alone by either optimiser."""
+        """Freeze or unfreeze the encoder; either optimiser leaves a weight without a gradient alone."""
         super().on_train_epoch_start()
         if self.freeze_encoder_epochs:
             learns = self.current_epoch >= self.freeze_encoder_epochs
@@ -155,34 +156,10 @@ class StudyTrainer(nnUNetTrainer):
     # --- steps ---
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's own step, or one whose forward pass runs in bfloat16."""
+        """The arm's own step, or one whose forward pass runs in bfloat16."""
         if self.precision == "nnunet":
             return super().train_step(batch)
-        return self.step(batch, torch.autocast(self.device.type, torch.bfloat16))
-
-    def step(self, batch: dict[str, Any], forward: AbstractContextManager[Any]) -> dict[str, Any]:
-        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12.
-
-        Raises ``FloatingPointError`` where the gradients are not finite: clipped, they would spoil every weight.
-        """
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        several = isinstance(target, list)
-        targets = [one.to(self.device, non_blocking=True) for one in (target if several else [target])]
-        self.optimizer.zero_grad(set_to_none=True)
-        with forward:
-            output = self.network(data)
-        outputs = [one.float() for one in (output if several else [output])]
-        loss = self.loss(outputs, targets) if several else self.loss(outputs[0], targets[0])
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"epoch {self.current_epoch + 1}: the gradients are not finite (loss {loss.item():g}); lower the "
-                "arm's learning_rate, or train with precision nnunet"
-            )
-        self.optimizer.step()
-        return {"loss": loss.detach().cpu().numpy()}
+        return optimiser_step(self, batch, torch.autocast(self.device.type, torch.bfloat16))
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's own step in the training's precision."""
@@ -280,10 +257,30 @@ class StudyTrainer(nnUNetTrainer):
         (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
 
-def keep_channels_last(network: torch.nn.Module) -> None:
+def keep_shallow_convolutions_in_float32(network: nn.Module) -> None:
+    """Let the 3D convolutions of ``network`` run in float32 on the images for which bfloat16 fails on a CPU.
+
+    There the weight gradient holds whatever lay in memory before where the image has more than one slice along the
+    first axis but fewer than the kernel (two, for the usual kernel of three). Seen with torch 2.13's oneDNN on
+    processors with AVX512-BF16; output and the gradient of the image are right, and so is everything in float32.
+    SegResNet, which halves every axis three times, meets it with patches of up to 16 slices.
+    """
+
+    def convolve(convolution: nn.Conv3d, image: torch.Tensor) -> torch.Tensor:
+        if not 1 < image.shape[2] < convolution.kernel_size[0]:
+            return nn.Conv3d.forward(convolution, image)
+        with torch.autocast(image.device.type, enabled=False):
+            return nn.Conv3d.forward(convolution, image.float())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.forward = partial(convolve, module)  # type: ignore[method-assign]
+
+
+def keep_channels_last(network: nn.Module) -> None:
     """Lay out the weights of ``network``, and each image that it is given, with the channels last."""
 
-    def turned(_: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def turned(_: nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(image.contiguous(memory_format=torch.channels_last_3d) for image in images)
 
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
