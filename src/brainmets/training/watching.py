@@ -18,12 +18,9 @@ from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, SEQUENCE_TITLE
 
 DRAWING_SHARE = 0.01
 """Share of the training's time that may go into drawing."""
-REGION_LINES: dict[str, tuple[Literal["-", "--", "-."], str]] = {
-    "WT": ("--", "s"),
-    "TC": ("-.", "^"),
-    "ET": ("-", "o"),
-}
-"""Line and marker of each region, to be told apart without colours."""
+REGION_LINES: dict[str, Literal["-", "--", "-."]] = {"WT": "--", "TC": "-.", "ET": "-"}
+REGION_MARKERS = {"WT": "s", "TC": "^", "ET": "o"}
+"""Each region's line and marker, told apart without colours."""
 
 
 class LiveCurves:
