@@ -20,7 +20,7 @@ from torch.nn import functional
 class SegResNetTrainer(nnUNetTrainer):
     """MONAI's SegResNet with Adam in float32, as the paper's authors ran it; nnU-Net's loss on one output.
 
-    The arm's settings stand in the plan, under the key "brainmets".
+    The plan holds the arm's settings, under the key "brainmets".
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SegResNetTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """SegResNet with blocks (1, 2, 2, 4) down and (1, 1, 1) up; the first level's filters stand in the plan."""
+        """SegResNet with blocks (1, 2, 2, 4) down and (1, 1, 1) up; the plan gives the first level's filters."""
         filters = plans_manager.plans["brainmets"]["settings"]["filters"]
         return padding_segresnet(num_input_channels, num_output_channels, filters)
 

@@ -28,7 +28,7 @@ from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
-from brainmets.training.finetuning import TransferredKey, transfer_weights
+from brainmets.training.finetuning import TransferredKey
 from brainmets.training.plans import content_digest, read_dataset, read_plan, use_nnunet_folders
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, StudyTrainer, read_checkpoint
 from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
@@ -184,13 +184,16 @@ def prepare(
     pretrained = files.checkpoint("pretraining", arm, fold) if stage == "finetune" else None
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
         _claim(folder, _identity(files, parameters, stage, pretrained), report)
-        trainer = _new_trainer(files, parameters, stage, folder)
+        cohort = STAGE_COHORTS[stage]
+        seed_everything(parameters.seed)
+        trainer = TRAINERS[arm].open(
+            folder, read_plan(files, cohort), read_dataset(files, cohort), parameters, training_device()
+        )
         transferred = []
         if pretrained is not None:
             assert isinstance(parameters, FineTuning)
             weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
-            transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
-            trainer.fine_tune({row.key for row in transferred if row.status == "loaded"}, parameters)
+            transferred = trainer.fine_tune(weights, parameters)
         last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
@@ -198,22 +201,6 @@ def prepare(
         return TrainingSession(
             trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _checkpoints(folder)
         )
-
-
-def _new_trainer(files: StudyPaths, parameters: Training, stage: Stage, folder: Path) -> StudyTrainer:
-    """The arm's trainer with seeded random weights."""
-    cohort = STAGE_COHORTS[stage]
-    settings = getattr(parameters.arms, parameters.arm)
-    seed_everything(parameters.seed)
-    trainer = TRAINERS[parameters.arm].open(
-        folder, read_plan(files, cohort), read_dataset(files, cohort), settings, parameters.fold, training_device()
-    )
-    trainer.num_epochs = parameters.epochs
-    trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
-    trainer.num_val_iterations_per_epoch = parameters.validation_iterations
-    trainer.precision = parameters.precision
-    trainer.initialize()
-    return trainer
 
 
 def _checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
@@ -252,9 +239,8 @@ def _last_whole_checkpoint(
 def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
     cohort = STAGE_COHORTS[stage]
     plan = json.dumps(read_plan(files, cohort), sort_keys=True)
-    values = parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"})
     return {
-        **values,
+        **parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"}),
         "settings": getattr(parameters.arms, parameters.arm).model_dump(),
         "plan": hashlib.sha256(plan.encode()).hexdigest(),
         "splits": sha256(files.splits),

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from multiprocessing.util import register_after_fork
@@ -22,10 +22,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from brainmets.files import replacing
-from brainmets.params import FineTuning, Parameters
+from brainmets.params import FineTuning, Training
 from brainmets.processes import end_with_parent
 from brainmets.training.exported_trainer import optimiser_step
-from brainmets.training.finetuning import TransferSchedule, lower_transferred
+from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
 from brainmets.training.plans import CONFIGURATION
 from brainmets.vocabulary import NETWORK_REGIONS
 
@@ -68,23 +68,27 @@ class StudyTrainer(nnUNetTrainer):
         folder: Path,
         plan: Mapping[str, Any],
         dataset: Mapping[str, Any],
-        settings: Parameters,
-        fold: int,
+        parameters: Training,
         device: torch.device,
     ) -> Self:
-        """A trainer that keeps its files in ``folder`` (created)."""
+        """An initialised trainer with random weights that keeps its files in ``folder`` (created)."""
         plans = deepcopy(dict(plan))
-        plans["brainmets"] = {"arm": cls.arm, "settings": settings.model_dump()}
+        plans["brainmets"] = {"arm": cls.arm, "settings": getattr(parameters.arms, cls.arm).model_dump()}
         plans["continue_training"] = False
         with tempfile.TemporaryDirectory() as stray, contextlib.redirect_stdout(io.StringIO()):
             # nnU-Net's constructor insists on a results folder of its own naming, and announces the device
             os.environ["nnUNet_results"] = stray
-            trainer = cls(plans, CONFIGURATION, fold, dict(dataset), device)
+            trainer = cls(plans, CONFIGURATION, parameters.fold, dict(dataset), device)
         folder.mkdir(parents=True, exist_ok=True)
         trainer.output_folder_base = str(folder.parent)
         trainer.output_folder = str(folder)
         trainer.log_file = str(folder / "training_log.txt")
         trainer.logger = MetaLogger(str(folder), False)
+        trainer.num_epochs = parameters.epochs
+        trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
+        trainer.num_val_iterations_per_epoch = parameters.validation_iterations
+        trainer.precision = parameters.precision
+        trainer.initialize()
         return trainer
 
     @property
@@ -128,21 +132,23 @@ class StudyTrainer(nnUNetTrainer):
         register_after_fork(self, lambda trainer: end_with_parent())
         return super().get_dataloaders()
 
-    # --- fine-tuning beyond the paper ---
+    # --- fine-tuning ---
 
-    def fine_tune(self, transferred: Collection[str], options: FineTuning) -> None:
-        """Set the fine-tuning options of an initialised trainer that has made no step.
+    def fine_tune(self, weights: Mapping[str, torch.Tensor], options: FineTuning) -> list[TransferredKey]:
+        """Take over pretrained ``weights`` before the first step; returns one row per weight.
 
-        ``transferred`` names the weights that were taken over. With the paper's values (``warmup_epochs`` 0,
-        ``transferred_rate`` 1 and ``freeze_encoder_epochs`` 0) optimiser and schedule stay nnU-Net's own.
+        With the paper's values (``warmup_epochs`` 0, ``transferred_rate`` 1, ``freeze_encoder_epochs`` 0) optimiser
+        and schedule stay nnU-Net's own. Raises ``TransferError`` where names or shapes differ.
         """
+        rows = transfer_weights(self.bare_network, weights, self.head_keys, options.transfer_head)
         self.freeze_encoder_epochs = options.freeze_encoder_epochs
-        if options.transferred_rate != 1:
-            lower_transferred(self.optimizer, self.bare_network, transferred, options.transferred_rate)
-        if options.transferred_rate != 1 or options.warmup_epochs:
-            self.lr_scheduler = TransferSchedule(
-                self.optimizer, self.initial_lr, self.num_epochs, options.warmup_epochs
-            )
+        rate, warmup = options.transferred_rate, options.warmup_epochs
+        if rate != 1:
+            loaded = {row.key for row in rows if row.status == "loaded"}
+            lower_transferred(self.optimizer, self.bare_network, loaded, rate)
+        if rate != 1 or warmup:
+            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup)
+        return rows
 
     def on_train_epoch_start(self) -> None:
         """Freeze or unfreeze the encoder; either optimiser leaves a weight without a gradient alone."""
@@ -176,7 +182,7 @@ class StudyTrainer(nnUNetTrainer):
         self._epoch_started = time.monotonic()
 
     def on_epoch_end(self) -> None:
-        """Log the epoch, say where the training stands, and keep a checkpoint of it."""
+        """Log the epoch, report its progress, and keep a checkpoint of it."""
         self.logger.log("epoch_end_timestamps", time.time(), self.current_epoch)
         self._epoch_seconds.append(time.monotonic() - self._epoch_started)
         line = self._progress_line()
@@ -200,9 +206,9 @@ class StudyTrainer(nnUNetTrainer):
         """Write nnU-Net's checkpoint of plain values only, whole or not at all.
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
-        reads the file too. A latest checkpoint that stands already becomes the previous one, so that one whole
-        checkpoint is left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be
-        written; those that stood before are then untouched.
+        reads the file too. An earlier latest checkpoint becomes the previous one, so that one whole checkpoint is
+        left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be written; the earlier
+        ones are then untouched.
         """
         path = Path(filename)
         checkpoint = {

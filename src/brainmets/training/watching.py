@@ -88,7 +88,8 @@ def batch_figure(images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_]
 
     ``images`` (patch, sequence, z, y, x) and ``regions`` (patch, region, z, y, x) are what
     ``TrainingSession.first_batch`` gives. Shown is the axial slice with most of the whole tumour; the middle one where
-    the patch holds none. Grey goes from a sequence's 1st to its 99th percentile in the patch.
+    the patch holds none. Grey goes from a sequence's 1st to its 99th percentile in the patch; an inner region has
+    the thinner line, so that none hides another of the same shape.
     """
     shown = list(zip(images[:2], regions[:2], strict=True))
     figure = Drawing(figsize=(11, 0.7 + 2.7 * len(shown)), layout="constrained")
@@ -100,11 +101,10 @@ def batch_figure(images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_]
         for axes, sequence, volume in zip(row, SEQUENCES, patch, strict=True):
             low, high = np.percentile(volume, (1, 99))
             axes.imshow(volume[z], cmap="gray", vmin=low, vmax=high)
-            for region, mask in zip(NETWORK_REGIONS, masks[:, z], strict=True):
+            for width, region, mask in zip((3, 2, 1), NETWORK_REGIONS, masks[:, z], strict=True):
                 if mask.any():
-                    axes.contour(
-                        mask, [0.5], colors=REGION_COLOURS[region], linestyles=REGION_LINES[region], linewidths=1.5
-                    )
+                    style = {"colors": REGION_COLOURS[region], "linestyles": REGION_LINES[region]}
+                    axes.contour(mask, [0.5], linewidths=width, **style)
             axes.set(xticks=[], yticks=[], title=SEQUENCE_TITLES[sequence] if number == 1 else "")
         row[0].set_ylabel(f"patch {number}, slice {z + 1} of {len(tumour)}")
     lines = [Line2D([], [], color=REGION_COLOURS[name], linestyle=REGION_LINES[name]) for name in NETWORK_REGIONS]
