@@ -40,7 +40,7 @@ CONTENT = "content.json"
 channel order, and of its label map in BraTS labels."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
-"""What both plans must agree on for weights to be transferable; the channel order, the regions and the axes are compared too."""
+"""What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
 
 INTENSITY_SAMPLES = 2_000_000
 """Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.

@@ -60,7 +60,6 @@ class StudyTrainer(nnUNetTrainer):
         self.precision = "nnunet"
         self.freeze_encoder_epochs = 0
         self.report: Callable[[str], None] = print
-        self._epoch_seconds: list[float] = []
 
     @classmethod
     def open(
@@ -176,31 +175,23 @@ class StudyTrainer(nnUNetTrainer):
 
     # --- epochs and checkpoints ---
 
-    def on_epoch_start(self) -> None:
-        """Start the epoch's clock beside nnU-Net's own."""
-        super().on_epoch_start()
-        self._epoch_started = time.monotonic()
-
     def on_epoch_end(self) -> None:
         """Log the epoch, report its progress, and keep a checkpoint of it."""
         self.logger.log("epoch_end_timestamps", time.time(), self.current_epoch)
-        self._epoch_seconds.append(time.monotonic() - self._epoch_started)
-        line = self._progress_line()
+        log = self.logger.local_logger.my_fantastic_logging
+        seconds = np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"])
+        left = (self.num_epochs - self.current_epoch - 1) * seconds[-5:].mean()
+        dice = zip(NETWORK_REGIONS, log["dice_per_class_or_region"][-1], strict=True)
+        line = (
+            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {log['train_losses'][-1]:.3f}, "
+            f"Dice {' '.join(f'{region} {value:.2f}' for region, value in dice)}, "
+            f"{seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
+        )
         self.print_to_log_file(line)
         self.report(line)
         if self.current_epoch + 1 < self.num_epochs:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
         self.current_epoch += 1
-
-    def _progress_line(self) -> str:
-        loss = self.logger.get_value("train_losses", step=-1)
-        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        left = (self.num_epochs - self.current_epoch - 1) * float(np.mean(self._epoch_seconds[-5:]))
-        regions = " ".join(f"{region} {value:.2f}" for region, value in zip(NETWORK_REGIONS, dice, strict=True))
-        return (
-            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {loss:.3f}, Dice {regions}, "
-            f"{self._epoch_seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
-        )
 
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint of plain values only, whole or not at all.
