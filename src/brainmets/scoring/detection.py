@@ -118,10 +118,10 @@ def binomial_interval(successes: int, n: int, confidence: float = 0.95) -> tuple
     """Exact (Clopper-Pearson 1934) interval of a share; 0 to 1 for n = 0."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes: {successes} must lie between 0 and n = {n}")
-    tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
-    return low, high
+    if not n:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def poisson_interval(count: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from brainmets.nifti import SUFFIXES, ImageError, read_grid, read_labels
 from brainmets.scoring.case import UNITS, CaseScores, score_case
-from brainmets.scoring.components import Definition
+from brainmets.scoring.lesions import Definition
 from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS
 
 EXCLUDED_COLUMNS = ("arm", "strategy", "case", "region", "metric", "reason")
