@@ -123,7 +123,7 @@ def test_every_damaged_file_has_a_line_of_its_own_and_the_table_is_cited(cohort:
     with pytest.raises(CohortError) as error:
         audited(cohort).require_no_errors(tmp_path / "findings.csv")
     first, *lines, last = str(error.value).splitlines()
-    assert first == "4 finding(s) stop the study; mend the files, then rerun:"
+    assert first == "4 finding(s) stop the study; correct the files, then rerun:"
     assert [line.split(": ")[:2] for line in lines] == [
         ["  a", "a/T1POST.nii.gz"], ["  a", "a/T2.nii.gz"], ["  a", "a/GT.nii.gz"], ["  b", "b/GT.nii.gz"],
     ]  # fmt: skip

@@ -28,7 +28,7 @@ CASE_COLUMNS = (
 )  # fmt: skip
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
 LONGEST_LIST = 20
-"""Findings that a message repeats; the rest stands in the table."""
+"""Findings that a message repeats; the table has them all."""
 SMALLEST_COHORT = 4
 EVERY_CASE_A_PATIENT = "(.+)"
 SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
@@ -57,7 +57,7 @@ class Audit:
             lines = [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]
         where = written or "findings.csv beside the cohort's cases.csv, in the study's audit/"
         raise CohortError(
-            f"{len(errors)} finding(s) stop the study; mend the files, then rerun:\n"
+            f"{len(errors)} finding(s) stop the study; correct the files, then rerun:\n"
             + "\n".join([*lines, f"all findings: {where}"])
         )
 
