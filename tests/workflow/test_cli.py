@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
-from fake_checkout import REPOSITORY, FakeCheckout
+from fake_checkout import FakeCheckout
 
 from brainmets import __version__, cli
 
@@ -26,11 +25,6 @@ def test_it_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"brainmets {__version__}\n"
-
-
-def test_the_citation_file_names_the_version() -> None:
-    content = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
-    assert content["version"] == __version__
 
 
 @pytest.mark.parametrize("words", [("study",), ("study", "-n"), ("notebook", "01"), ("review",), ("report",)])
