@@ -1,6 +1,8 @@
 # make study                             the demonstration study, from nothing to reports/demo/index.html
 # make study STUDY=params/smoke.yaml     another study; PROFILE=slurm sends its steps to a cluster
 # make test                              style, types and tests
+# make coverage                          what the tests without the slow ones run of the package
+# make paper SCORES=folder               the paper's printed numbers beside those of its released score files
 # make lab                               JupyterLab with this environment
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,6 +11,8 @@ PYTHON ?= python3
 STUDY ?= params/demo.yaml
 PROFILE ?= local
 PYTEST_ARGS ?=
+SCORES ?=
+PAPER := work/paper_reanalysis
 
 BIN := .venv/bin
 READY := .venv/.installed
@@ -17,7 +21,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
 
-.PHONY: study test lab
+.PHONY: study test coverage paper lab
 
 study: $(READY)
 	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
@@ -28,12 +32,25 @@ test: $(READY)
 	$(BIN)/mypy src
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+coverage: $(READY)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
 # The environment's own kernel comes before one of the user's; nothing asks the network for news or extensions.
 lab: $(READY)
 	@$(BIN)/python -m brainmets.review.lab_extension
 	@JUPYTER_PATH="$(CURDIR)/.venv/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}" JUPYTER_PREFER_ENV_PATH=1 \
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.extension_manager=readonly \
 	$(if $(filter 0,$(shell id -u)),--allow-root)
+
+paper: $(READY)
+	@test -d "$(SCORES)" || { echo "make paper SCORES=folder: '$(SCORES)' is no folder. Give the folder of the paper's score" \
+	"files (scores_<arm>_<strategy>.csv), which its authors publish at https://github.com/luumsk/BrainMetaSeg" >&2; exit 1; }
+	@mkdir -p $(PAPER)
+	@JUPYTER_PATH="$(CURDIR)/.venv/share/jupyter" JUPYTER_PREFER_ENV_PATH=1 \
+	$(BIN)/python -m papermill --no-progress-bar --log-level ERROR notebooks/paper_reanalysis.ipynb \
+	$(PAPER)/paper_reanalysis.ipynb -r scores_dir "$$(cd "$(SCORES)" && pwd)" -r out_dir "$(PAPER)"
+	@cat $(PAPER)/summary.txt
+	@echo "Tables and the executed notebook: $(PAPER)/"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -33,7 +33,7 @@ import papermill
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
 from small_study import ingest, source_cohort, target_cohort, training_parameters
 
 from brainmets.cohorts.cohort import read_manifest

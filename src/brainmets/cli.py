@@ -102,7 +102,7 @@ def _add_notebook(commands: Commands) -> None:
 
 def _notebook(args: argparse.Namespace) -> int:
     from brainmets.engine import notebook, steps
-    from brainmets.engine.journal import StepError
+    from brainmets.engine.progress import StepError
 
     name = notebook.find(args.name)
     try:
@@ -168,10 +168,7 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes, one case each (default: 1)")
     parser.add_argument("--arm", default="default", metavar="NAME", help="the table's arm column (default: default)")
     parser.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        default="finetune",
-        help="the table's strategy column (default: finetune)",
+        "--strategy", choices=STRATEGIES, default="finetune", help="the table's strategy column (default: finetune)"
     )
     parser.set_defaults(run=_score)
 
@@ -230,7 +227,7 @@ def _add_report(commands: Commands) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     """The report as a step of its study: with a log that says how it ended."""
-    from brainmets.engine.journal import logged
+    from brainmets.engine.progress import logged
     from brainmets.engine.steps import command, read_study
     from brainmets.paths import StudyPaths, project_root
     from brainmets.report.build import ReportError, build, in_mb
@@ -263,13 +260,13 @@ def _add_review(commands: Commands) -> None:
 
 def _review(args: argparse.Namespace) -> int:
     from brainmets.params.study import Study
-    from brainmets.review import expert_command
+    from brainmets.review import experts
 
     study = Study.read(args.params)
     if args.ratings is None:
-        expert_command.hand_out(study)
+        experts.hand_out(study)
     else:
-        expert_command.read_back(study, args.ratings)
+        experts.read_back(study, args.ratings)
     return 0
 
 

@@ -185,8 +185,8 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 def _unreadable(path: Path, error: Exception) -> str:
     if path.is_file() and not path.stat().st_size:
-        return "is empty (0 bytes); copy it anew"
-    return f"cannot be read ({str(error).replace(str(path), path.name) or type(error).__name__}); copy it anew"
+        return "is empty (0 bytes); copy it again"
+    return f"cannot be read ({str(error).replace(str(path), path.name) or type(error).__name__}); copy it again"
 
 
 def _grid(path: Path, image: nib.Nifti1Image) -> Grid:

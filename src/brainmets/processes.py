@@ -32,8 +32,8 @@ def locked(path: Path, subject: str) -> Iterator[int]:
             handle.seek(0)
             holder = handle.read().strip() or "unknown"
             raise BusyError(
-                f"{subject} is in the hands of another process ({holder}; lock file {path}): "
-                "wait for it or end it, then run again"
+                f"{subject} is in use by another process ({holder}; lock file {path}): "
+                "wait until it ends or stop it, then run again"
             ) from None
         handle.seek(0)
         handle.truncate()

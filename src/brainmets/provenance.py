@@ -41,18 +41,13 @@ def sha256(path: Path) -> str:
 
 def commit() -> str:
     """The checkout's commit, with ``+changes`` where tracked files differ from it; "unknown" outside git."""
+
+    def git(*words: str) -> str:
+        call = ["git", *words]
+        return subprocess.run(call, cwd=project_root(), capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        root = project_root()
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if changed else "")
@@ -111,9 +106,7 @@ class Provenance:
         for path in sorted(inputs):
             name = self._name(path)
             if name in hashes:
-                raise ValueError(
-                    f"two inputs would be recorded as {name}: give Provenance the folder that they lie in"
-                )
+                raise ValueError(f"two inputs would be recorded as {name}: name their folder in Provenance.folders")
             hashes[name] = sha256(path)
         return hashes
 

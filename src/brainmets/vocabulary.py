@@ -86,7 +86,11 @@ def region_mask(labels: npt.NDArray[np.integer], region: str) -> npt.NDArray[np.
 
 
 def ordered(found: Iterable[str], known: Sequence[str]) -> list[str]:
-    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet."""
+    """The distinct names of ``found``: those of ``known`` first, in its order, then the others by alphabet.
+
+    >>> ordered(["WT", "vessel", "ET", "WT"], REGION_ORDER)
+    ['ET', 'WT', 'vessel']
+    """
     names = set(found)
     return [name for name in known if name in names] + sorted(names - set(known))
 
@@ -99,3 +103,35 @@ def arm_title(arm: str) -> str:
 def model_title(arm: str, strategy: str) -> str:
     """Such as "Tversky + BCE, from scratch"."""
     return f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}"
+
+
+def model_phrase(arm: str, strategy: str) -> str:
+    """``model_title`` as part of a longer list or sentence: "Tversky + BCE from scratch"."""
+    return f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}"
+
+
+# --- the direction of metrics ------------------------------------------------------------------------------------
+
+Alternative = Literal["greater", "less", "two-sided"]
+HIGHER_IS_BETTER = ("dice", "sensitivity", "specificity", "precision", "nsd", "nsd_1mm", "f1")
+LOWER_IS_BETTER = ("hd95", "hd", "fp", "fn")
+
+
+def better(metric: str) -> Alternative | None:
+    """The alternative under which the first model is the better one; None for a metric that is described, not tested.
+
+    A lesion-wise metric has its whole-region namesake's. Volumes have no direction, and found lesions (``lesion_tp``)
+    are left out because they are the reference lesions less the missed ones (``lesion_fn``): one question, not two.
+
+    >>> better("dice"), better("lesion_hd95"), better("predicted_volume")
+    ('greater', 'less', None)
+    """
+    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_")
+    if plain in HIGHER_IS_BETTER:
+        return "greater"
+    return "less" if plain in LOWER_IS_BETTER else None
+
+
+def without_direction(metrics: Iterable[str]) -> list[str]:
+    """The metrics, each once and by alphabet, that are described and not tested."""
+    return sorted(metric for metric in set(metrics) if better(metric) is None)

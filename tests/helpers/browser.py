@@ -53,15 +53,19 @@ class Tab:
 
 
 @contextmanager
-def tab(*, offline: bool = False, width: int = 1300, height: int = 1000, webgl: bool = True) -> Iterator[Tab]:
-    """Open Chromium on an empty page; ``offline`` switches its network off altogether."""
+def tab(
+    *, offline: bool = False, width: int = 1300, height: int = 1000, webgl: bool = True, scripts: bool = True
+) -> Iterator[Tab]:
+    """Open Chromium on an empty page; ``offline`` switches its network off altogether, ``scripts`` the page's own."""
     playwright = needs_browser()
     flags = FLAGS if webgl else ["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=flags, ignore_default_args=["--disable-gpu"] if webgl else []
         )
-        context = browser.new_context(viewport={"width": width, "height": height}, offline=offline)
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, offline=offline, java_script_enabled=scripts
+        )
         try:
             yield Tab(context.new_page())
         finally:

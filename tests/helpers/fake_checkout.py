@@ -24,10 +24,9 @@ from brainmets.params import {model}
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
 from brainmets.engine.steps import result
-names = {names}
-p = {model}(**{{name: globals()[name] for name in names}})
+p = {model}.from_cell(globals())
 files = StudyPaths(p.work_dir, p.study)
-job = {{name: globals()[name] for name in ("arm", "strategy", "fold") if name in names}}
+job = p.model_dump(include={{"arm", "strategy", "fold"}})
 target = result(files, "{notebook}", job)
 """
 WORK = """\
@@ -113,7 +112,7 @@ class FakeCheckout:
 
 
 def _notebook(name: str, values: dict) -> nbformat.NotebookNode:
-    words = {"notebook": name, "model": MODELS[name].__name__, "names": list(values)}
+    words = {"notebook": name, "model": MODELS[name].__name__}
     parameters = nbformat.v4.new_code_cell("\n".join(f"{key} = {value!r}  # tiny" for key, value in values.items()))
     parameters.metadata["tags"] = ["parameters"]
     heading = "## Train" if name in STAGES else "## Work"
@@ -128,7 +127,7 @@ def steps(text: str) -> list[str]:
     return re.findall(r"^\[ *\d+ of \d+\] (\S+) finished", text, re.MULTILINE)
 
 
-def wait_for(path: Path, seconds: float = 30) -> None:
+def wait_for(path: Path, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"

@@ -163,12 +163,19 @@ def executed(path: Path, title: str) -> None:
             "display_data", data={"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "W"}
         ),
         nbf.new_output("display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"}),
+        nbf.new_output("display_data", data={"text/html": lesion_volumes().to_html(), "text/plain": "a table"}),
     ]
     notebook = nbf.new_notebook(
         cells=[nbf.new_markdown_cell(f"# {title}"), nbf.new_code_cell("look()", outputs=outputs, execution_count=1)]
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
+
+
+def lesion_volumes() -> pd.DataFrame:
+    """A table long enough to be searched: 20 lesions of 1, 2, 4, ... mm^3 in mixed order, the last without a value."""
+    volumes = [float(2 ** (7 * number % 19)) for number in range(19)]
+    return pd.DataFrame({"lesion": [f"L{number:02d}" for number in range(20)], "volume": [*volumes, np.nan]})
 
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

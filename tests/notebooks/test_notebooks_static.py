@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from brainmets.engine.notebook import declared
-from brainmets.params import MODELS
+from brainmets.params import MODELS, PaperReanalysis, Parameters
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS
 
@@ -19,7 +19,11 @@ FOLDER = REPOSITORY / "notebooks"
 LONGEST_CELL = 20
 ABSOLUTE = re.compile(r"(?<![\w.:/<}])/(?:home|Users|root|mnt|media|tmp|work|data|opt|scratch|srv|var|usr)/")
 
-every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+PAPER = "paper_reanalysis"
+"""The one notebook that is no step of a study."""
+
+every_step = pytest.mark.parametrize("name", NOTEBOOKS)
+every_notebook = pytest.mark.parametrize("name", [*NOTEBOOKS, PAPER])
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -34,7 +38,7 @@ def code(name: str) -> list[tuple[int, str]]:
 
 
 def nodes(source: str) -> list[ast.AST]:
-    """Every node of a cell's syntax tree; lines that speak to IPython (%matplotlib inline) are no Python."""
+    """Every node of a cell's syntax tree; IPython's own lines (%matplotlib inline) are not Python."""
     return list(ast.walk(ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))))
 
 
@@ -50,8 +54,8 @@ def parameters_cell(name: str) -> str:
     return found[0]
 
 
-def test_the_folder_holds_the_eight_notebooks_and_no_other() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NOTEBOOKS)
+def test_the_folder_holds_the_steps_the_papers_notebook_and_no_other() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted([*NOTEBOOKS, PAPER])
 
 
 @every_notebook
@@ -74,7 +78,7 @@ def test_title_is_a_question(name: str) -> None:
 
 
 @every_notebook
-def test_first_cell_tells_what_it_reads_writes_and_how_long_it_takes(name: str) -> None:
+def test_first_cell_says_what_it_reads_writes_and_how_long_it_takes(name: str) -> None:
     rows = [line.lower() for line in first_cell(name).splitlines() if line.startswith("|")]
     assert rows, "the first cell needs a table"
     missing = [word for word in ("reads", "writes", "time|takes") if not any(re.search(word, row) for row in rows)]
@@ -88,13 +92,13 @@ def test_headings(name: str) -> None:
     headings = re.findall(r"^## .+", text, re.MULTILINE)
     assert len(titles) == 1, f"one title, not {titles}"
     assert len(headings) >= 2, f"at least two headings of the second level, not {headings}"
-    assert len(set(headings)) == len(headings), f"a heading stands twice: {headings}"
+    assert len(set(headings)) == len(headings), f"each heading once: {headings}"
 
 
 @every_notebook
 def test_parameters_are_literals_each_with_a_comment(name: str) -> None:
     source = parameters_cell(name)
-    declared(FOLDER / f"{name}.ipynb")  # raises where a value is no literal
+    declared(FOLDER / f"{name}.ipynb")  # raises where a value is not a literal
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     commented = {
         token.start[0] for token in tokens if token.type == tokenize.COMMENT and token.line.split("#")[0].strip()
@@ -109,12 +113,25 @@ def test_parameters_are_literals_each_with_a_comment(name: str) -> None:
 
 @every_notebook
 def test_parameters_are_those_of_the_model(name: str) -> None:
-    given, fields = set(declared(FOLDER / f"{name}.ipynb")), set(MODELS[name].model_fields)
-    assert given - fields == set(), f"unknown to brainmets.params.{MODELS[name].__name__}"
-    assert fields - given == set(), f"brainmets.params.{MODELS[name].__name__} needs these too"
+    models: dict[str, type[Parameters]] = {**MODELS, PAPER: PaperReanalysis}
+    given, fields = set(declared(FOLDER / f"{name}.ipynb")), set(models[name].model_fields)
+    assert given - fields == set(), f"unknown to brainmets.params.{models[name].__name__}"
+    assert fields - given == set(), f"brainmets.params.{models[name].__name__} needs these too"
 
 
-@every_notebook
+@every_step
+def test_parameters_become_one_checked_object_in_one_call(name: str) -> None:
+    model = MODELS[name].__name__
+    calls = [
+        ast.unparse(node)
+        for _, source in code(name)
+        for node in nodes(source)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).partition(".")[0] == model
+    ]
+    assert calls == [f"{model}.from_cell(globals())"]
+
+
+@every_step
 def test_parameters_default_to_the_demo(name: str) -> None:
     study = Study.read(REPOSITORY / "params" / "demo.yaml")
     expected = study.values(name, **study.jobs(name)[0])

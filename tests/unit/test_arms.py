@@ -1,6 +1,8 @@
 """Each arm as it really trains: optimiser, learning rate, loss, network; the default arm equals stock nnU-Net."""
 
 import os
+import subprocess
+import sys
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ from small_study import training_parameters
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
-from brainmets.training.losses import TverskyBCELoss
+from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.session import prepare, seed_everything
 from brainmets.training.trainer import StudyTrainer
 
@@ -58,6 +60,48 @@ def test_deep_supervision_halves_the_weight_at_each_coarser_output(small_study: 
     assert weights[-1] == 0
     assert all(fine == pytest.approx(2 * coarse) for fine, coarse in pairwise(weights[:-1]))
     assert trainer.loss.loss.positive_weight == 11
+
+
+@pytest.mark.parametrize(
+    ("arm", "own"),
+    [
+        ("default", set()),
+        ("tversky_bce", {"loss"}),
+        ("segresnet", {"network", "outputs under supervision", "optimiser"}),
+    ],
+)
+def test_the_description_says_what_the_arm_changes(small_study: StudyPaths, arm: str, own: set[str]) -> None:
+    session = prepare(small_study, training_parameters(FromScratch, small_study, arm=arm, fold=1), "scratch")
+    set_by = session.description()["set by"]
+    assert set(set_by.index[set_by == "the arm"]) == own
+    source = session.arm_source()
+    assert type(session.trainer).__doc__.splitlines()[0] in source
+    assert "class StudyTrainer" not in source
+    assert ("configure_optimizers" in source) == (arm == "segresnet")
+
+
+TRAIN = """
+import sys
+import brainmets.training.arms, brainmets.training.inference, brainmets.training.watching
+assert "monai" not in sys.modules
+from small_study import training_parameters
+from brainmets.params import FromScratch
+from brainmets.paths import StudyPaths
+from brainmets.training.session import prepare
+files = StudyPaths(sys.argv[1], sys.argv[2])
+for precision in ("nnunet", "bfloat16"):
+    prepare(files, training_parameters(FromScratch, files, epochs=1, seed=81, precision=precision), "scratch").run()
+assert "monai" not in sys.modules
+"""
+
+
+def test_a_unet_trains_without_importing_monai(small_study: StudyPaths) -> None:
+    helpers = Path(__file__).resolve().parents[1] / "helpers"
+    ended = subprocess.run(
+        [sys.executable, "-c", TRAIN, small_study.work_dir, small_study.study], capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": f"{helpers}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_segresnet_has_the_papers_shape(small_study: StudyPaths) -> None:

@@ -97,7 +97,7 @@ def replaced_by_text(path: Path) -> None:
     ("damage", "finding"),
     [
         (truncated, "cannot be read (Compressed file ended before"),
-        (emptied, "is empty (0 bytes); copy it anew"),
+        (emptied, "is empty (0 bytes); copy it again"),
         (replaced_by_text, "cannot be read ("),
     ],
 )
@@ -123,7 +123,7 @@ def test_every_damaged_file_has_a_line_of_its_own_and_the_table_is_cited(cohort:
     with pytest.raises(CohortError) as error:
         audited(cohort).require_no_errors(tmp_path / "findings.csv")
     first, *lines, last = str(error.value).splitlines()
-    assert first == "4 finding(s) stop the study; mend the files, then rerun:"
+    assert first == "4 finding(s) stop the study; correct the files, then rerun:"
     assert [line.split(": ")[:2] for line in lines] == [
         ["  a", "a/T1POST.nii.gz"], ["  a", "a/T2.nii.gz"], ["  a", "a/GT.nii.gz"], ["  b", "b/GT.nii.gz"],
     ]  # fmt: skip

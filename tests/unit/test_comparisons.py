@@ -14,20 +14,38 @@ from score_examples import example_scores
 from brainmets.statistics import mixed_model
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.comparisons import (
+    AGAINST_SCRATCH,
+    ALL_ARMS,
+    BOTH_STRATEGIES,
+    COMPARED,
     FAMILY_STRATEGIES,
+    MEAN_OVER_ARMS,
     TEST_COLUMNS,
     Settings,
     arms_pairwise,
     finetune_vs_scratch,
-    holm,
     read_tests,
     write_tests,
 )
-from brainmets.statistics.directions import better, rounded, without_direction
-from brainmets.statistics.signed_rank import difference, hodges_lehmann, wilcoxon
-from brainmets.statistics.unpaired import cliffs_delta, cliffs_delta_interval, mann_whitney
+from brainmets.statistics.tests import (
+    cliffs_delta,
+    cliffs_delta_interval,
+    difference,
+    hodges_lehmann,
+    holm,
+    mann_whitney,
+    rounded,
+    wilcoxon,
+)
+from brainmets.vocabulary import better, without_direction
 
 QUICK = Settings(0.05, 200, 1)
+KEY = ["kind", "first", "metric", "region"]
+
+
+def paired_with(table: pd.DataFrame, arm: str) -> pd.Series:
+    """Which rows are the paired tests of an arm (or of the mean over arms)."""
+    return (table["kind"] == "paired") & (table["first"] == arm)
 
 
 def brute_force(differences: np.ndarray, alternative: str) -> float:
@@ -227,6 +245,17 @@ def test_single_precision_noise_is_a_tie() -> None:
     assert rounded(np.array([1e-6]), "1") == 1e-6
 
 
+def test_holm_equals_the_definition_written_out() -> None:
+    random = np.random.default_rng(4)
+    for _ in range(50):
+        p_values = np.round(random.random(random.integers(1, 30)) ** 3, 3)  # with ties
+        running, expected = 0.0, np.zeros(len(p_values))
+        for place, index in enumerate(np.argsort(p_values, kind="stable")):
+            running = max(running, min(1.0, (len(p_values) - place) * p_values[index]))
+            expected[index] = running
+        assert holm(list(p_values)) == list(expected)
+
+
 # --- the tables
 
 
@@ -234,20 +263,24 @@ def test_tables_have_the_stated_columns_and_rows() -> None:
     scores = example_scores(7)
     strategies = finetune_vs_scratch(scores, QUICK)
     assert list(strategies.columns) == TEST_COLUMNS
-    kinds = ["paper", "directed", *(f"paired: {arm}" for arm in ("default", "tversky_bce", "segresnet"))]
-    assert list(dict.fromkeys(strategies["comparison"])) == [*kinds, "paired: mean over arms", "mixed"]
-    assert (strategies.groupby("comparison").size() == 12).all()
-    arms = arms_pairwise(scores, QUICK)
-    assert list(arms.columns) == TEST_COLUMNS
-    assert (arms["comparison"] == "paired: default vs segresnet, mean of finetune+scratch").sum() == 12
+    arms = ("default", "tversky_bce", "segresnet", MEAN_OVER_ARMS)
+    kinds = [("paper", ALL_ARMS), ("directed", ALL_ARMS), *(("paired", arm) for arm in arms), ("mixed", ALL_ARMS)]
+    found = strategies[COMPARED].drop_duplicates().itertuples(index=False, name=None)
+    assert list(found) == [(kind, arm, arm, AGAINST_SCRATCH) for kind, arm in kinds]
+    assert (strategies.groupby(COMPARED).size() == 12).all()
+    pairs = arms_pairwise(scores, QUICK)
+    assert list(pairs.columns) == TEST_COLUMNS
+    compared = ("paired", "default", "segresnet", BOTH_STRATEGIES)
+    assert (pairs[COMPARED] == compared).all(axis=1).sum() == 12
+    assert set(pairs["strategies"]) == {"finetune", "scratch", "finetune+scratch"}
     assert not set(strategies["metric"]) & {"reference_volume", "predicted_volume"}
     assert strategies["p_value"].notna().all()
 
 
 def test_paper_says_greater_for_every_metric_and_directed_turns_hd95() -> None:
     table = finetune_vs_scratch(example_scores(7), QUICK)
-    paper = table[table["comparison"] == "paper"].set_index(["metric", "region"])
-    directed = table[table["comparison"] == "directed"].set_index(["metric", "region"])
+    paper = table[table["kind"] == "paper"].set_index(["metric", "region"])
+    directed = table[table["kind"] == "directed"].set_index(["metric", "region"])
     assert (paper["alternative"] == "greater").all()
     assert directed.loc[("hd95", "ET"), "alternative"] == "less"
     assert paper.loc[("hd95", "ET"), "p_value"] > 0.5 > directed.loc[("hd95", "ET"), "p_value"]
@@ -257,13 +290,13 @@ def test_paper_says_greater_for_every_metric_and_directed_turns_hd95() -> None:
 
 def test_paired_sees_what_pooling_hides() -> None:
     """A gain of 0.02 in every one of 8 cases that differ by 0.3: the sign flips leave 1 of 256."""
-    table = finetune_vs_scratch(example_scores(8, gain=0.02), QUICK).set_index(["comparison", "metric", "region"])
-    row = table.loc[("paired: mean over arms", "dice", "WT")]
+    table = finetune_vs_scratch(example_scores(8, gain=0.02), QUICK).set_index(KEY)
+    row = table.loc[("paired", MEAN_OVER_ARMS, "dice", "WT")]
     assert row["p_value"] == 1 / 256
     assert row["p_holm"] == pytest.approx(12 / 256)
     assert row["effect"] == pytest.approx(0.02, abs=0.002)
     assert row["effect_low"] < row["effect"] < row["effect_high"]
-    assert table.loc[("paper", "dice", "WT"), "p_value"] > 0.05
+    assert table.loc[("paper", ALL_ARMS, "dice", "WT"), "p_value"] > 0.05
 
 
 def test_rows_in_any_order_give_the_same_table() -> None:
@@ -275,10 +308,10 @@ def test_rows_in_any_order_give_the_same_table() -> None:
 
 def test_holm_counts_the_stated_family() -> None:
     table = finetune_vs_scratch(example_scores(8), QUICK)
-    by_arm = table[table["comparison"].str.startswith("paired: ") & (table["comparison"] != "paired: mean over arms")]
+    by_arm = table[(table["kind"] == "paired") & (table["first"] != MEAN_OVER_ARMS)]
     assert len(by_arm) == 36
     np.testing.assert_allclose(by_arm["p_holm"], holm(by_arm["p_value"].to_list()))
-    paper = table[table["comparison"] == "paper"]
+    paper = table[table["kind"] == "paper"]
     np.testing.assert_allclose(paper["p_holm"], holm(paper["p_value"].to_list()))
 
 
@@ -295,12 +328,12 @@ def test_an_undefined_value_leaves_the_pair_out_by_name() -> None:
     scores = example_scores(7)
     where = (scores["metric"] == "hd95") & (scores["region"] == "TC") & (scores["arm"] == "default")
     scores.loc[scores.index[where & (scores["case"] == "case03")][0], "value"] = np.nan
-    table = finetune_vs_scratch(scores, QUICK).set_index(["comparison", "metric", "region"])
-    for comparison, n in (("paired: default", 6), ("paired: segresnet", 7), ("paired: mean over arms", 6)):
-        assert table.loc[(comparison, "hd95", "TC"), "n"] == n
-    assert "undefined value in case03" in table.loc[("paired: default", "hd95", "TC"), "note"]
-    assert "20 values against 21" in table.loc[("paper", "hd95", "TC"), "note"]
-    assert table.loc[("paired: default", "hd95", "ET"), "n"] == 7
+    table = finetune_vs_scratch(scores, QUICK).set_index(KEY)
+    for arm, n in (("default", 6), ("segresnet", 7), (MEAN_OVER_ARMS, 6)):
+        assert table.loc[("paired", arm, "hd95", "TC"), "n"] == n
+    assert "undefined value in case03" in table.loc[("paired", "default", "hd95", "TC"), "note"]
+    assert "20 values against 21" in table.loc[("paper", ALL_ARMS, "hd95", "TC"), "note"]
+    assert table.loc[("paired", "default", "hd95", "ET"), "n"] == 7
 
 
 def with_infinite(scores: pd.DataFrame, strategy: str, case: str, arm: str = "default") -> pd.DataFrame:
@@ -315,28 +348,26 @@ def test_an_infinite_distance_is_ranked_as_the_worst_and_not_dropped() -> None:
     """Dropped, it would leave six gains in six pairs; ranked, it is the largest of seven differences, and a loss."""
     scores = example_scores(7, gain=0.05)
     table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK)
-    row = table.set_index(["comparison", "metric", "region"]).loc[("paired: default", "hd95", "TC")]
+    row = table.set_index(KEY).loc[("paired", "default", "hd95", "TC")]
     differences = np.array([-1.0, -2, -3, -4, -5, -6, np.inf])
     assert (row["n"], row["p_value"]) == (7, brute_force(differences, "less"))
     assert "infinite difference ranked as the largest: case03" in row["note"]
-    mean = table.set_index(["comparison", "metric", "region"]).loc[("paired: mean over arms", "hd95", "TC")]
+    mean = table.set_index(KEY).loc[("paired", MEAN_OVER_ARMS, "hd95", "TC")]
     assert (mean["n"], mean["p_value"]) == (7, row["p_value"])
-    paper = table[(table["comparison"] == "paper") & (table["metric"] == "hd95") & (table["region"] == "TC")].iloc[0]
+    paper = table[(table["kind"] == "paper") & (table["metric"] == "hd95") & (table["region"] == "TC")].iloc[0]
     assert paper["n"] == 21
     failed_from_scratch = finetune_vs_scratch(with_infinite(scores, "scratch", "case03"), QUICK)
-    gain = failed_from_scratch.set_index(["comparison", "metric", "region"]).loc[("paired: default", "hd95", "TC")]
+    gain = failed_from_scratch.set_index(KEY).loc[("paired", "default", "hd95", "TC")]
     assert gain["p_value"] == 1 / 128
 
 
 def test_means_leave_infinite_pairs_out_and_say_whom_that_favours() -> None:
     scores = example_scores(7, gain=0.05)
-    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(
-        ["comparison", "metric", "region"]
-    )
-    mixed = table.loc[("mixed", "hd95", "TC")]
+    table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(KEY)
+    mixed = table.loc[("mixed", ALL_ARMS, "hd95", "TC")]
     assert np.isfinite([mixed["p_value"], mixed["effect"]]).all()
     assert "infinite and left out: 1 of the first side and 0 of the second, which favours the first" in mixed["note"]
-    assert "infinite" not in table.loc[("mixed", "hd95", "ET"), "note"]
+    assert "infinite" not in table.loc[("mixed", ALL_ARMS, "hd95", "ET"), "note"]
 
 
 def test_infinite_on_both_sides_is_level() -> None:
@@ -353,12 +384,11 @@ def test_infinite_on_both_sides_is_level() -> None:
 def test_worse_is_tested_by_the_standard_of_better() -> None:
     scores = example_scores(8, gain=0.02)
     turned = scores.assign(strategy=scores["strategy"].map({"finetune": "scratch", "scratch": "finetune"}))
-    key = ["comparison", "metric", "region"]
-    better_rows = finetune_vs_scratch(scores, QUICK).set_index(key).sort_index()
-    worse_rows = finetune_vs_scratch(turned, QUICK).set_index(key).sort_index()
-    for kind in ("paired: default", "paired: mean over arms"):
-        np.testing.assert_allclose(better_rows.loc[kind, "p_value"], worse_rows.loc[kind, "p_worse"])
-        np.testing.assert_allclose(better_rows.loc[kind, "p_holm"], worse_rows.loc[kind, "p_worse_holm"])
+    better_rows = finetune_vs_scratch(scores, QUICK).set_index(KEY).sort_index()
+    worse_rows = finetune_vs_scratch(turned, QUICK).set_index(KEY).sort_index()
+    for rows in (("paired", "default"), ("paired", MEAN_OVER_ARMS)):
+        np.testing.assert_allclose(better_rows.loc[rows, "p_value"], worse_rows.loc[rows, "p_worse"])
+        np.testing.assert_allclose(better_rows.loc[rows, "p_holm"], worse_rows.loc[rows, "p_worse_holm"])
     assert better_rows.loc["paper", "p_worse"].isna().all()
 
 
@@ -367,7 +397,7 @@ def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
     note = "no outcome of so few pairs survives Holm in this family"
     for n_cases, hopeless in ((7, True), (8, False)):
         table = finetune_vs_scratch(example_scores(n_cases), QUICK)
-        mean = table[table["comparison"] == "paired: mean over arms"]
+        mean = table[paired_with(table, MEAN_OVER_ARMS)]
         assert mean["note"].str.contains(note).all() == mean["note"].str.contains(note).any() == hopeless
     scores = example_scores(8)
     level = scores["case"].isin(["case00", "case01"])
@@ -375,7 +405,7 @@ def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
     keys = pd.MultiIndex.from_frame(scores[["arm", "case", "region", "metric"]])
     same = scores.assign(value=np.where(level, fine.reindex(keys), scores["value"]))
     mean = finetune_vs_scratch(same, QUICK)
-    mean = mean[mean["comparison"] == "paired: mean over arms"]
+    mean = mean[paired_with(mean, MEAN_OVER_ARMS)]
     assert mean["note"].str.contains("no outcome of so few non-zero differences survives Holm").all()
 
 
@@ -386,7 +416,7 @@ def test_few_cases_give_whole_tables_with_reasons(n_cases: int) -> None:
         assert table["p_value"].notna().all()
         unexplained = table[table["effect_low"].isna() & (table["note"] == "")]
         assert unexplained.empty
-        paired = table[table["comparison"].str.startswith("paired")]
+        paired = table[table["kind"] == "paired"]
         assert paired["note"].str.contains("falls below alpha|every difference is zero").all()
 
 
@@ -398,21 +428,18 @@ def test_one_strategy_and_one_arm_give_tables_without_rows() -> None:
     assert not arms_pairwise(scores[scores["strategy"] == "scratch"], QUICK).empty
     assert arms_pairwise(scores[scores["arm"] == "default"], QUICK).empty
     single = finetune_vs_scratch(scores[scores["arm"] == "default"], QUICK)
-    assert "paired: mean over arms" not in set(single["comparison"])
+    assert MEAN_OVER_ARMS not in set(single["first"])
 
 
 def test_an_arm_with_one_strategy_stays_out_of_the_comparison_of_strategies() -> None:
     scores = example_scores(5)
     gone = (scores["arm"] == "segresnet") & (scores["strategy"] == "scratch")
     table = finetune_vs_scratch(scores[~gone], QUICK)
-    assert "paired: segresnet" not in set(table["comparison"])
-    assert (table.loc[table["comparison"] == "paper", "n"] == 10).all()
+    assert "segresnet" not in set(table["first"])
+    assert (table.loc[table["kind"] == "paper", "n"] == 10).all()
     assert table["note"].str.contains("segresnet left out: no scores of scratch").all()
     arms = arms_pairwise(scores[~gone], QUICK)
-    pooled = arms["comparison"].str.contains("finetune.scratch")
-    assert (
-        arms["note"].str.contains("segresnet left out") == (pooled | arms["comparison"].str.endswith("scratch"))
-    ).all()
+    assert (arms["note"].str.contains("segresnet left out") == (arms["strategies"] != "finetune")).all()
     assert not finetune_vs_scratch(scores, QUICK)["note"].str.contains("left out").any()
 
 

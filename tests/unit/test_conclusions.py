@@ -1,17 +1,18 @@
 """The words follow the numbers: every test changes the scores and reads what the paragraph then says."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from jinja2 import UndefinedError
 from score_examples import example_lesions
 from score_examples import example_scores as scores_of_arms
 
 from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics import power
 from brainmets.statistics.comparisons import Settings, arms_pairwise, finetune_vs_scratch
-from brainmets.statistics.conclusions import answer, conclude
-from brainmets.statistics.printed import PRINTED, printed_vs_recomputed, support
-from brainmets.statistics.verdicts import on_arms, on_strategies
+from brainmets.statistics.conclusions import Facts, answer, between_arms, conclusion, counted, facts, listed
 from brainmets.vocabulary import LESION_COLUMNS
 
 QUICK = Settings(0.05, 100, 1)
@@ -29,11 +30,26 @@ def example_scores(n_cases: int, arms: tuple[str, ...] = TWO_ARMS, gain: float =
     return scores_of_arms(n_cases, arms, gain, seed, volumes=False)
 
 
-def written(scores: pd.DataFrame, settings: Settings = QUICK, lesions: pd.DataFrame = NO_LESIONS) -> str:
+def known(scores: pd.DataFrame, settings: Settings = QUICK, lesions: pd.DataFrame = NO_LESIONS) -> Facts:
     strategies = finetune_vs_scratch(scores, settings)
     arms = arms_pairwise(scores[scores["metric"] == "sensitivity"], settings)  # one metric is enough, and quick
-    needed, printed = power.cases_needed(scores, settings), printed_vs_recomputed(scores)
-    return conclude(scores, strategies, arms, needed, printed, detection_by_size(lesions), settings)
+    return facts(scores, strategies, arms, power.cases_needed(scores, settings), detection_by_size(lesions), settings)
+
+
+def written(scores: pd.DataFrame, settings: Settings = QUICK, lesions: pd.DataFrame = NO_LESIONS) -> str:
+    return conclusion(known(scores, settings, lesions))
+
+
+def answered(scores: pd.DataFrame) -> list[str]:
+    """The answer, which needs neither arm against arm nor power."""
+    strategies, none = finetune_vs_scratch(scores, QUICK), pd.DataFrame(columns=power.POWER_COLUMNS)
+    return answer(facts(scores, strategies, strategies.iloc[:0], none, detection_by_size(NO_LESIONS), QUICK))
+
+
+def paragraph(text: str, words: str) -> str:
+    """The one paragraph of the conclusion with these words."""
+    (found,) = [paragraph for paragraph in text.split("\n\n") if words in paragraph]
+    return found
 
 
 def swapped(scores: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +64,7 @@ def test_a_gain_in_every_case_is_an_improvement_after_holm() -> None:
         in text
     )
     dice = example_scores(9, gain=0.05).query("metric == 'dice'")
-    assert "WT Dice (+0.04" in " ".join(on_strategies(finetune_vs_scratch(dice, QUICK), 0.05))
+    assert "WT Dice (+0.04" in written(dice)
     assert "Worse" not in text
 
 
@@ -58,7 +74,7 @@ def test_swapping_the_strategies_turns_gain_into_harm() -> None:
     assert "0 of the better and 12 of the worse survive it" in text
     assert "Worse before correction:" in text
     dice = swapped(example_scores(9, gain=0.05).query("metric == 'dice'"))
-    assert "WT Dice (-0.04" in " ".join(on_strategies(finetune_vs_scratch(dice, QUICK), 0.05))
+    assert "WT Dice (-0.04" in written(dice)
     assert "No number of cases that would show an improvement" in text
 
 
@@ -90,8 +106,13 @@ def test_that_no_outcome_could_survive_holm_is_said_in_place_of_none_did() -> No
     text = written(scores)
     assert "better than training from scratch in 12 of 12 paired tests" in text
     assert "no outcome of so few cases could have survived it for so many tests" in text
-    assert "no outcome of so few cases" in answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)[1]
+    assert "no outcome of so few cases" in answered(scores)[1]
     assert "no outcome of so few cases" not in written(example_scores(8, gain=0.05)).split("Arm by arm")[0]
+
+
+def of_arms(table: pd.DataFrame) -> str:
+    """The paragraph on arms, from ``arms_pairwise``'s table and scores that say nothing."""
+    return paragraph(conclusion({**known(example_scores(2)), "pairs": between_arms(table, 0.05)}), "Between arms")
 
 
 def test_tied_smallest_p_values_are_counted_and_none_is_picked() -> None:
@@ -99,7 +120,7 @@ def test_tied_smallest_p_values_are_counted_and_none_is_picked() -> None:
     scores = scores_of_arms(10, volumes=False)
     ahead = (scores["arm"] == "tversky_bce") & (scores["metric"] == "sensitivity")
     table = arms_pairwise(scores.assign(value=scores["value"] + 0.05 * ahead), Settings(0.05, 20, 1))
-    (sentence,) = on_arms(table, 0.05)
+    sentence = of_arms(table)
     assert "the smallest (p = 0.002) shared by 6" in sentence
     assert "no outcome of 10 cases could have survived Holm's correction for so many" in sentence
     assert " better than " not in sentence
@@ -109,7 +130,7 @@ def test_the_winner_is_the_lower_hd95() -> None:
     scores = example_scores(9)
     far = (scores["arm"] == "tversky_bce") & (scores["metric"] == "hd95")
     worse = scores.assign(value=scores["value"] + 5.0 * far)
-    (sentence,) = on_arms(arms_pairwise(worse[worse["metric"] == "hd95"], QUICK), 0.05)
+    sentence = of_arms(arms_pairwise(worse[worse["metric"] == "hd95"], QUICK))
     assert "Default better than Tversky + BCE in TC HD95" in sentence
     assert "Tversky + BCE better" not in sentence
 
@@ -121,7 +142,7 @@ def test_an_arm_without_one_strategy_is_named_everywhere() -> None:
     text = written(scores[~gone])
     assert words in text
     assert "Averaged over Default and Tversky + BCE, " in text
-    first, second, _ = answer(scores[~gone], finetune_vs_scratch(scores[~gone], QUICK), QUICK)
+    first, second, _ = answered(scores[~gone])
     assert words in first
     assert "Averaged over Default and Tversky + BCE, " in second
     assert "left out" not in written(scores)
@@ -132,7 +153,7 @@ def test_an_arm_without_one_strategy_is_named_everywhere() -> None:
 
 def test_worsening_stands_in_the_answer() -> None:
     scores = swapped(example_scores(9, gain=0.05))
-    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)[1]
+    found = answered(scores)[1]
     assert "better than training from scratch in none of 12 paired tests and worse in 12 (ET Dice, " in found
     assert "arm by arm, 24 of 24 tests survive it (worse: Default ET Dice, " in found
 
@@ -189,7 +210,7 @@ def test_too_few_cases_are_said_to_be_too_few() -> None:
     scores = example_scores(1)
     assert "1 held-out case scored" in written(scores)
     assert "Between arms, no outcome of 3 paired comparisons could have been told from chance" in written(scores)
-    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)
+    found = answered(scores)
     assert "no outcome of 12 paired tests could have been told from chance with 1 case." in found[1]
 
 
@@ -223,11 +244,11 @@ def test_the_means_stand_in_the_text() -> None:
 
 def test_answer_is_at_most_three_sentences_from_the_same_numbers() -> None:
     scores = example_scores(9, gain=0.05)
-    found = answer(scores, finetune_vs_scratch(scores, QUICK), QUICK)
+    found = answered(scores)
     assert len(found) == 3
     assert "fine-tuning was better" in found[1]
     one = scores[scores["strategy"] == "scratch"]
-    assert len(answer(one, finetune_vs_scratch(one, QUICK), QUICK)) == 1
+    assert len(answered(one)) == 1
 
 
 def test_found_lesions_are_counted_by_size() -> None:
@@ -243,46 +264,91 @@ def test_found_lesions_are_counted_by_size() -> None:
     assert "detection by lesion size" not in written(scores)
 
 
-def test_other_cases_than_the_papers_are_not_held_against_it() -> None:
-    scores = example_scores(10)
-    table = printed_vs_recomputed(scores)
-    assert len(table) == len(PRINTED)
-    assert (table["note"] == "not compared: these are not the paper's ten held-out cases").all()
-    assert table["recomputed"].isna().all()
-    assert support(table).empty
-    assert "printed in the paper" not in written(scores)
+# --- facts
 
 
-def test_printed_numbers_are_supported_by_the_reading_that_fits_most() -> None:
-    scores = scores_of_arms(10)
-    renamed = scores.assign(case="SBT-MET-" + scores["case"])
-    # give the default arm's fine-tuned Dice the printed mean in every case
-    finetuned = {(i.metric, i.region): i.value for i in PRINTED if i.quantity == "mean" and i.model == "finetune"}
-    for (metric, region), value in finetuned.items():
-        model = (renamed["arm"] == "default") & (renamed["strategy"] == "finetune")
-        renamed.loc[model & (renamed["metric"] == metric) & (renamed["region"] == region), "value"] = value
-    checked = support(printed_vs_recomputed(renamed))
-    means = checked[checked["quantity"] == "mean"].set_index(["metric", "region", "model"])["status"]
-    assert (means.xs("finetune", level="model") == "supported").all()
-    assert (means.xs("scratch", level="model") != "supported").all()
-    text = written(renamed)
-    assert "Of 16 numbers printed in the paper" in text, "there is no case 728"
-    assert "6 of 12 means, read as the Default arm's throughout (as the mean of the three arms: 0)" in text
-    assert "TC HD95 scratch 5.50" in text
-    assert "the p-values 0.04, 0.03" in text
+def test_facts_are_numbers_lists_and_yes_or_no() -> None:
+    found = known(example_scores(9, gain=0.05))
+    assert (found["alpha"], found["n_cases"], found["arms"]) == (0.05, 9, ["Default", "Tversky + BCE"])
+    assert (found["left_out"], found["only"], found["infinite"], found["overturned"]) == ([], [], None, [])
+    assert [entry["metric"] for entry in found["means"]] == ["dice", "hd95"]
+    assert (found["volumes"], found["lesions"], found["detection"]) == (None, [], False)
+    main, single = found["main"], found["single"]
+    assert {name: main[name] for name in ("tests", "pairs", "reachable", "correctable", "interval_attainable")} == {
+        "tests": 12,
+        "pairs": 9,
+        "reachable": True,
+        "correctable": True,
+        "interval_attainable": True,
+    }
+    assert (single["tests"], single["arms"]) == (24, ["Default", "Tversky + BCE"])
+    assert len(main["better"]["before"]) == len(main["better"]["after"]) == 12
+    assert main["worse"] == {"before": [], "after": []}
+    row = next(row for row in main["better"]["before"] if (row["metric"], row["region"]) == ("dice", "WT"))
+    assert (row["p"], row["arm"]) == (1 / 512, "mean over arms")
+    assert row["low"] <= row["effect"] <= row["high"]
+    assert found["shifts_written"] is False, "twelve are named, not written with their numbers"
 
 
-def test_a_number_printed_for_all_regions_must_fit_in_each() -> None:
-    renamed = scores_of_arms(10).assign(case=lambda scores: "SBT-MET-" + scores["case"])
-    table = printed_vs_recomputed(renamed)
-    key = (table["metric"] == "sensitivity") & (table["printed"] == 0.02) & (table["reading"] == "finetune")
-    assert table.loc[key, "recomputed_region"].to_list() == ["ET", "TC", "WT"]
-    one = table.assign(agrees=np.where(key & (table["recomputed_region"] == "ET"), "True", "False"))
-    assert (support(one)["status"] == "unsupported").all()
-    every = support(table.assign(agrees=np.where(key, "True", "False")))
-    assert every.loc[every["status"] == "supported", "printed"].to_list() == [0.02]
+def test_facts_of_the_means_are_those_of_the_scores() -> None:
+    scores = example_scores(6)
+    dice = scores[(scores["metric"] == "dice") & (scores["region"] == "WT")].groupby("strategy")["value"].mean()
+    row = next(row for row in known(scores)["means"][0]["regions"] if row["region"] == "WT")
+    assert row["finetune"] == pytest.approx(dice["finetune"])
+    assert row["scratch"] == pytest.approx(dice["scratch"])
 
 
-def test_the_paper_prints_twenty_numbers() -> None:
-    kinds = pd.Series([item.quantity.split(" ")[0] for item in PRINTED]).value_counts()
-    assert kinds.to_dict() == {"mean": 12, "p-value": 4, "lowest": 2, "highest": 2}
+def test_facts_of_what_is_missing() -> None:
+    scores = example_scores(6)
+    one = known(scores[scores["strategy"] == "scratch"])
+    assert one["only"] == ["scratch"]
+    assert (one["main"], one["single"], one["papers_test"], one["power"], one["means"]) == (None, None, None, None, [])
+    assert known(scores[scores["arm"] == "default"])["pairs"] is None
+    assert known(scores[scores["arm"] == "default"])["single"] is None, "one arm is the main comparison"
+    gone = (scores["arm"] == "tversky_bce") & (scores["strategy"] == "scratch")
+    assert known(scores[~gone])["left_out"] == [{"strategy": "scratch", "arms": ["Tversky + BCE"]}]
+
+
+def test_facts_of_two_pairs_allow_no_small_p() -> None:
+    main = known(example_scores(2))["main"]
+    assert (main["reachable"], main["correctable"], main["interval_attainable"]) == (False, False, False)
+    assert main["better"]["before"] == []
+
+
+def test_facts_of_power_and_lesions() -> None:
+    scores = example_scores(9, gain=0.05)
+    found = known(scores, lesions=example_lesions(scores).assign(region="TC"))
+    tiny = next(row for row in found["lesions"] if row["size"] == "tiny")
+    assert tiny["found"][0] == {"strategy": "finetune", "detected": 18, "n": 18}
+    assert found["detection"]
+    assert found["power"]["none"] == []
+    assert all(entry["cases"] <= 9 and not entry["more"] for entry in found["power"]["needed"])
+
+
+def test_facts_of_arms_name_winner_and_loser() -> None:
+    scores = example_scores(9)
+    ahead = (scores["arm"] == "tversky_bce") & (scores["metric"] == "dice")
+    dice = scores[scores["metric"] == "dice"]
+    found = between_arms(arms_pairwise(dice.assign(value=dice["value"] + 0.1 * ahead[dice.index]), QUICK), 0.05)
+    assert found is not None
+    assert {(row["winner"], row["loser"]) for row in found["after"]} == {("Tversky + BCE", "Default")}
+    assert (found["tests"], found["cases"]) == (3, 9)
+
+
+def test_a_fact_that_is_missing_stops_the_text() -> None:
+    found = known(example_scores(2))
+    del found["volumes"]
+    with pytest.raises(UndefinedError, match="volumes"):
+        conclusion(found)
+
+
+def test_no_sentence_has_stray_white_space() -> None:
+    for n_cases, gain in ((1, 0.02), (4, 0.05), (9, 0.05), (9, 0.0)):
+        text = written(scores_of_arms(n_cases, gain=gain))
+        assert not re.search(r" [.,;:)]|\( |  |,,|\.\.|;\.| \n", text), text
+
+
+def test_lists_and_counts() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(iter(["a", "b", "c"])) == "a, b and c"
+    assert (counted(1, "case"), counted(0, "case")) == ("1 case", "0 cases")

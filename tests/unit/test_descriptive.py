@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 from score_examples import example_scores
 
-from brainmets.statistics.descriptive import bca_interval, describe, generator, normality, shapiro, summarise
+from brainmets.statistics.descriptive import describe, normality, shapiro, summarise
+from brainmets.statistics.tests import bca_interval, generator
 
 
 def summary(values: list[float], alpha: float = 0.05) -> tuple[dict[str, float], list[str]]:

@@ -10,8 +10,16 @@ import yaml
 from score_examples import scores
 
 from brainmets import cli
-from brainmets.review.expert_folder import SHEET_COLUMNS, best_models, write_expert_folder
-from brainmets.review.expert_ratings import RatingError, agreement, read_ratings, summarise, weighted_kappa
+from brainmets.review.experts import (
+    SHEET_COLUMNS,
+    RatingError,
+    agreement,
+    read_ratings,
+    summarise,
+    weighted_kappa,
+    write_expert_folder,
+)
+from brainmets.review.ranking import best_models
 
 MODELS = [("default", "finetune"), ("segresnet", "finetune")]
 
@@ -42,6 +50,9 @@ def test_segmentations_keep_grid_labels_names_and_colours(handed_out):
     assert segments["Enhancing tumour"]["color"] == pytest.approx([0xD5 / 255, 0x5E / 255, 0], abs=1e-5)
     assert {segment["labelValue"] for segment in found["segments"]} == set(np.unique(voxels)) - {0}
     assert np.allclose(found["ijkToLPS"][:2], -reference.affine[:2])
+    assert header["Segmentation_ContainedRepresentationNames"] == "Binary labelmap|"
+    assert header["Segment0_Extent"] == " ".join(f"0 {size - 1}" for size in voxels.shape)
+    assert header["encoding"] == "gzip"
 
 
 def test_the_folder_names_no_model_and_no_patient(handed_out):
@@ -52,10 +63,10 @@ def test_the_folder_names_no_model_and_no_patient(handed_out):
     assert names == sorted(
         ["README.txt", "ratings.csv", *(f"case {n}/{file}" for n in ("01", "02") for file in expected)]
     )
-    told = [path.read_bytes() for path in (folder / "README.txt", folder / "ratings.csv")]
-    told += [path.read_bytes().split(b"\n\n")[0] for path in folder.rglob("*.nrrd")]  # the header
-    told += [nib.load(path).header.binaryblock for path in folder.rglob("*.nii.gz")]
-    for text in told:
+    texts = [path.read_bytes() for path in (folder / "README.txt", folder / "ratings.csv")]
+    texts += [path.read_bytes().split(b"\n\n")[0] for path in folder.rglob("*.nrrd")]  # the header
+    texts += [nib.load(path).header.binaryblock for path in folder.rglob("*.nii.gz")]
+    for text in texts:
         for word in (b"default", b"segresnet", b"finetune", b"p01", b"p02"):
             assert word not in text.lower()
 
@@ -216,6 +227,13 @@ def test_kappa_equals_scikit_learns():
         assert weighted_kappa(first, second) == pytest.approx(expected)
 
 
+def test_kappa_of_many_resamples_equals_that_of_each():
+    first, second = np.random.default_rng(1).integers(1, 6, (2, 50, 12))
+    together = weighted_kappa(first, second)
+    assert together.shape == (50,)
+    assert together.tolist() == [float(weighted_kappa(a, b)) for a, b in zip(first, second, strict=True)]
+
+
 def ratings(rater, values):
     return pd.DataFrame(
         {
@@ -233,6 +251,23 @@ def test_agreement_names_what_has_no_meaning():
     assert table.loc["overall", "low"] <= table.loc["overall", "kappa"] <= table.loc["overall", "high"]
     assert np.isnan(table.loc["boundary", "kappa"])
     assert table.loc["boundary", "note"] == "no variation: kappa has no meaning"
+
+
+def test_agreement_of_raters_without_a_common_item_is_undefined():
+    one, two = ratings("R1", [1, 2]), ratings("R2", [1, 2])
+    two["case"] = ["P7", "P8"]
+    table = agreement(pd.concat([one, two]), n_bootstrap=50, seed=1)
+    assert table["n"].tolist() == [0, 0, 0]
+    assert table[["kappa", "low", "high"]].isna().all(axis=None)
+    assert (table["note"] != "").all()
+
+
+def test_resamples_without_variation_are_counted():
+    table = agreement(pd.concat([ratings("R1", [1, 2]), ratings("R2", [1, 2])]), n_bootstrap=200, seed=1)
+    line = table.set_index("item").loc["overall"]
+    assert (line["kappa"], line["low"], line["high"]) == (1, 1, 1)
+    left_out = int(line["note"].split(" of 200 resamples without variation")[0])
+    assert 70 < left_out < 130  # two items, drawn twice: half of the resamples hold one of them alone
 
 
 def test_summary_stands_beside_the_metrics():
@@ -277,7 +312,7 @@ def test_command_hands_out_and_reads_back(tmp_path, monkeypatch, capsys):
     assert summary["median_overall"].tolist() == [3.5, 3.5]
 
 
-def test_a_study_without_scores_is_told_what_to_run(tmp_path, monkeypatch, capsys):
+def test_a_study_without_scores_is_refused_with_what_to_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     params = tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(study_on_disk.parameters(tmp_path / "work")))

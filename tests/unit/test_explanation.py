@@ -9,9 +9,9 @@ import pytest
 import study_on_disk
 import torch
 
-from brainmets.review import explanation, explanation_figures
+from brainmets.review import explain, explain_figures
 from brainmets.review.case import read_case
-from brainmets.review.occlusion import (
+from brainmets.review.explain import (
     MeanProbability,
     occlusion_drop,
     odd_edges,
@@ -33,21 +33,21 @@ class Linear(torch.nn.Module):
 
 
 def test_entropy_in_bits():
-    assert explanation.entropy_bits(np.array([0.5, 0.0, 1.0, 0.25])) == pytest.approx([1, 0, 0, 0.811278], abs=1e-6)
+    assert explain.entropy_bits(np.array([0.5, 0.0, 1.0, 0.25])) == pytest.approx([1, 0, 0, 0.811278], abs=1e-6)
 
 
 def test_disagreement_of_folds():
-    equal = explanation.disagreement_bits(np.array([[0.2, 0.5], [0.2, 0.5]]))
+    equal = explain.disagreement_bits(np.array([[0.2, 0.5], [0.2, 0.5]]))
     assert equal == pytest.approx([0, 0])
-    opposite = explanation.disagreement_bits(np.array([[0.0, 0.0], [1.0, 0.0]]))
+    opposite = explain.disagreement_bits(np.array([[0.0, 0.0], [1.0, 0.0]]))
     assert opposite == pytest.approx([1, 0])  # mean 0.5 is 1 bit, and each fold is sure
-    assert explanation.disagreement_bits(np.array([[0.2, 0.5]])) is None
+    assert explain.disagreement_bits(np.array([[0.2, 0.5]])) is None
 
 
 def test_a_withheld_sequence_changes_its_channel_alone():
     data = np.arange(1, 33, dtype=np.float32).reshape(4, 2, 2, 2)
     before = data.copy()
-    altered = explanation.withheld(data, "t2w")
+    altered = explain.withheld(data, "t2w")
     assert not altered[2].any()
     assert np.array_equal(altered[[0, 1, 3]], before[[0, 1, 3]])
     assert np.array_equal(data, before)
@@ -110,7 +110,7 @@ def reviewed(tmp_path_factory):
 
 
 def rows(region: str, dice: float, detected: int) -> list[dict]:
-    names = [explanation.NOTHING, "t1n", "t1c", "t2w", "t2f"]
+    names = [explain.NOTHING, "t1n", "t1c", "t2w", "t2f"]
     return [
         {"region": region, "withheld": name, "dice": dice - 0.1 * number, "lesions": 4, "detected": detected - number,
          "false_lesions": number}
@@ -118,12 +118,12 @@ def rows(region: str, dice: float, detected: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def explained(shown, folds: int) -> explanation.Explanation:
+def explained(shown, folds: int) -> explain.Explanation:
     half = np.full(shown.reference.shape, 0.5, np.float32)
     z = shown.reference.shape[2] // 2
     drop = np.full(shown.reference.shape[:2], np.nan, np.float32)
     drop[5:15, 5:15] = 0.2
-    return explanation.Explanation(
+    return explain.Explanation(
         case="P01",
         shown=shown,
         model=("default", "finetune"),
@@ -131,26 +131,26 @@ def explained(shown, folds: int) -> explanation.Explanation:
         entropy=half,
         disagreement=half if folds > 1 else None,
         scores=[row for number, region in enumerate(("ET", "TC", "WT")) for row in rows(region, 0.9 - number / 10, 4)],
-        occlusion=explanation.OcclusionSlice(drop, shown.reference[:, :, z] > 0, z, 0.8, (9.0, 9.0, 9.0)),
+        occlusion=explain.Occlusion(drop, shown.reference[:, :, z] > 0, z, 0.8, (9.0, 9.0, 9.0)),
     )
 
 
 def test_table_gives_drops_against_the_unaltered_prediction(reviewed):
     _, shown = reviewed
-    table = explanation.table([explained(shown, 1)])
-    assert list(table.columns) == explanation.COLUMNS
+    table = explain.table([explained(shown, 1)])
+    assert list(table.columns) == explain.COLUMNS
     tumour_core = table[table["region"] == "TC"].set_index("withheld")
     assert tumour_core.loc["t1c", "dice_drop"] == pytest.approx(0.2)
     assert tumour_core.loc["nothing", ["dice_drop", "detected_drop"]].tolist() == [0, 0]
     assert tumour_core["detected_drop"].tolist() == [0, 1, 2, 3, 4]
-    assert explanation.table([]).empty
+    assert explain.table([]).empty
 
 
 def test_table_is_deleted_where_nothing_is_explained(tmp_path: Path, reviewed):
     _, shown = reviewed
-    explanation.write_table(tmp_path, explanation.table([explained(shown, 1)]))
+    explain.write_table(tmp_path, explain.table([explained(shown, 1)]))
     assert len(pd.read_csv(tmp_path / "explanation.csv")) == 15
-    explanation.write_table(tmp_path, explanation.table([]))
+    explain.write_table(tmp_path, explain.table([]))
     assert not (tmp_path / "explanation.csv").exists()
 
 
@@ -158,8 +158,8 @@ def test_table_is_deleted_where_nothing_is_explained(tmp_path: Path, reviewed):
 def test_pictures_come_with_what_they_show_and_do_not(tmp_path: Path, reviewed, folds: int):
     _, shown = reviewed
     one = explained(replace(shown, name="case 01"), folds)
-    entries = explanation_figures.draw_explanation(one, tmp_path)
-    entries += explanation_figures.draw_withheld(explanation.table([one]), tmp_path)
+    entries = explain_figures.draw_explanation(one, tmp_path)
+    entries += explain_figures.draw_withheld(explain.table([one]), tmp_path)
     assert [entry["file"].removeprefix("panels/") for entry in entries] == [
         "case_01_uncertainty.png", "case_01_occlusion.png", "withheld_sequences.png",
     ]  # fmt: skip
@@ -169,23 +169,23 @@ def test_pictures_come_with_what_they_show_and_do_not(tmp_path: Path, reviewed, 
         assert entry["cannot_show"]
         assert "P01" not in " ".join(entry.values())
     assert ("one fold cannot disagree" in entries[0]["shows"]) == (folds == 1)
-    assert explanation_figures.draw_withheld(explanation.table([]), tmp_path) == []
+    assert explain_figures.draw_withheld(explain.table([]), tmp_path) == []
 
 
 def test_the_disagreement_panel_says_why_it_is_empty(reviewed):
     _, shown = reviewed
-    texts = [text.get_text() for text in explanation_figures.uncertainty_figure(explained(shown, 1), 3).axes[2].texts]
+    texts = [text.get_text() for text in explain_figures.uncertainty_figure(explained(shown, 1), 3).axes[2].texts]
     assert texts == ["disagreement between folds:\nundefined with a single fold"]
 
 
 def test_what_was_not_evaluated_or_trained_is_named(reviewed):
     files, shown = reviewed
     model = ("default", "finetune")
-    assert explanation.explain_cases(files, {}, model, [0], 0.5, print) == []
+    assert explain.explain_cases(files, {}, model, [0], 0.5, print) == []
     with pytest.raises(FileNotFoundError, match="default finetune was not evaluated"):
-        explanation.explain_cases(files, {"P01": shown}, model, [0], 0.5, print)
+        explain.explain_cases(files, {"P01": shown}, model, [0], 0.5, print)
     study_on_disk.write_json(
         files.evaluation(*model), {"provenance": {"parameters": {"lesion_definition": "brats_2023"}}}
     )
     with pytest.raises(FileNotFoundError, match=r"default finetune has no finished training of fold 0, 2: .* 04"):
-        explanation.explain_cases(files, {"P01": shown}, model, [0, 2], 0.5, print)
+        explain.explain_cases(files, {"P01": shown}, model, [0, 2], 0.5, print)

@@ -1,5 +1,6 @@
 """The exported archive: stock nnU-Net installs it and predicts the same label maps, with none of our code."""
 
+import ast
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from brainmets.cohorts.cohort import Case, read_manifest
 from brainmets.files import read_json, replacing
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
+from brainmets.training import exported_trainer
 from brainmets.training.export import export
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.session import prepare
@@ -118,6 +120,23 @@ def test_the_archive_has_nnunets_layout_and_nothing_of_this_machine(
     places = {str(small_study.work).encode(), str(tmp_path).encode(), str(Path.home()).encode() + b"/"}
     assert not [name for name, data in content.items() if any(place in data for place in places)]
     assert b"-step_size 0.5 --disable_tta" in content[f"{folder}/README.txt"]
+
+
+def test_the_exported_trainer_is_a_file_of_ours_that_needs_nothing_of_ours(
+    small_study: StudyPaths, tmp_path: Path
+) -> None:
+    source = Path(exported_trainer.__file__).read_bytes()
+    imported = {
+        name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    needed = {name.split(".")[0] for name in imported} - {"__future__", "contextlib", "typing"}
+    assert needed == {"torch", "nnunetv2", "monai"}
+    trained(small_study, "segresnet", (0,))
+    content = names(export(small_study, "segresnet", "scratch", [0], tmp_path / "model.zip", 0.5, False))
+    assert [data for name, data in content.items() if name.endswith(".py")] == [source], "byte for byte"
 
 
 EXTERNAL = """

@@ -9,7 +9,7 @@ from PIL import Image
 from score_examples import example_lesions, example_scores
 
 from brainmets.figures import PRINT_DPI, save
-from brainmets.statistics import captions, figures
+from brainmets.statistics import figures
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.descriptive import describe
 
@@ -131,8 +131,8 @@ def test_arms_keep_their_colour_and_unknown_ones_get_another() -> None:
 
 
 def test_captions_say_what_a_figure_shows_and_what_not() -> None:
-    found = captions.entries(["mean_dice.png", "detection_by_size.png"])
+    found = figures.captions(["mean_dice.png", "detection_by_size.png"])
     assert [entry["file"] for entry in found] == ["mean_dice.png", "detection_by_size.png"]
     assert all(entry["shows"] and entry["cannot_show"] for entry in found)
     with pytest.raises(KeyError):
-        captions.entries(["other.png"])
+        figures.captions(["other.png"])

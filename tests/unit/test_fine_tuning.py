@@ -10,7 +10,7 @@ from small_study import training_parameters
 from brainmets.params import FineTuning, ParameterError, Pretraining
 from brainmets.paths import StudyPaths
 from brainmets.training.arms import TRAINERS
-from brainmets.training.schedule import TransferSchedule, lower_transferred
+from brainmets.training.finetuning import TransferSchedule, lower_transferred
 from brainmets.training.session import TrainingSession, prepare
 
 every_arm = pytest.mark.parametrize("arm", sorted(TRAINERS))

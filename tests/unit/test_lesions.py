@@ -331,5 +331,6 @@ def test_exact_intervals():
     low, high = poisson_interval(2)
     assert 1 - math.exp(-low) * (1 + low) == pytest.approx(0.025)
     assert math.exp(-high) * (1 + high + high**2 / 2) == pytest.approx(0.025)
+    assert binomial_interval(0, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match="between 0 and n"):
         binomial_interval(3, 2)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from brainmets.training.losses import TverskyBCELoss
-from brainmets.training.transfer import TransferError, transfer_weights
+from brainmets.training.arms import TverskyBCELoss
+from brainmets.training.finetuning import TransferError, transfer_weights
 
 
 def logit(probability: float) -> float:

@@ -9,11 +9,9 @@ import pytest
 
 from brainmets.nifti import read_grid, read_labels
 from brainmets.scoring import metrics
-from brainmets.scoring import surface as surfaces
 from brainmets.scoring.boxes import crop, foreground_boxes
-from brainmets.scoring.emptiness import LESION_WISE, WHOLE_REGION
-from brainmets.scoring.metrics import region_metrics
-from brainmets.scoring.surface import Surface, nearest_points, restricted, restricted_percentile, weighted_percentile
+from brainmets.scoring.metrics import LESION_WISE, WHOLE_REGION, region_metrics
+from brainmets.scoring.surface import Surface, nearest_points, restricted, weighted_percentile
 from brainmets.vocabulary import REGIONS, region_mask
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 0.5, 1.0), (0.9, 1.3, 2.7)]
@@ -205,8 +203,8 @@ SEGMENTATIONMETRICS = {
 
 
 def surface(points, lesions):
-    """Points of one box, where the packed space is the image."""
-    return Surface(points.T, points.T, np.ones(len(points)), lesions)
+    """Points (n, 3) that all weigh the same."""
+    return Surface(points.T, np.ones(len(points)), lesions)
 
 
 @pytest.mark.parametrize("spacing", [*SPACINGS, (0.5, 0.5, 6.0)])
@@ -229,7 +227,7 @@ def test_nearest_points_equal_brute_force(spacing, reach):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("percent", [50, 95, 100])
-def test_restricted_percentile_searches_a_large_surface_in_part(spacing, percent, monkeypatch):
+def test_a_large_surface_restricted_to_each_of_several_lesions(spacing, percent):
     rng = np.random.default_rng(4)
     places = rng.integers(0, 100, (6, 3))
     second = surface(
@@ -237,15 +235,12 @@ def test_restricted_percentile_searches_a_large_surface_in_part(spacing, percent
     )
     first = surface(rng.integers(0, 100, (6000, 3)), np.ones(6000, np.int64))
     found, every = nearest_points(first, second, spacing), np.arange(6000)
-    searched = []
-    monkeypatch.setattr(surfaces, "restricted", lambda *given: searched.append(len(given[1])) or restricted(*given))
     for number in range(1, 7):
         allowed = np.flatnonzero(second.lesions == number)
-        expected = weighted_percentile(
-            restricted(first, every, second, allowed, found, spacing), first.weights, percent
-        )
-        assert restricted_percentile(first, every, second, allowed, found, spacing, percent) == expected
-    assert len(searched) == 6 and max(searched) < 3000
+        distances = restricted(first, every, second, allowed, found, spacing)
+        alone = nearest_points(first, second.of(allowed), spacing).distances
+        np.testing.assert_array_equal(distances, alone)
+        assert weighted_percentile(distances, first.weights, percent) == np.sort(alone)[6000 * percent // 100 - 1]
 
 
 def test_nearest_points_of_nothing():
@@ -304,4 +299,23 @@ def test_boxes_hold_every_voxel_once_and_keep_lesions_apart(order):
 def test_boxes_and_crops_of_nothing():
     nothing = np.zeros((5, 6, 7), dtype=np.uint8)
     assert foreground_boxes(nothing, nothing) == []
-    assert crop(nothing > 0, nothing > 0) is None
+    assert crop(nothing > 0, nothing > 0, (0, 0, 0)) is None
+
+
+def test_a_crop_holds_both_masks_and_says_where_it_lies():
+    reference, prediction = block((9, 9, 9), (2, 3, 4), (4, 5, 6)), block((9, 9, 9), (3, 3, 1), (7, 4, 5))
+    found = crop(reference, prediction, (100, 200, 300))
+    assert found is not None
+    origin, first, second = found
+    assert origin == (102, 203, 301)
+    np.testing.assert_array_equal(first, reference[2:7, 3:5, 1:6])
+    np.testing.assert_array_equal(second, prediction[2:7, 3:5, 1:6])
+
+
+def test_a_metric_that_is_computed_or_excluded_has_no_value_for_empty_masks():
+    for rules, metric, how in (
+        (WHOLE_REGION, "specificity", "computed"),
+        (LESION_WISE["brats_2026"], "lesion_dice", "excluded"),
+    ):
+        with pytest.raises(ValueError, match=f"{metric} is {how}"):
+            metrics.empty_value(rules, metric, "both_empty")

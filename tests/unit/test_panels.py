@@ -8,9 +8,9 @@ import study_on_disk
 from review_cases import block, case
 from score_examples import lesion
 
-from brainmets.review import drawing as case_review
-from brainmets.review import panels
-from brainmets.review.case import pseudonyms_of, read_case
+from brainmets.figures import Drawing
+from brainmets.review import drawing, panels, ranking
+from brainmets.review.case import pseudonyms_of, read_case, slug, write_pseudonyms
 
 MODEL = ("default", "finetune")
 
@@ -77,7 +77,7 @@ def test_scale_bar_has_its_length_in_mm():
 
 
 def test_outline_of_one_voxel_is_one_square():
-    figure = panels.Figure()
+    figure = Drawing()
     axes = figure.subplots()
     panels.outline(axes, np.array([[False, True]]), (2.0, 3.0), "w")
     x, y = axes.lines[0].get_data()
@@ -89,7 +89,7 @@ def test_missed_lesions_are_listed_once_the_smallest_first():
     rows = [lesion("a", 1, 30.0, arm=arm, detected=arm == "default") for arm in ("default", "segresnet")]
     rows += [lesion("b", 1, 20.0, arm=arm, detected=False) for arm in ("default", "segresnet")]
     rows += [lesion("b", 2, 10.0, arm=arm) for arm in ("default", "segresnet")]
-    missed = panels.missed_lesions(pd.DataFrame(rows))
+    missed = ranking.missed_lesions(pd.DataFrame(rows))
     assert missed["case"].tolist() == ["b", "a"]
     assert missed["missed_by"].tolist() == [2, 1]
     assert missed["models"].tolist() == [2, 2]
@@ -97,22 +97,34 @@ def test_missed_lesions_are_listed_once_the_smallest_first():
 
 
 def test_without_a_missed_lesion_there_is_no_montage(tmp_path):
-    missed = panels.missed_lesions(pd.DataFrame([lesion("a", 1, 30.0)]))
+    missed = ranking.missed_lesions(pd.DataFrame([lesion("a", 1, 30.0)]))
     assert missed.empty
-    assert case_review.draw_missed({}, missed, tmp_path) == []
+    assert drawing.draw_missed({}, missed, tmp_path) == []
     with pytest.raises(ValueError, match="no lesion was missed"):
         panels.missed_montage({}, missed)
 
 
 def test_regions_to_show():
     marks = pd.DataFrame({"case": ["a", "a", "a", "b"], "region": ["TC", "TC", "ET", "WT"]})
-    assert case_review.regions_to_show(marks, "a") == ["TC", "WT"]
-    assert case_review.regions_to_show(marks, "b") == ["WT"]
-    assert case_review.regions_to_show(marks, "c") == ["ET", "WT"]
+    assert ranking.regions_to_show(marks, "a") == ["TC", "WT"]
+    assert ranking.regions_to_show(marks, "b") == ["WT"]
+    assert ranking.regions_to_show(marks, "c") == ["ET", "WT"]
 
 
 def test_pseudonyms_follow_the_names():
     assert pseudonyms_of(["z", "a", "m"]) == {"a": "case 01", "m": "case 02", "z": "case 03"}
+
+
+def test_the_key_of_pseudonyms_goes_when_names_are_shown_again(tmp_path):
+    write_pseudonyms(tmp_path, {"z": "case 01"})
+    assert pd.read_csv(tmp_path / "pseudonyms.csv").to_dict("records") == [{"case": "z", "pseudonym": "case 01"}]
+    write_pseudonyms(tmp_path, {})
+    assert list(tmp_path.iterdir()) == []
+    write_pseudonyms(tmp_path, {})
+
+
+def test_slug_keeps_letters_digits_and_dots():
+    assert slug("case 01/é.5-x") == "case_01_é.5-x"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from score_examples import example_scores
 
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.power import POWER_COLUMNS, TARGET_POWER, cases_needed, critical_sum, needed, power
-from brainmets.statistics.signed_rank import wilcoxon
+from brainmets.statistics.tests import wilcoxon
 
 
 def random() -> np.random.Generator:

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from brainmets.review import rating_form
-from brainmets.review.expert_folder import SHEET_COLUMNS
-from brainmets.review.expert_ratings import RatingError, read_ratings
+from brainmets.review.experts import SHEET_COLUMNS, RatingError, read_ratings
 
 GOOD = {
     "overall": "4", "boundary": "3", "missed_lesions": "0", "false_lesions": "2", "acceptable": "yes",
@@ -45,7 +44,7 @@ def test_what_the_form_writes_is_read_back_and_unblinded(form, handed_out, tmp_p
     untouched = handed_out.read_bytes()
     form.rater.value = "Dr A"
     form.item.value = ("case 01", "B")
-    assert fill(form) == "Kept in ratings/ratings_Dr_A.csv: 1 of 2 rated."
+    assert fill(form) == "Saved in ratings/ratings_Dr_A.csv: 1 of 2 rated."
     form.item.value = ("case 01", "A")
     assert form.answers["overall"].value == ""
     assert fill(form, acceptable="no", overall="1").endswith("2 of 2 rated.")
@@ -86,7 +85,7 @@ def test_what_was_typed_before_the_name_stays(form):
 def test_a_bad_value_is_refused_and_nothing_is_written(form, tmp_path, answers, message):
     form.rater.value = "A"
     assert message in fill(form, **answers)
-    assert form.message.value.startswith("Not kept: case 01, model A")
+    assert form.message.value.startswith("Not saved: case 01, model A")
     assert not (tmp_path / "ratings").exists()
 
 
@@ -97,7 +96,7 @@ def test_a_rater_is_needed_and_two_do_not_share_a_file(form, handed_out, tmp_pat
     form.rater.value = "A_B"
     assert "ratings_A_B.csv holds the ratings of A B" in fill(form)
     with pytest.raises(RatingError, match="'case 02' model 'A' was not handed out"):
-        rating_form.keep("C", "case 02", "A", GOOD, handed_out, tmp_path / "ratings")
+        rating_form.save_rating("C", "case 02", "A", GOOD, handed_out, tmp_path / "ratings")
 
 
 def test_without_handed_out_cases_it_says_what_to_do(tmp_path, capsys):

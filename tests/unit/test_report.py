@@ -6,12 +6,16 @@ import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import study_on_disk
+from browser import needs_browser, tab
+from bs4 import BeautifulSoup
 
 from brainmets.report import build as report
 from brainmets.report import content as report_content
+from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,8 +44,8 @@ def pages(index):
 
 
 def test_every_step_has_a_page_and_every_link_leads_somewhere(index):
-    # index, 01 02, three trainings of two arms, 06, 07 08, three cases in 3D
-    assert len(pages(index)) == 1 + 2 + 3 * 2 + 4 + 2 + 3
+    # index, 01 02, three trainings of two arms, 06, 07 08, three cases in 3D, the table of cases
+    assert len(pages(index)) == 1 + 2 + 3 * 2 + 4 + 2 + 3 + 1
     for page in pages(index):
         links = Links(page)
         for link in links.found:
@@ -49,7 +53,7 @@ def test_every_step_has_a_page_and_every_link_leads_somewhere(index):
                 continue
             assert not re.match(r"[a-z]+:|//", link), f"{page.name} names {link}"
             assert (page.parent / link).is_file(), f"{page.name} names {link}"
-        assert ("script" in links.tags) == (page.parent.name == "viewer")
+        assert ("script" in links.tags) == (page.parent.name == "viewer" or 'class="frame long' in page.read_text())
         assert all(links.pictures), f"{page.name} has a picture without words"
         assert "@import" not in page.read_text()
 
@@ -76,12 +80,12 @@ def test_cases_and_panels_are_shown(reviewed_checkout, index):
     assert len(cases) == 3
     assert len(overviews) == 1
     for case in cases:
-        assert f"<h3>{case.name}</h3>" in text
-        for picture in case.pictures:
+        assert f"<h3>{case['name']}</h3>" in text
+        for picture in case["pictures"]:
             assert (index.parent / "figures" / picture.file.name).stat().st_size > 10_000
 
 
-def test_nothing_of_the_machine_is_told(reviewed_checkout, index):
+def test_nothing_of_the_machine_is_revealed(reviewed_checkout, index):
     root, _, _ = reviewed_checkout
     for page in [*pages(index), *(index.parent / "tables").iterdir()]:
         text = page.read_text(encoding="utf-8")
@@ -97,12 +101,14 @@ def test_nothing_of_the_machine_is_told(reviewed_checkout, index):
     assert "interactive view: open this notebook in JupyterLab" in page
 
 
-def test_a_page_that_tells_a_path_stops_the_report(reviewed_checkout, monkeypatch):
+def test_a_page_that_reveals_a_path_stops_the_report(reviewed_checkout, monkeypatch):
     _, files, study = reviewed_checkout
     report.build(files, study)
     before = files.index.read_text()
     monkeypatch.setattr(report, "Redactor", lambda *_: str)
-    with pytest.raises(report.ReportError, match=r"03_pretraining_default_fold_0\.html tells .*/scan\.nii\.gz|tells"):
+    with pytest.raises(
+        report.ReportError, match=r"03_pretraining_default_fold_0\.html reveals .*/scan\.nii\.gz|reveals"
+    ):
         report.build(files, study)
     assert files.index.read_text() == before
     assert not list(files.report.parent.glob(".*"))
@@ -150,6 +156,7 @@ def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
         assert "<img" not in page
     finally:
         study_on_disk.review(files, study)
+        report.build(files, study)
     assert not (files.review / "pseudonyms.csv").exists()
 
 
@@ -196,3 +203,134 @@ def test_machine_names_are_withheld(monkeypatch):
 )
 def test_duration(seconds, text):
     assert report_content.duration(seconds) == text
+
+
+def laid_out(table: str):
+    page = BeautifulSoup(table, "html.parser")
+    tables.lay_out(page)
+    return page
+
+
+def test_a_long_table_can_be_searched_and_its_numbers_stand_to_the_right():
+    page = laid_out(study_on_disk.lesion_volumes().to_html())
+    assert page.div["class"] == ["frame", "long"]
+    heads = page.select("thead th")
+    assert [head.text for head in heads] == ["lesion", "volume"], "row numbers of a data frame mean nothing"
+    assert [head.get("class") for head in heads] == [None, "num"]
+    assert len(page.select("td.num")) == 20
+    assert page.select("td.num")[-1].text == "NaN"
+    assert page.table.get("border") is None
+
+
+@pytest.mark.parametrize(
+    ("table", "kinds"),
+    [
+        (pd.DataFrame({"a": range(15)}), ["frame"]),
+        (pd.DataFrame({"a": range(16)}), ["frame", "long"]),
+        (pd.DataFrame([range(15)]), ["frame", "wide"]),
+        (pd.DataFrame(columns=range(15)), ["frame"]),
+        (pd.DataFrame({"a": range(16)}, index=pd.MultiIndex.from_product([range(2), range(8)])), ["frame"]),
+    ],
+)
+def test_frames_of_tables(table, kinds):
+    assert laid_out(table.to_html()).div["class"] == kinds
+
+
+def test_a_shortened_table_is_not_searched():
+    assert laid_out(pd.DataFrame({"a": range(100)}).to_html(max_rows=20)).div["class"] == ["frame"]
+
+
+def test_an_empty_table_says_so_and_names_of_rows_are_kept():
+    assert laid_out(pd.DataFrame(columns=["a", "b"]).to_html()).td.text == "no rows"
+    assert laid_out(pd.DataFrame({"a": [1]}, index=["mean"]).to_html()).select("tbody th")[0].text == "mean"
+
+
+def test_parameters_are_shown_as_a_table(tmp_path):
+    nbf = nbformat.v4
+    defaults = nbf.new_code_cell('arm = "default"  # the arm to train\nepochs = 2  # passes: 5 < n', metadata={})
+    defaults.metadata["tags"] = ["parameters"]
+    given = nbf.new_code_cell("# Parameters\nepochs = 100\n", metadata={"tags": ["injected-parameters"]})
+    nbformat.write(nbf.new_notebook(cells=[defaults, given]), tmp_path / "03.ipynb")
+    page = notebook_pages.render(tmp_path / "03.ipynb", lambda text: text.replace("epochs", "(withheld)"))
+    rows = BeautifulSoup(page.body, "html.parser").select(".parameters tbody tr")
+    assert [[cell.text for cell in row("td")] for row in rows] == [
+        ["arm", "'default'", "the arm to train"],
+        ["(withheld)", "100", "passes: 5 < n"],
+    ]
+    assert page.title == "03"
+    assert not page.sortable
+
+
+def test_the_table_of_cases_holds_every_score(reviewed_checkout, index):
+    _, files, _ = reviewed_checkout
+    table = pd.read_csv(index.parent / "tables" / "cases.csv").set_index(["case", "arm", "strategy", "region"])
+    assert len(table) == 3 * 4 * 3
+    scores = pd.read_csv(files.scores("segresnet", "scratch"))
+    for row in scores[scores["metric"].isin(report_content.CASE_METRICS)].itertuples():
+        assert table.loc[(row.case, row.arm, row.strategy, row.region), row.metric] == row.value
+    text = (index.parent / "tables" / "cases.html").read_text(encoding="utf-8")
+    assert text.count("<td>from scratch</td>") == 3 * 2 * 3
+    assert text.index("<td>ET</td>") < text.index("<td>TC</td>") < text.index("<td>WT</td>")
+
+
+def column(page, number: int):
+    return page.locator(f".frame.long tbody tr td:nth-child({number})")
+
+
+@pytest.mark.browser
+def test_a_notebook_page_sorts_searches_and_shows_its_code_with_the_network_off(index):
+    expect = needs_browser().expect
+    lesions = [f"L{number:02d}" for number in range(20)]
+    volumes = [f"{2.0**power}" for power in range(19)]
+    with tab(offline=True, width=1280) as opened:
+        page = opened.page
+        page.goto((index.parent / "notebooks" / "07_statistics.html").as_uri())
+        page.wait_for_function("() => document.body.dataset.sortable")
+        expect(column(page, 1)).to_have_text(lesions)
+        page.get_by_text("volume", exact=True).click()
+        expect(column(page, 2)).to_have_text([*volumes, "NaN"])  # as numbers, not as text
+        page.get_by_text("volume", exact=True).click()
+        expect(column(page, 2)).to_have_text([*volumes[::-1], "NaN"])  # a missing value comes last in both orders
+        page.get_by_label("Search").fill("L07")
+        expect(column(page, 1)).to_have_text(["L07"])
+        page.get_by_label("Search").fill("")
+        expect(column(page, 1)).to_have_count(20)
+        code = page.get_by_text("look()")
+        expect(code).to_be_hidden()
+        page.get_by_label("Show all code").check()
+        expect(code).to_be_visible()
+        page.get_by_label("Show all code").uncheck()
+        expect(code).to_be_hidden()
+        assert page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
+    assert opened.outside == []
+    assert opened.errors == []
+
+
+@pytest.mark.browser
+def test_without_script_a_page_is_whole_and_its_code_can_be_shown(index):
+    needs_browser()
+    with tab(offline=True, scripts=False) as opened:
+        opened.page.goto((index.parent / "notebooks" / "07_statistics.html").as_uri())
+        assert column(opened.page, 1).all_inner_texts() == [f"L{number:02d}" for number in range(20)]
+        opened.page.get_by_label("Show all code").check()
+        assert opened.page.get_by_text("look()").is_visible()
+
+
+@pytest.mark.browser
+def test_the_table_of_cases_fits_a_laptop_and_a_turned_sheet(index):
+    expect = needs_browser().expect
+    with tab(offline=True, width=1280) as opened:
+        page = opened.page
+        page.goto((index.parent / "tables" / "cases.html").as_uri())
+        page.wait_for_function("() => document.body.dataset.sortable")
+        too_wide = "() => document.documentElement.scrollWidth - window.innerWidth"
+        assert page.evaluate(too_wide) <= 0
+        assert page.evaluate("() => document.querySelectorAll('.dt-container').length") == 1
+        page.get_by_label("Search").fill("SegResNet scratch")
+        expect(column(page, 2)).to_have_text(["SegResNet"] * 9)
+        expect(column(page, 3)).to_have_text(["from scratch"] * 9)
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 1010, "height": 680})  # A4 turned, within its margins, in CSS pixels
+        assert page.evaluate(too_wide) <= 0
+    assert opened.outside == []
+    assert opened.errors == []

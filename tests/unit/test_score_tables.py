@@ -159,7 +159,7 @@ def test_rows_cut_off_names_twice_semicolons_and_empty_lines(tmp_path: Path) -> 
     with pytest.raises(ScoreTableError, match="line 3: 18 fields under 19 names; is the line cut off"):
         read_scores(tmp_path)
     file.write_text(text.replace("DICE_tc", "DICE_et"))
-    with pytest.raises(ScoreTableError, match="the column DICE_et stands twice"):
+    with pytest.raises(ScoreTableError, match="the column DICE_et occurs twice"):
         read_scores(tmp_path)
     file.write_text(text.replace(",", ";"))
     with pytest.raises(ScoreTableError, match="separated by semicolons"):
@@ -244,6 +244,17 @@ def test_absent_and_unknown_columns(tmp_path: Path) -> None:
         read_scores(tmp_path / "wide")
 
 
+def test_a_date_in_the_name_is_no_part_of_the_model(tmp_path: Path) -> None:
+    wide(tmp_path / "dated", "scores_tverskybce_finetune_2026-09-29.csv", {"a": 0.1})
+    wide(tmp_path / "dated", "scores_tversky_bce_scratch_2026-09-29.csv", {"a": 0.1})
+    assert models(read_scores(tmp_path / "dated")) == [("tversky_bce", "finetune"), ("tversky_bce", "scratch")]
+    wide(tmp_path / "dated", "scores_tverskybce_finetune.csv", {"a": 0.1})
+    with pytest.raises(
+        ScoreTableError, match=r"2 values of dice ET in .*finetune\.csv and .*finetune_2026-09-29\.csv"
+    ):
+        read_scores(tmp_path / "dated")
+
+
 def test_wide_name_without_strategy(tmp_path: Path) -> None:
     wide(tmp_path, "scores_default_best.csv", {"a": 0.1})
     with pytest.raises(ScoreTableError, match=r"scores_<arm>_<strategy>\.csv"):
@@ -286,7 +297,7 @@ def test_lesions(tmp_path: Path) -> None:
 def test_lesion_twice_and_detected_that_is_no_truth_value(tmp_path: Path) -> None:
     lesions = example_lesions(example_scores(2))
     pd.concat([lesions, lesions.iloc[:1]]).to_csv(tmp_path / "lesions.csv", index=False)
-    with pytest.raises(ScoreTableError, match="lesion 1 stands twice"):
+    with pytest.raises(ScoreTableError, match="lesion 1 occurs twice"):
         read_lesions(tmp_path)
     lesions.assign(detected="yes").to_csv(tmp_path / "lesions.csv", index=False)
     with pytest.raises(ScoreTableError, match="detected 'yes' is none of True, False"):

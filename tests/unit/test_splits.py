@@ -58,7 +58,7 @@ FOUR = {name: name for name in ("MET-01", "MET-02", "MET-03", "MET-04")}
         ),
         (
             PATIENTS, ["a1"], 2,
-            "target.held_out parts the scans of patient(s) a: list all of a patient's cases or none",
+            "target.held_out separates the scans of patient(s) a: list all of a patient's cases or none",
         ),
     ],
 )  # fmt: skip

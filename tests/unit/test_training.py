@@ -1,5 +1,7 @@
 """A whole training: files, resuming, changed parameters, transfer, and prediction on the original grid."""
 
+import multiprocessing
+import os
 import pickle
 import shutil
 import subprocess
@@ -72,6 +74,42 @@ def test_a_training_leaves_the_style_of_figures_as_it_was(small_study: StudyPath
     assert dict(matplotlib.rcParams) == before
 
 
+def images_and_regions(batch: dict[str, Any]) -> tuple[Any, Any]:
+    target = batch["target"]
+    return batch["data"].numpy(), (target[0] if isinstance(target, list) else target).numpy() > 0
+
+
+@pytest.mark.parametrize("arm", ["default", "segresnet"])
+def test_the_batch_shown_is_the_first_trained_on_and_changes_nothing(small_study: StudyPaths, arm: str) -> None:
+    parameters = training_parameters(FromScratch, small_study, arm=arm, seed=80)
+    weights, losses, seen = [], [], []
+    for look in (False, True):
+        shutil.rmtree(small_study.training_folder("scratch", arm, 0), ignore_errors=True)
+        session = prepare(small_study, parameters, "scratch")
+        shown = session.first_batch() if look else None
+        step = session.trainer.train_step
+        session.trainer.train_step = lambda batch, step=step: (seen.append(batch), step(batch))[1]
+        session.run(lambda line: None)
+        weights.append(session.trainer.bare_network.state_dict())
+        losses.append(session.curves().training_loss.tolist())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert losses[0] == losses[1]
+    assert session.trainer.plans_manager.transpose_forward == [0, 1, 2]
+    for ours, trained_on in zip(shown, images_and_regions(seen[len(seen) // 2]), strict=True):
+        np.testing.assert_array_equal(ours, trained_on)
+    images, regions = prepare(small_study, parameters, "scratch").first_batch()
+    assert (images.shape[1], regions.shape[1]) == (4, 3), "a finished training shows a batch too"
+
+
+def test_the_batch_is_shown_without_augmentation_processes(small_study: StudyPaths) -> None:
+    parameters = training_parameters(FromScratch, small_study, seed=79, augmentation_workers=2)
+    session = prepare(small_study, parameters, "scratch")
+    images, regions = session.first_batch()
+    assert images.shape[2:] == regions.shape[2:] == tuple(session.trainer.configuration_manager.patch_size)
+    assert multiprocessing.active_children() == []
+    assert os.environ["nnUNet_n_proc_DA"] == "2"
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
@@ -105,7 +143,7 @@ def test_a_second_process_may_not_train_in_the_same_folder(small_study: StudyPat
     call = [sys.executable, "-c", hold, str(session.folder / LOCK)]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        who = rf"training default, fold 0, scratch is in the hands of another process \(process {other.pid} on "
+        who = rf"training default, fold 0, scratch is in use by another process \(process {other.pid} on "
         with pytest.raises(BusyError, match=who):
             prepare(small_study, parameters, "scratch")
         with pytest.raises(BusyError, match=who):

@@ -20,7 +20,7 @@ from brainmets.paths import StudyPaths
 from brainmets.training.session import TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, read_checkpoint
 
-RUNNER = Path(__file__).with_name("crash_runner.py")
+RUNNER = Path(__file__).resolve().parents[1] / "helpers" / "crash_runner.py"
 KILLS = 20
 
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ prepare(files, training_parameters(FromScratch, files, fold=1, epochs=500, augme
 
 def test_augmentation_processes_end_with_a_killed_training(small_study: StudyPaths) -> None:
     call = [sys.executable, "-c", AUGMENTING, small_study.work_dir, small_study.study]
-    environment = {**os.environ, "PYTHONPATH": str(RUNNER.parent)}
+    environment = {**os.environ, "PYTHONPATH": f"{RUNNER.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as training:
         assert training.stdout is not None
         assert any(line.startswith("epoch 1 of") for line in training.stdout)

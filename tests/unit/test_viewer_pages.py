@@ -1,5 +1,7 @@
 """The report's 3D pages: small enough, whole, and drawn by a real browser from a file with the network off."""
 
+import base64
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,8 +9,8 @@ from browser import needs_browser, pixels, tab
 from review_cases import block, case
 
 from brainmets.report import build as report
-from brainmets.report import viewer_pages
-from brainmets.review import volumes
+from brainmets.report import scripts
+from brainmets.review import viewers
 
 LABELS = block(slice(4, 8), slice(5, 9), 2)
 
@@ -18,17 +20,17 @@ def test_coarser_joins_the_finest_axis_and_loses_no_lesion():
     labels[4, 1, 1] = 3
     whole = case(labels, [labels], spacing=(1.0, 2.0, 2.0))
     whole.images["t1c"][:] = np.arange(5, dtype=np.float32)[:, None, None]
-    small = volumes.coarser(whole, most=36)
+    small = viewers.coarser(whole, most=36)
     assert small.reference.shape == (3, 4, 3)
     assert small.spacing_mm == (2.0, 2.0, 2.0)
     assert small.reference[2, 1, 1] == 3
     assert small.images["t1c"][:, 0, 0].tolist() == [0.5, 2.5, 4.0]
     assert small.affine[:3, 3].tolist() == [0.5, 0.0, 0.0]  # the middle of the first pair
-    assert volumes.coarser(whole, most=60) is whole
+    assert viewers.coarser(whole, most=60) is whole
 
 
 def test_volumes_are_described_and_written(tmp_path):
-    entry = volumes.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), "P1", tmp_path)
+    entry = viewers.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), "P1", tmp_path)
     assert [part["title"] for part in entry["labels"]] == ["reference", "Default fine-tuned"]
     assert entry["spacing_mm"] == [2.0, 2.0, 2.0]
     assert entry["focus"] == [0.3, 0.35, 0.4167]  # voxel (5.5, 6.5, 2) of 20 x 20 x 6, at its middle
@@ -46,41 +48,51 @@ def test_a_full_size_case_stays_below_five_megabytes(tmp_path):
     labels[100:120, 100:120, 50:60] = 3
     whole = case(labels, [labels], spacing=(0.5, 0.5, 1.0))
     noisy = (random.random(shape, dtype=np.float32) * 0.2 + 0.5).astype(np.float32)
-    entry = volumes.write_volumes(
+    entry = viewers.write_volumes(
         type(whole)(whole.name, {"t1c": noisy}, labels, whole.predictions, whole.affine), "P1", tmp_path
     )
     files = [entry["image"], *(part["file"] for part in entry["labels"])]
-    assert sum(len(viewer_pages.encoded(tmp_path / file)) for file in files) < 5_000_000
+    assert sum(len(base64.b64encode((tmp_path / file).read_bytes())) for file in files) < 5_000_000
 
 
-def test_the_script_is_classic_and_self_contained():
-    script = viewer_pages.script()
-    assert script.startswith("(function(){")
+@pytest.mark.parametrize("name", ["Niivue", "DataTable"])
+def test_a_script_is_classic_and_self_contained(name):
+    script = scripts.script(name)
+    assert script.startswith("(function(){" if name == "Niivue" else "/*! Bundled license information")
     assert "export{" not in script[-200:]
-    assert "window.Niivue=" in script[-60:]
+    assert f"window.{name}=" in script[-60:]
 
 
-def test_a_bundle_of_another_shape_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "static").mkdir()
-    (tmp_path / "static" / "widget.js").write_text("export default 1;")
+def test_the_licences_of_a_bundle_are_kept():
+    assert "SpryMedia Ltd" in scripts.script("DataTable")[:10_000]
+
+
+@pytest.mark.parametrize(("name", "file"), [("Niivue", "static/widget.js"), ("DataTable", "html/dt_bundle.js")])
+def test_a_bundle_of_another_shape_is_refused(tmp_path, monkeypatch, name, file):
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text("export default 1;")
     spec = type("Spec", (), {"origin": str(tmp_path / "__init__.py")})
-    viewer_pages.script.cache_clear()
-    monkeypatch.setattr(viewer_pages, "find_spec", lambda _: spec)
-    with pytest.raises(viewer_pages.ViewerError, match="another shape"):
-        viewer_pages.script()
-    viewer_pages.script.cache_clear()
+    scripts.script.cache_clear()
+    monkeypatch.setattr(scripts, "find_spec", lambda _: spec)
+    with pytest.raises(scripts.ScriptError, match="another shape"):
+        scripts.script(name)
+    scripts.script.cache_clear()
 
 
 def test_without_the_script_the_report_says_so(reviewed_checkout, monkeypatch):
     _, files, study = reviewed_checkout
 
-    def absent():
-        raise viewer_pages.ViewerError("ipyniivue is not installed")
+    def absent(name):
+        raise scripts.ScriptError(f"{scripts.BUNDLES[name][0]} is not installed")
 
     monkeypatch.setattr(report, "script", absent)
     text = report.build(files, study).read_text()
     assert "No 3D pages: ipyniivue is not installed." in text
     assert "See it in 3D" not in text
+    assert "Tables cannot be searched and sorted: itables is not installed." in text
+    cases = (files.report / "tables" / "cases.html").read_text()
+    assert "<script" not in cases
+    assert cases.count("<tr>") == 3 * 4 * 3  # the heading's row has a style
 
 
 @pytest.mark.browser

@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
+from brainmets.figures import Drawing
 from brainmets.training import watching
 
 
@@ -52,7 +53,7 @@ def test_the_curves_are_drawn_while_it_trains_and_taken_away_at_the_end(
         live(line)
     assert capsys.readouterr().out.splitlines() == lines
     (handle,) = screen
-    assert [type(shown) for shown in handle.shown] == [Figure, Figure, Figure, watching.HTML]
+    assert [type(shown) for shown in handle.shown] == [Drawing, Drawing, Drawing, watching.HTML]
     assert handle.shown[-1].data == ""
 
 
@@ -75,6 +76,21 @@ def test_drawing_takes_its_share_of_the_time_and_no_more(
     (handle,) = screen
     # 0.2 s of drawing allow the next one after 20 s: epochs 1, 21, 41, 61 and 81
     assert len(handle.shown) == 5
+
+
+def test_the_batch_is_shown_where_the_tumour_is_largest_with_an_outline_per_region() -> None:
+    images = np.random.default_rng(1).normal(size=(3, 4, 5, 8, 8)).astype(np.float32)
+    regions = np.zeros((3, 3, 5, 8, 8), bool)
+    regions[0, 0, 1, 2:6, 2:6] = regions[0, 1, 1, 3:5, 3:5] = True  # WT and TC in the second slice, no ET
+    regions[0, 0, 3, 3, 3] = True
+    panels = watching.batch_figure(images, regions, "a batch").axes
+    assert len(panels) == 8, "two of the three patches, four sequences each"
+    assert [panel.get_title() for panel in panels[:4]] == ["T1", "T1 after contrast", "T2", "FLAIR"]
+    assert panels[0].get_ylabel() == "patch 1, slice 2 of 5"
+    assert panels[4].get_ylabel() == "patch 2, slice 3 of 5"
+    assert [len(panel.collections) for panel in panels] == [2] * 4 + [0] * 4
+    np.testing.assert_array_equal(panels[1].images[0].get_array(), images[0, 1, 1])
+    assert len(set(watching.REGION_LINES.values())) == 3, "told apart without colours"
 
 
 def test_a_finished_training_draws_nothing(screen: list[Handle]) -> None:

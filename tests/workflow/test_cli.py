@@ -20,7 +20,7 @@ def test_alone_it_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixt
     assert "required" not in shown
 
 
-def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
@@ -34,9 +34,9 @@ def test_outside_a_checkout_it_says_where_it_looked_and_what_to_do(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BRAINMETS_ROOT", raising=False)
     assert cli.main([*words, "params/demo.yaml"]) == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     expected = f"params/demo.yaml: there is no such parameters file in {tmp_path}; change into the checkout"
-    assert told.startswith(f"brainmets {words[0]}: {expected}")
+    assert message.startswith(f"brainmets {words[0]}: {expected}")
 
 
 def test_a_folder_that_cannot_be_made_is_named(

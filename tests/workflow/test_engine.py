@@ -78,7 +78,7 @@ def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheck
     assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"]
 
 
-def test_a_dry_run_that_snakemake_refuses_is_told(checkout: FakeCheckout) -> None:
+def test_a_dry_run_that_snakemake_refuses_is_reported(checkout: FakeCheckout) -> None:
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistcs")
     assert ended.returncode == 1
     assert "Snakemake could not plan the study; it said:" in ended.stderr
@@ -108,12 +108,12 @@ def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path:
 
     lines = ended.stdout.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_default_fold_0"))
-    told = "\n".join(lines[at : at + 7])
-    assert "notebook   notebooks/04_fine_tuning.ipynb" in told
-    assert re.search(r"cell       \[5\] under 'Train': trap =", told)
-    assert "error      ValueError: the trap is set" in told
-    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in told
-    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", told)
+    report = "\n".join(lines[at : at + 7])
+    assert "notebook   notebooks/04_fine_tuning.ipynb" in report
+    assert re.search(r"cell       \[5\] under 'Train': trap =", report)
+    assert "error      ValueError: the trap is set" in report
+    assert "log        work/tiny/runs/04_fine_tuning_default_fold_0.log" in report
+    assert re.search(r"run again  \S*brainmets notebook 04_fine_tuning params/tiny.yaml .*arm=default fold=0", report)
     assert "1 failed: 04_fine_tuning_default_fold_0" in lines[-2]
     assert "brainmets study params/tiny.yaml" in lines[-1]
     assert not (checkout.work / "training/finetune/default/fold_0/training.json").exists()
@@ -363,11 +363,11 @@ def test_a_study_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> None:
     with locked(checkout.work / ".study.lock", "it"):
         ended = checkout.study()
     assert ended.returncode == 2
-    assert "study tiny is in the hands of another process" in ended.stderr
+    assert "study tiny is in use by another process" in ended.stderr
     assert checkout.ran() == {}
 
 
-def test_a_broken_snakefile_is_told(checkout: FakeCheckout) -> None:
+def test_a_broken_snakefile_is_reported(checkout: FakeCheckout) -> None:
     workflow = checkout.root / "workflow"
     target = workflow.resolve()
     workflow.unlink()
@@ -407,7 +407,7 @@ def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: Fak
     assert steps(ended.stdout) == ["02_plan_alignment"]
 
 
-def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
+def test_a_step_that_is_killed_outright_is_reported(checkout: FakeCheckout) -> None:
     checkout.trap("01_data_audit", "sleep")
     command = checkout.command("study", "params/tiny.yaml", "--", "audit")
     run = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.PIPE, text=True)
@@ -417,7 +417,9 @@ def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
     os.kill(int(holder), signal.SIGKILL)
     text, _ = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "FAILED: 01_data_audit ended without a word: killed, out of memory, or past a time limit?" in text
+    assert (
+        "FAILED: 01_data_audit stopped without an error message: killed, out of memory, or past a time limit?" in text
+    )
     assert not (checkout.work / "audit/audit.json").exists()
 
 
@@ -427,7 +429,7 @@ def test_a_step_that_is_killed_outright_is_told(checkout: FakeCheckout) -> None:
 def test_gpus_are_shared_out_and_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "cpu_cores", lambda: 16)
     monkeypatch.setenv(devices.DEVICES_VARIABLE, "0,1,2,3")
-    options, machine = study._local()
+    options, machine = study.local_options()
     assert options == ["cores=16", "threads=4", "--cores", "16", "--resources", "device=4"]
     assert machine == "16 CPU cores, 4 GPUs, 4 at a time"
 
@@ -435,7 +437,7 @@ def test_gpus_are_shared_out_and_cores_divided(monkeypatch: pytest.MonkeyPatch) 
 def test_without_a_gpu_every_core_trains_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "cpu_cores", lambda: 8)
     monkeypatch.setenv(devices.DEVICES_VARIABLE, "")
-    options, machine = study._local()
+    options, machine = study.local_options()
     assert options == ["cores=8", "threads=1", "--cores", "8", "--resources", "device=8"]
     assert machine == "8 CPU cores, no GPU, 8 at a time"
 
@@ -453,18 +455,18 @@ def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     files = StudyPaths("work", "own.study")
     fake_slurm(tmp_path, monkeypatch, queue="")
-    options, _ = study._slurm(files)
+    options, _ = study.slurm_options(files)
     prefix = options[options.index("--slurm-jobname-prefix") + 1]
     assert re.fullmatch(r"bm_own-study_[0-9a-f]{8}", prefix)
     assert options[-2:] == ["--slurm-status-command", "squeue"], "sacct does not answer"
-    assert study._slurm(StudyPaths("work", "other"))[0][1] != prefix
+    assert study.slurm_options(StudyPaths("work", "other"))[0][1] != prefix
 
     fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
     with pytest.raises(BusyError) as error:
-        study._slurm(files)
+        study.slurm_options(files)
     assert "1 jobs of an earlier, killed run" in str(error.value)
     assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
-    assert "--slurm-status-command" not in study._slurm(StudyPaths("work", "third"))[0]
+    assert "--slurm-status-command" not in study.slurm_options(StudyPaths("work", "third"))[0]
 
 
 def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
@@ -475,11 +477,11 @@ def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     expected = r"SLURM does not answer \(squeue: slurm_load_jobs error: Unable to contact\)"
     with pytest.raises(ParameterError, match=expected):
-        study._slurm(StudyPaths("work", "own"))
+        study.slurm_options(StudyPaths("work", "own"))
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "squeue").unlink()
     with pytest.raises(ParameterError, match="there is no squeue here; run on the cluster's login node"):
-        study._slurm(StudyPaths("work", "own"))
+        study.slurm_options(StudyPaths("work", "own"))
 
 
 @pytest.mark.parametrize("text", ["executor: [", "", "- 1"])
@@ -487,13 +489,13 @@ def test_a_profile_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ParameterError, match=r"config\.yaml is no Snakemake profile"):
-        study._executor(tmp_path)
+        study.read_profile(str(tmp_path))
 
 
 def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ParameterError, match="there is no sbatch here"):
-        study._slurm(StudyPaths("work", "own"))
+        study.slurm_options(StudyPaths("work", "own"))
 
 
 def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -14,8 +16,8 @@ from fake_checkout import FakeCheckout, wait_for
 
 from brainmets.engine import devices
 from brainmets.engine.devices import cpu_cores, cuda_devices, free_device
-from brainmets.engine.journal import Event, Follower, Journal
 from brainmets.engine.notebook import check_declared, declared, find, job_of
+from brainmets.engine.progress import Journal, Progress, Tail
 from brainmets.engine.steps import decisive, set_aside_other_arms, step_name
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
@@ -295,9 +297,7 @@ def test_the_same_step_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> N
     with locked(checkout.work / "runs" / ".01_data_audit.lock", "it"):
         ended = checkout.brainmets("notebook", "01", "params/tiny.yaml")
     assert ended.returncode == 2
-    assert (
-        f"step 01_data_audit of study tiny is in the hands of another process (process {os.getpid()}" in ended.stderr
-    )
+    assert f"step 01_data_audit of study tiny is in use by another process (process {os.getpid()}" in ended.stderr
 
 
 # --- locks, devices, logs
@@ -305,7 +305,7 @@ def test_the_same_step_does_not_run_twice_at_a_time(checkout: FakeCheckout) -> N
 
 def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path / "lock", "x"), pytest.raises(BusyError, match="x is in the hands of another process"):
+        with locked(tmp_path / "lock", "x"), pytest.raises(BusyError, match="x is in use by another process"):
             locked(tmp_path / "lock", "x").__enter__()
 
 
@@ -340,27 +340,89 @@ def test_devices_that_a_study_shares_out(monkeypatch: pytest.MonkeyPatch, value:
 
 def test_a_reader_follows_a_log_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("epoch 1 of 9: before the reader came\n")
-    follower = Follower(tmp_path)
+    tail = Tail(tmp_path, "*.log")
     with (tmp_path / "null").open("w") as echo:
         journal = Journal(tmp_path / "a.log", echo)
-        journal.started("brainmets notebook a")
+        journal.mark("started: brainmets notebook a")
         journal.write("some text\nepoch 2 of 9: lo")
         journal.flush()
-        assert [event.kind for event in follower.events()] == ["started"]
+        assert list(tail.lines()) == [("a", "== started: brainmets notebook a"), ("a", "some text")]
         journal.write("ss 0.5\nunfinished")
         journal.failed(2.0, {"cell": "[3]: a\n\n  b\n", "run again": "brainmets"})
         journal.close()
-    assert list(follower.events()) == [
-        Event("a", "progress", "epoch 2 of 9: loss 0.5"),
-        Event("a", "failed", "after 2.0 s"),
-        Event("a", "detail", "  cell       [3]: a"),
-        Event("a", "detail", "               b"),
-        Event("a", "detail", "  run again  brainmets"),
+    assert [line for _, line in tail.lines()] == [
+        "epoch 2 of 9: loss 0.5",
+        "unfinished",
+        "== failed after 2.0 s",
+        "==   cell       [3]: a",
+        "==                b",
+        "==   run again  brainmets",
     ]
-    assert list(follower.events()) == []
+    assert list(tail.lines()) == []
 
 
-def test_a_driver_without_a_usable_gpu_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """Shows the progress of a study of two audits in which an event or a log's lines are added; gives what it said."""
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    runs = StudyPaths("work", "tiny").runs
+    runs.mkdir(parents=True)
+    progress = Progress(StudyPaths("work", "tiny"), "params/tiny.yaml")
+
+    def add(log: str = "", status: int | None = None, **event: Any) -> list[str]:
+        with (runs / "01_data_audit.log").open("a") as file:
+            file.write(log)
+        with (runs / "snakemake.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n" if event else "")
+        progress.update()
+        if status is not None:
+            assert progress.close(status) == status
+        return capsys.readouterr().out.splitlines()
+
+    add(event="run_info", stats={"audit": 1, "alignment": 1, "all": 1, "total": 3})
+    add(event="job_info", jobid=4, rule_name="audit", wildcards={})
+    return add
+
+
+def test_snakemakes_events_count_the_steps_and_the_log_gives_the_seconds(followed: Callable[..., list[str]]) -> None:
+    assert followed("== started now: brainmets\nepoch 1 of 2: loss 1\n") == ["  01_data_audit: epoch 1 of 2: loss 1"]
+    assert followed("== finished in 1.5 s\n") == [], "Snakemake has not taken the result yet"
+    assert followed(event="job_finished", job_id=4) == [
+        "[ 1 of 2] 01_data_audit finished in 1.5 s; 0:00 since the start"
+    ]
+    assert followed(status=0) == ["study tiny is finished, in 0:00."]
+
+
+def test_a_job_that_is_killed_is_reported_at_once_with_the_schedulers_reason(
+    followed: Callable[..., list[str]],
+) -> None:
+    followed("== started now: brainmets\n")
+    assert followed(event="job_error", jobid=4, rule_msg="SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.") == [
+        "FAILED: 01_data_audit stopped without an error message: killed, out of memory, or past a time limit?",
+        "    error      SLURM-job '7' failed, SLURM status is: 'TIMEOUT'.",
+        "    log        work/tiny/runs/01_data_audit.log",
+    ]
+    first, second = followed(status=1)
+    assert first == "study tiny: 0 of 2 steps done, 1 failed: 01_data_audit."
+    assert second.startswith("Fix the cause, then run this to continue: ")
+
+
+def test_a_failure_is_reported_once_and_a_retry_that_succeeds_is_none(followed: Callable[..., list[str]]) -> None:
+    failed = "== failed after 2.0 s\n==   cell  [3]: a\n"
+    assert followed("== started now: brainmets\n" + failed) == [
+        "FAILED: 01_data_audit after 2.0 s",
+        "    cell  [3]: a",
+    ]
+    assert followed(event="job_error", jobid=4, rule_msg=None) == []
+    followed("== started now: brainmets\n== finished in 1.0 s\n", event="job_finished", job_id=4)
+    followed(event="job_info", jobid=5, rule_name="alignment", wildcards={})
+    followed(event="job_error", jobid=5, rule_msg=None)
+    assert followed(status=1)[0] == "study tiny: 1 of 2 steps done, 1 failed: 02_plan_alignment."
+
+
+def test_a_driver_without_a_usable_gpu_is_mentioned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(devices.DEVICES_VARIABLE, raising=False)
     monkeypatch.setattr(devices, "DEVICE_FILES", (str(tmp_path / "nvidiactl"),))
     assert [devices.in_words(found) for found in ([], ["0"], ["0", "1"])] == ["no GPU", "1 GPU", "2 GPUs"]

@@ -1,1 +1,1 @@
-"""Cohorts: reading, auditing and splitting them, and making phantoms."""
+"""Cohorts: reading, auditing and splitting them."""

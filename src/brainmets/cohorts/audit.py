@@ -1,4 +1,4 @@
-"""The data audit: what each case holds, and what is wrong or remarkable about it."""
+"""The data audit: what each case holds, and what is wrong with it or unusual."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CASE_COLUMNS = (
 )  # fmt: skip
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
 LONGEST_LIST = 20
-"""Findings that a message repeats; the rest stands in the table."""
+"""Findings that a message repeats; the table has them all."""
 SMALLEST_COHORT = 4
 EVERY_CASE_A_PATIENT = "(.+)"
 SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
-"""The end of a name that tells scans of a patient apart: a date, or a number, perhaps after a short word."""
+"""The end of a name that distinguishes the scans of a patient: a date, or a number, perhaps after a short word."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Audit:
             lines = [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]
         where = written or "findings.csv beside the cohort's cases.csv, in the study's audit/"
         raise CohortError(
-            f"{len(errors)} finding(s) stop the study; mend the files, then rerun:\n"
+            f"{len(errors)} finding(s) stop the study; correct the files, then rerun:\n"
             + "\n".join([*lines, f"all findings: {where}"])
         )
 
@@ -85,7 +85,7 @@ class _Examination:
         except nifti.ImageError as error:
             self.note("error", path, error.problem)
         except OSError as error:
-            self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it anew")
+            self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it again")
 
 
 def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:

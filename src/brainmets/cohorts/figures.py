@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -24,7 +23,7 @@ COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
 REGION_LINES: dict[str, Literal["--", "-.", "-"]] = {"WT": "--", "TC": "-.", "ET": "-"}
 
 
-def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Figure:
+def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:
     """One row per case, one column per sequence: the axial slice with most tumour, regions outlined.
 
     An empty label map shows the middle slice. Each image is windowed to its own 1st to 99.5th percentile.
@@ -62,7 +61,7 @@ def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
     return int(counts.argmax()) if counts.any() else labels.shape[2] // 2
 
 
-def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Drawing:
     """Whole-tumour volume against the number of lesions, one mark per case, one style per cohort.
 
     ``tables`` maps "source" and "target" to the audit's ``cases``. Volumes are on a logarithmic axis; cases without

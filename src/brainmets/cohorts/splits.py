@@ -1,4 +1,4 @@
-"""Held-out cases and cross-validation folds that never part a patient.
+"""Held-out cases and cross-validation folds that keep the scans of a patient together.
 
 The same folds serve fine-tuning and training from scratch: both strategies read the one ``splits.json``.
 """
@@ -36,8 +36,11 @@ def hold_out(patients: Mapping[str, str], wanted: int | Sequence[str], seed: int
 
     ``patients`` maps case to patient. ``wanted`` is a list of case names, or a count: whole patients are then drawn
     at random (``seed``), skipping a patient whose cases would exceed the count. ``cohort`` (source or target) is for
-    messages. Raises ``SplitError`` where a named case does not exist, where a patient would stand on both sides,
+    messages. Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides,
     where the count cannot be met exactly, or where nothing would be left to train on.
+
+    >>> hold_out({"P01_a": "P01", "P01_b": "P01", "P02": "P02"}, ["P01_b", "P01_a"], seed=1)
+    ['P01_a', 'P01_b']
     """
     parameter = f"{cohort}.held_out" if cohort else "held_out"
     if isinstance(wanted, int):
@@ -54,7 +57,7 @@ def hold_out(patients: Mapping[str, str], wanted: int | Sequence[str], seed: int
     torn = sorted({patients[case] for case in chosen} & {patients[case] for case in set(patients) - set(chosen)})
     if torn:
         raise SplitError(
-            f"{parameter} parts the scans of patient(s) {', '.join(torn)}: list all of a patient's cases or none"
+            f"{parameter} separates the scans of patient(s) {', '.join(torn)}: list all of a patient's cases or none"
         )
     if len(chosen) >= len(patients):
         raise SplitError(f"{parameter} lists all {len(patients)} cases: nothing is left to train on; list fewer")
@@ -75,7 +78,7 @@ def _draw(patients: Mapping[str, str], count: int, seed: int, parameter: str) ->
             chosen += cases
     if len(chosen) != count:
         raise SplitError(
-            f"{parameter}: {count} cases cannot be held out without parting a patient's scans ({len(chosen)} can): "
+            f"{parameter}: {count} cases cannot be held out without separating a patient's scans ({len(chosen)} can): "
             "choose another count, or list the cases"
         )
     return sorted(chosen)

@@ -69,14 +69,14 @@ def in_words(devices: list[str]) -> str:
 def free_device(devices: list[str], on_wait: Callable[[str], None]) -> Iterator[str | None]:
     """Hold one of ``devices`` that no other BrainMets process of this user holds, waiting until one is free.
 
-    Gives its name, or ``None`` at once where ``devices`` is empty. ``on_wait`` is told once that it waits. A count
-    of GPUs alone would put every job of a machine on GPU 0.
+    Gives its name, or ``None`` at once where ``devices`` is empty. ``on_wait`` is called once, with a message, if it
+    must wait. A count of GPUs alone would put every job of a machine on GPU 0.
     """
     if not devices:
         yield None
         return
     folder = Path(tempfile.gettempdir()) / f"brainmets-devices-{os.getuid()}"
-    told = False
+    waiting = False
     while True:
         for device in devices:
             try:
@@ -85,9 +85,9 @@ def free_device(devices: list[str], on_wait: Callable[[str], None]) -> Iterator[
                     return
             except BusyError:
                 continue
-        if not told:
+        if not waiting:
             on_wait(f"waiting for a free GPU of {', '.join(devices)}")
-            told = True
+            waiting = True
         time.sleep(1)
 
 

@@ -13,8 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -29,7 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
-from brainmets.engine.journal import Journal, StepError, logged
+from brainmets.engine.progress import Journal, StepError, logged
 from brainmets.engine.steps import command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
@@ -124,92 +123,119 @@ def job_of(study: Study, notebook: str, given: dict[str, Any]) -> dict[str, Any]
     """
     jobs = study.jobs(notebook)
     needed = list(jobs[0])
+    times = f"once per {' and '.join(needed) or 'study'}"
     job = {name: given[name] for name in needed if name in given}
     if stray := [name for name in PER_JOB if name in given and name not in needed]:
-        raise ParameterError(f"{notebook} takes no {' or '.join(stray)}: it runs {_times(needed)}")
+        raise ParameterError(f"{notebook} takes no {' or '.join(stray)}: it runs {times}")
     if job not in jobs:
         choices = " ".join(f"{name}={'|'.join(dict.fromkeys(str(one[name]) for one in jobs))}" for name in needed)
         wrong = " ".join(f"{name}={value}" for name, value in job.items()) or "nothing"
-        raise ParameterError(f"{notebook} runs {_times(needed)}: choose {choices} (given: {wrong})")
+        raise ParameterError(f"{notebook} runs {times}: choose {choices} (given: {wrong})")
     return job
 
 
 def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None = None) -> Path:
     """Execute one job of ``notebook`` and return the executed copy.
 
-    ``given`` holds arm, fold and strategy as the notebook needs them, and any parameter that shall differ from the
+    ``given`` holds arm, fold and strategy as the notebook needs them, and any parameter that is to differ from the
     study's. ``threads`` limits the numeric libraries; all cores by default. Raises ``ParameterError`` before any
     work, ``BusyError`` where the same step is running, ``StepError`` where the notebook fails.
     """
-    root = project_root()
     job = job_of(study, notebook, given)
     values = study.values(notebook, **{**given, **job})
     model = study.notebook(notebook, **{**given, **job})
-    source = root / "notebooks" / f"{notebook}.ipynb"
+    source = project_root() / "notebooks" / f"{notebook}.ipynb"
     check_declared(source, set(values))
 
     files = StudyPaths(model.work_dir, model.study)
     step = step_name(notebook, job)
     if given.get("out_dir"):
         step += "_elsewhere"  # its results are not the study's: neither is the executed copy that the report shows
-    again = command("notebook", notebook, study.origin, *(f"{name}={_typed(value)}" for name, value in given.items()))
-    running = files.runs / "running" / f"{step}.ipynb"
+    pairs = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
+    again = command("notebook", notebook, study.origin, *pairs)
     with (
         locked(files.runs / f".{step}.lock", f"step {step} of study {model.study}"),
         logged(files.runs / f"{step}.log", again) as journal,
     ):
-        running.parent.mkdir(exist_ok=True)
+        execution = _Execution(journal, source, files.runs / "running" / f"{step}.ipynb", again)
         set_threads(threads or cpu_cores())
-        with free_device(_devices(notebook), journal.note) as device, _terminable(journal, running, source, again):
+        with free_device(_devices(notebook), lambda text: journal.mark(f"note: {text}")) as device:
             if device is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = device
-            began = time.monotonic()
-            try:
-                _execute(source, running, values, journal)
-            except (PapermillExecutionError, DeadKernelError) as error:
-                journal.failed(time.monotonic() - began, _details(error, journal, running, source, again))
-                raise StepError(f"{step} failed; see {shown(journal.path)}") from error
-        return running.replace(files.runs / f"{step}.ipynb")
+            execution.run(values)
+        return execution.copy.replace(files.runs / f"{step}.ipynb")
 
 
-def _execute(source: Path, output: Path, values: dict[str, Any], journal: Journal) -> None:
-    with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
-        papermill.execute_notebook(
-            shown(source),
-            shown(output),
-            parameters=values,
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            stdout_file=journal,
-            stderr_file=journal,
-            autosave_cell_every=30,
-            kernel_manager_class=EnvironmentKernel,
-        )
+class _Execution:
+    """One notebook that is being executed: where its copy lies, and what is reported and kept if it fails."""
+
+    def __init__(self, journal: Journal, source: Path, copy: Path, again: str) -> None:
+        self.journal = journal
+        self.source = source
+        self.copy = copy
+        self.again = again
+        self.began = time.monotonic()
+
+    def run(self, values: dict[str, Any]) -> None:
+        """Execute the notebook with ``values``; ``StepError`` where it fails.
+
+        On SIGTERM or Ctrl-C (a time limit, a cancelled job) keep the copy, end the kernel and leave at once: leaving
+        by an exception would let papermill stamp the unfinished cells as completed.
+        """
+        self.copy.parent.mkdir(exist_ok=True)
+        before = {number: signal.signal(number, self._leave) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.began = time.monotonic()
+        try:
+            with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
+                papermill.execute_notebook(
+                    shown(self.source),
+                    shown(self.copy),
+                    parameters=values,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    stdout_file=self.journal,
+                    stderr_file=self.journal,
+                    autosave_cell_every=30,
+                    kernel_manager_class=EnvironmentKernel,
+                )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            if isinstance(error, PapermillExecutionError):
+                self._failed(f"{error.ename}: {error.evalue}", error.cell_index + 2)  # papermill has put two before it
+            else:
+                self._failed(f"{error} (killed, or out of memory?)")
+            raise StepError(f"{self.copy.stem} failed; see {shown(self.journal.path)}") from error
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
+        self._failed(f"ended by {signal.Signals(number).name} (a time limit, a cancelled job or Ctrl-C)")
+        kernel = EnvironmentKernel.running
+        process = getattr(kernel.provisioner, "process", None) if kernel else None
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # the kernel leads a group of its own, its workers included
+        os._exit(128 + number)
+
+    def _failed(self, error: str, index: int | None = None) -> None:
+        """Report the failure in the cell at ``index``, or in the last one that was started, and keep the copy."""
+        details = {"notebook": shown(self.source), "cell": _cell(self.copy, index), "error": error}
+        details |= {"executed": self._keep(), "log": shown(self.journal.path), "run again": self.again}
+        self.journal.failed(time.monotonic() - self.began, details)
+
+    def _keep(self) -> str:
+        """Move the copy of a failed notebook where no retry overwrites it; its new place."""
+        if not self.copy.is_file():
+            return "no copy was written"
+        kept = self.copy.parents[1] / "failed" / f"{self.copy.stem}.{datetime.now():%Y%m%dT%H%M%S}.ipynb"
+        kept.parent.mkdir(exist_ok=True)
+        return shown(self.copy.replace(kept))
 
 
-def _details(error: Exception, journal: Journal, running: Path, source: Path, again: str) -> dict[str, str]:
-    if isinstance(error, PapermillExecutionError):
-        index, what = error.cell_index + 2, f"{error.ename}: {error.evalue}"  # papermill has put two markers before it
-    else:
-        index, what = -1, f"{error} (killed, or out of memory?)"
-    where = _cell(running, index)
-    return {
-        "notebook": shown(source),
-        "cell": where,
-        "error": what,
-        "executed": _keep(running),
-        "log": shown(journal.path),
-        "run again": again,
-    }
-
-
-def _cell(executed: Path, index: int) -> str:
+def _cell(executed: Path, index: int | None) -> str:
     """The cell at ``index``, or the last one that was started, under its heading and with its first line."""
-    if not executed.is_file():
-        return "none was started"
-    cells = nbformat.read(executed, as_version=4).cells
-    if index < 0:
+    cells = nbformat.read(executed, as_version=4).cells if executed.is_file() else []
+    if index is None:
         begun = [i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
         if not begun:
             return "none was started"
@@ -221,60 +247,7 @@ def _cell(executed: Path, index: int) -> str:
     return f"[{number}]" + (f" under {headings[-1]!r}" if headings else "") + f": {first}"
 
 
-def _keep(running: Path) -> str:
-    """Move the copy of a failed notebook where no retry overwrites it; its new place."""
-    if not running.is_file():
-        return "no copy was written"
-    stamp = f"{datetime.now():%Y%m%dT%H%M%S}"
-    kept = running.parent.parent / "failed" / f"{running.stem}.{stamp}.ipynb"
-    kept.parent.mkdir(exist_ok=True)
-    return shown(running.replace(kept))
-
-
-@contextmanager
-def _terminable(journal: Journal, running: Path, source: Path, again: str) -> Iterator[None]:
-    """On SIGTERM or Ctrl-C (a time limit, a cancelled job) keep the copy, end the kernel and leave at once.
-
-    Leaving by an exception would let papermill stamp the unfinished cells as completed.
-    """
-    began = time.monotonic()
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        where = _cell(running, -1)
-        journal.failed(
-            time.monotonic() - began,
-            {
-                "notebook": shown(source),
-                "cell": where,
-                "error": f"ended by {signal.Signals(number).name} (a time limit, a cancelled job or Ctrl-C)",
-                "executed": _keep(running),
-                "log": shown(journal.path),
-                "run again": again,
-            },
-        )
-        kernel = EnvironmentKernel.running
-        process = getattr(kernel.provisioner, "process", None) if kernel else None
-        if process is not None and process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # the kernel leads a group of its own, its workers included
-        os._exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _devices(notebook: str) -> list[str]:
     """The GPUs to choose from: none for a notebook that needs none, or where a scheduler has chosen already."""
     chosen = DEVICES_VARIABLE not in os.environ and "SLURM_JOB_ID" in os.environ
     return cuda_devices() if notebook in ON_DEVICE and not chosen else []
-
-
-def _times(needed: list[str]) -> str:
-    return f"once per {' and '.join(needed)}" if needed else "once per study"
-
-
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -9,18 +9,19 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from brainmets.cohorts.cohort import find_cases
-from brainmets.params import MODELS, Cohort
+from brainmets.params import Cohort
 from brainmets.params.study import Study
-from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
+from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.vocabulary import STAGE_NOTEBOOKS
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
 """The stage that each training notebook trains."""
-INDIFFERENT = ("workers", "augmentation_workers")
+SPEED_ONLY = ("workers", "augmentation_workers")
 """Parameters that change how fast a step runs, not what it finds."""
 
 
@@ -31,14 +32,23 @@ def read_study(params: Path) -> Study:
     return study
 
 
+def jobs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every notebook with every job of it, in the order of the notebooks."""
+    return ((notebook, job) for notebook in NOTEBOOKS for job in study.jobs(notebook))
+
+
 def step_name(notebook: str, job: dict[str, Any]) -> str:
-    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them."""
+    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them.
+
+    >>> step_name("03_pretraining", {"arm": "default", "fold": 2})
+    '03_pretraining_default_fold_2'
+    """
     parts = [notebook, *(str(job[key]) for key in ("arm", "strategy") if key in job)]
     return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
 
 
 def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
-    """The file that ``notebook`` writes last, with its provenance: where it stands, the step is done."""
+    """The file that ``notebook`` writes last, with its provenance: once it is there, the step is done."""
     if notebook in STAGES:
         return files.training(STAGES[notebook], job["arm"], job["fold"])
     if notebook == "06_evaluation":
@@ -53,7 +63,7 @@ def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
 
 def decisive(values: dict[str, Any]) -> dict[str, Any]:
     """The values that decide a step's result: without those of other arms and those that only set its speed."""
-    kept = {name: value for name, value in values.items() if name not in INDIFFERENT}
+    kept = {name: value for name, value in values.items() if name not in SPEED_ONLY}
     if "arm" in kept and "arms" in kept:
         kept["arms"] = {kept["arm"]: kept["arms"][kept["arm"]]}
     return kept
@@ -67,11 +77,10 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
     otherwise too.
     """
     found = []
-    for notebook in MODELS:
-        for job in study.jobs(notebook):
-            path = result(files, notebook, job)
-            if path.is_file() and not _made_with(path, study.notebook(notebook, **job).model_dump(mode="json")):
-                found.append(path)
+    for notebook, job in jobs(study):
+        path = result(files, notebook, job)
+        if path.is_file() and not _made_with(path, study.notebook(notebook, **job).model_dump(mode="json")):
+            found.append(path)
     return found
 
 

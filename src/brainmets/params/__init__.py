@@ -1,8 +1,7 @@
 """The parameters of cohorts, arms and notebooks: declared once, checked before any work."""
 
-from brainmets.params.base import ParameterError, Parameters, closest
-from brainmets.params.cohorts import BRATS_LAYOUT, Cohort, Layout, Phantoms
-from brainmets.params.notebooks import (
+from brainmets.params.models import (  # noqa: F401 (what other modules import from here)
+    BRATS_LAYOUT,
     MODELS,
     PER_JOB,
     SHARED,
@@ -10,35 +9,18 @@ from brainmets.params.notebooks import (
     Arms,
     Audit,
     CaseReview,
+    Cohort,
     Evaluation,
     FineTuning,
     FromScratch,
+    Layout,
     NotebookParameters,
+    PaperReanalysis,
+    ParameterError,
+    Parameters,
+    Phantoms,
     Pretraining,
     Statistics,
     Training,
+    closest,
 )
-
-__all__ = [
-    "BRATS_LAYOUT",
-    "MODELS",
-    "PER_JOB",
-    "SHARED",
-    "Alignment",
-    "Arms",
-    "Audit",
-    "CaseReview",
-    "Cohort",
-    "Evaluation",
-    "FineTuning",
-    "FromScratch",
-    "Layout",
-    "NotebookParameters",
-    "ParameterError",
-    "Parameters",
-    "Phantoms",
-    "Pretraining",
-    "Statistics",
-    "Training",
-    "closest",
-]

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from brainmets.params.base import ParameterError, closest, given, meant_for
-from brainmets.params.notebooks import MODELS, PER_JOB, SHARED, Arms, Audit, NotebookParameters
+from brainmets.params import MODELS, PER_JOB, SHARED, Arms, NotebookParameters, ParameterError, closest
+from brainmets.params.models import given, meant_for
 from brainmets.paths import NOTEBOOKS, project_root
 from brainmets.vocabulary import STRATEGIES
 
@@ -28,10 +28,12 @@ class Study:
     def __init__(self, content: dict[str, Any], origin: str) -> None:
         self.content = content
         self.origin = origin
-        known = (*SHARED, *(section(name) for name in NOTEBOOKS))
-        _refuse_names(set(content), set(known), origin)
+        _refuse_names(set(content), {*SHARED, *map(section, NOTEBOOKS)}, origin)
         for name in NOTEBOOKS:
-            self._check_section(name)
+            where, values = f"{origin}, section {section(name)}", content[section(name)]
+            if not isinstance(values, dict):
+                raise ParameterError(f"{where} must hold names and values{given(values)}")
+            _refuse_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB}, where)
         self.arms = self._read_arms()
         self.folds = self._read_folds()
         self._check_values()
@@ -74,23 +76,10 @@ class Study:
         """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once."""
         fields = MODELS[notebook].model_fields
         jobs: list[dict[str, Any]] = [{}]
-        for name, choices in (
-            ("arm", self.arms),
-            ("strategy", list(STRATEGIES)),
-            ("fold", self.folds),
-        ):
+        for name, choices in (("arm", self.arms), ("strategy", STRATEGIES), ("fold", self.folds)):
             if name in fields:
                 jobs = [{**job, name: choice} for job in jobs for choice in choices]
         return jobs
-
-    def _check_section(self, notebook: str) -> None:
-        fields = MODELS[notebook].model_fields
-        own = {name for name in fields if name not in (*SHARED, *PER_JOB)}
-        values = self.content[section(notebook)]
-        where = f"{self.origin}, section {section(notebook)}"
-        if not isinstance(values, dict):
-            raise ParameterError(f"{where} must hold names and values{given(values)}")
-        _refuse_names(set(values), own, where)
 
     def _read_arms(self) -> list[Any]:
         settings = self.content["arms"]
@@ -117,9 +106,7 @@ class Study:
         for notebook in NOTEBOOKS:
             for job in self.jobs(notebook):
                 self.notebook(notebook, **job)
-        audit = self.notebook("01_data_audit")
-        assert isinstance(audit, Audit)
-        n_folds = audit.n_folds
+        n_folds = self.content["audit"]["n_folds"]
         if beyond := [fold for fold in self.folds if fold >= n_folds]:
             raise ParameterError(f"{self.origin}: folds: {beyond} must be below audit.n_folds, which is {n_folds}")
         fine_tuning, scratch = self.content["fine_tuning"], self.content["from_scratch"]

@@ -92,15 +92,13 @@ def bend_template(rng: np.random.Generator, grid: Grid, centre_mm: npt.ArrayLike
     grey, white, mask, detail = (
         ndimage.map_coordinates(tissue, places, order=1, output=np.float32) for tissue in _template(grid.spacing_mm)
     )
-    brain = mask > 0.5
-    csf = np.clip(mask - grey - white, 0, 1)
-    return Anatomy(csf, grey, white, detail, brain)
+    return Anatomy(np.clip(mask - grey - white, 0, 1), grey, white, detail, brain=mask > 0.5)
 
 
 def smooth_field(rng: np.random.Generator, axes: list[Floats], reach_mm: npt.ArrayLike, node_mm: float) -> Floats:
     """A smooth random field of mean 0 and standard deviation near 1, shape (len(x), len(y), len(z)).
 
-    ``axes`` are positions in mm from the middle; the cubic B-spline's nodes stand ``node_mm`` apart over
+    ``axes`` are positions in mm from the middle; the cubic B-spline's nodes are ``node_mm`` apart over
     ``-reach_mm..reach_mm``, so that the draws do not depend on the spacing. Beyond the nodes the edge value holds.
     """
     counts = [int(np.ceil(2 * reach / node_mm)) + 4 for reach in np.broadcast_to(reach_mm, 3)]
@@ -125,7 +123,7 @@ _TEMPLATE_ORIGIN_MM = np.array([-98.0, -134.0, -72.0])
 
 
 @lru_cache(maxsize=2)
-def _template(spacing_mm: tuple[float, float, float]) -> tuple[Floats, Floats, Floats, Floats]:
+def _template(spacing_mm: tuple[float, float, float]) -> tuple[Floats, ...]:
     """Grey matter, white matter, brain mask and T1 detail at 1 mm, blurred for sampling at ``spacing_mm``."""
     loaders = (
         datasets.load_mni152_gm_template,
@@ -144,13 +142,12 @@ def _template(spacing_mm: tuple[float, float, float]) -> tuple[Floats, Floats, F
     detail = np.zeros_like(t1)
     detail[inside] = np.clip(t1[inside] - tissues @ levels, -0.2, 0.2)
     sigma = [0.42 * max(step - 1.0, 0.0) for step in spacing_mm]  # the template itself has 1 mm voxels
-    blurred = [ndimage.gaussian_filter(tissue, sigma) for tissue in (grey, white, mask, detail)]
-    return blurred[0], blurred[1], blurred[2], blurred[3]
+    return tuple(ndimage.gaussian_filter(tissue, sigma) for tissue in (grey, white, mask, detail))
 
 
 def _rotation(degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    (a, b, c), matrix = np.deg2rad(degrees), np.eye(3)
-    for angle, (i, j) in zip((a, b, c), ((1, 2), (0, 2), (0, 1)), strict=True):
+    matrix = np.eye(3)
+    for angle, (i, j) in zip(np.deg2rad(degrees), ((1, 2), (0, 2), (0, 1)), strict=True):
         turn = np.eye(3)
         turn[i, i] = turn[j, j] = np.cos(angle)
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)

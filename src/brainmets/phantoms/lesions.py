@@ -10,6 +10,8 @@ from scipy import ndimage
 
 from brainmets.phantoms.anatomy import Anatomy, Floats, Grid, smooth_field
 
+Mask = npt.NDArray[np.bool_]
+
 OEDEMA, NON_ENHANCING, ENHANCING, NECROSIS = 1, 2, 3, 4
 """Parts of a lesion, in the numbering of the target site's label files."""
 
@@ -45,7 +47,8 @@ def place_lesions(
     edge = grid.mean_spacing_mm
     radii = (3.5 + edge) * np.exp(rng.normal(0, 0.55, count))
     radii = np.sort(np.clip(radii, max(1.5, 0.6 * edge), 20))[::-1]
-    places = junction(anatomy)
+    inner = ndimage.binary_erosion(anatomy.brain, iterations=2)
+    places = np.argwhere(inner & (anatomy.grey > 0.3) & (anatomy.white > 0.3))
     if not len(places):
         raise ValueError(f"a {grid.shape} grid of {grid.spacing_mm} mm shows no grey-white junction; use finer voxels")
     centres = np.asarray(grid.origin_mm) + places * np.asarray(grid.spacing_mm)
@@ -59,13 +62,6 @@ def place_lesions(
         centre = centres[rng.integers(len(centres))]
         lesions.append(_draw(rng, centre, float(radius)))
     return lesions
-
-
-def junction(anatomy: Anatomy) -> npt.NDArray[np.intp]:
-    """Voxels where grey and white matter meet away from the brain's rim, shape (n, 3)."""
-    inner = ndimage.binary_erosion(anatomy.brain, iterations=2)
-    places: npt.NDArray[np.intp] = np.argwhere(inner & (anatomy.grey > 0.3) & (anatomy.white > 0.3))
-    return places
 
 
 def paint(grid: Grid, anatomy: Anatomy, lesions: list[Lesion]) -> tuple[npt.NDArray[np.uint8], Floats]:
@@ -93,19 +89,15 @@ def _draw(rng: np.random.Generator, centre: npt.NDArray[np.float64], radius: flo
     stretch = np.exp(rng.normal(0, 0.12, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
     oedema = radius * rng.uniform(0.4, 1.8) if radius > 4 and rng.random() < 0.85 else 0.0
-    x, y, z = centre
-    a, b, c = stretch
+    x, y, z, a, b, c = map(float, (*centre, *stretch))
     return Lesion(
-        centre_mm=(float(x), float(y), float(z)),
+        centre_mm=(x, y, z),
         radius_mm=radius,
-        stretch=(float(a), float(b), float(c)),
+        stretch=(a, b, c),
         oedema_mm=float(oedema),
         enhancement=float(rng.uniform(0.8, 1.2)),
         contour_seed=int(rng.integers(2**31)),
     )
-
-
-Mask = npt.NDArray[np.bool_]
 
 
 def _parts(lesion: Lesion, grid: Grid, brain: Mask, white: Floats) -> tuple[Mask, Mask, Mask, Mask]:

@@ -2,7 +2,7 @@
 
 The source site follows the naming, grid and labels of BraTS metastases; the target site has names, an anisotropic
 grid, a contrast, a noise level and a label scheme of its own, so that a demonstration passes through the same
-ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made and what they cannot stand for.
+ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made and what they cannot show.
 """
 
 from __future__ import annotations
@@ -149,13 +149,19 @@ def make_patient(
     parts, enhancement = paint(grid, anatomy, lesions)
     images = {name: _image(scan, imaging, name, grid, anatomy, parts, enhancement) for name in SEQUENCES}
     scheme = np.array([0, *(imaging.labels[part] for part in sorted(imaging.labels))], np.uint8)
+
+    def within(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        array = np.zeros(whole.shape, part.dtype)
+        array[box] = part
+        return array
+
     return Phantom(
-        images={name: _within(whole, box, image) for name, image in images.items()},
-        labels=_within(whole, box, scheme[parts]),
+        images={name: within(image) for name, image in images.items()},
+        labels=within(scheme[parts]),
         affine=whole.affine,
-        brain=_within(whole, box, anatomy.brain),
-        grey=_within(whole, box, anatomy.grey),
-        white=_within(whole, box, anatomy.white),
+        brain=within(anatomy.brain),
+        grey=within(anatomy.grey),
+        white=within(anatomy.white),
         lesions=lesions,
     )
 
@@ -183,7 +189,7 @@ def make_cohort(
 
     One subfolder per case with the four sequences (int16) and the label map (uint8) as .nii.gz, and a manifest
     ``phantoms.json``. The same arguments give the same bytes. A folder that already holds this cohort is left as it
-    is; anything else in its place raises ``FileExistsError``. ``progress`` is told one line per case.
+    is; anything else in its place raises ``FileExistsError``. ``progress`` is called with one line per case.
     """
     if patients < 1:
         raise ValueError(f"patients: {patients} must be 1 or more")
@@ -197,7 +203,12 @@ def make_cohort(
     cases = case_names(site, patients)
     try:
         for number, (case, patient, timepoint) in enumerate(cases, start=1):
-            _write_case(aside / case, case, SITES[site], make_patient(site, patient, spacing_mm, seed, timepoint))
+            phantom = make_patient(site, patient, spacing_mm, seed, timepoint)
+            (aside / case).mkdir(parents=True)
+            for name, voxels in {**phantom.images, "label": phantom.labels}.items():
+                image = nib.Nifti1Image(voxels, phantom.affine)
+                image.header.set_xyzt_units("mm")
+                nib.save(image, aside / case / SITES[site].names[name].format(case=case))
             if progress is not None:
                 progress(f"phantom {number} of {len(cases)}: {case}")
         write_json(aside / MANIFEST, {**arguments, "cases": [case for case, _, _ in cases]})
@@ -218,21 +229,13 @@ def _already_made(folder: Path, arguments: dict[str, Any]) -> bool:
             "name another folder for the phantoms, or remove the phantoms entry of this cohort to read it as it is"
         )
     made = read_json(manifest)
-    differing = [f"{name} {made.get(name)!r} there, {value!r} asked for" for name, value in arguments.items()
-                 if made.get(name) != value]  # fmt: skip
+    differing = [f"{name} {made.get(name)!r} there, {value!r} asked for"
+                 for name, value in arguments.items() if made.get(name) != value]  # fmt: skip
     if differing:
         raise FileExistsError(
             f"{folder} holds other phantoms ({'; '.join(differing)}): delete it or name another folder"
         )
     return True
-
-
-def _write_case(folder: Path, case: str, site: Site, phantom: Phantom) -> None:
-    folder.mkdir(parents=True)
-    for name, array in {**phantom.images, "label": phantom.labels}.items():
-        image = nib.Nifti1Image(array, phantom.affine)
-        image.header.set_xyzt_units("mm")
-        nib.save(image, folder / site.names[name].format(case=case))
 
 
 def _grid(site: Site, spacing_mm: float, rng: np.random.Generator) -> Grid:
@@ -270,9 +273,3 @@ def _image(
     scaled = np.hypot(inside + real, imaginary) * np.float32(rng.uniform(*site.scale))
     image[anatomy.brain] = np.maximum(np.rint(scaled), 1)  # 0 is outside the brain, and only there
     return image
-
-
-def _within(whole: Grid, box: tuple[slice, slice, slice], part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    array = np.zeros(whole.shape, part.dtype)
-    array[box] = part
-    return array

@@ -1,179 +1,179 @@
-"""The report: one folder that opens from a file, with no network, no script and nothing of the machine in it.
+"""The report: one folder that opens from a file, with no network and nothing of the machine in it.
 
 ``reports/<study>/index.html`` holds the question, the answer written from the numbers, the result table, the figures,
-the cases and the study's record; ``notebooks/`` every executed notebook as a page; ``figures/`` the pictures and
-``tables/`` the numbers behind them; ``viewer/`` the cases in 3D, the only pages with a script.
+the cases and the study's record; ``notebooks/`` every executed notebook as a page, its code folded; ``figures/`` the
+pictures, ``tables/`` the numbers behind them and every case's scores as a page; ``viewer/`` the cases in 3D. Pages
+with a case in 3D or a long table run a script, which lies in ``scripts/``; all others have none.
 """
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 import yaml
+from bs4 import BeautifulSoup
 
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths, project_root, resolve
 from brainmets.report import content
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
-from brainmets.report.viewer_pages import SCRIPT, ViewerError, encoded, script
-from brainmets.review.volumes import colormap
-from brainmets.vocabulary import LABEL_COLOURS
+from brainmets.report.scripts import ScriptError, script
+from brainmets.report.tables import as_html, lay_out
+from brainmets.review.viewers import colormap
+from brainmets.statistics.tables import read_scores
+from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")
-PARTS = ("notebooks", "figures", "tables", "viewer")
+REVIEW_TABLES = ("challenging.csv", "explanation.csv")
+PARTS = ("notebooks", "figures", "tables", "viewer", "scripts")
+PAGES = jinja2.Environment(
+    loader=jinja2.PackageLoader("brainmets.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)  # fmt: skip
 
 
 class ReportError(RuntimeError):
-    """A report that must not be handed on; the message names the page and what it tells."""
+    """A report that must not be handed on; the message names the page and what it reveals."""
 
 
 def build(files: StudyPaths, study: Study) -> Path:
     """Make the report of a finished study and return its ``index.html``.
 
-    Everything is made in a folder beside the report's; the pages take their place when all are whole, the index
-    last. Raises ``FileNotFoundError`` naming a step that is not done, and ``ReportError`` where a page still holds an
-    absolute path, the user's or the machine's name, or, with pseudonyms, a case's name.
+    Everything is made in a folder beside the report's; the pages take their place when all are whole, the index last.
+    Other files in the report's folder stay. Raises ``FileNotFoundError`` naming a step that is not done, and
+    ``ReportError`` where a page still holds an absolute path, the user's or the machine's name, or, with pseudonyms,
+    a case's name.
     """
-    aside = files.report.with_name(f".{files.report.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # what an interrupted run left
+    partial = files.report.with_name(f".{files.report.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     try:
         for part in PARTS:
-            (aside / part).mkdir(parents=True)
+            (partial / part).mkdir(parents=True)
         names = content.pseudonyms(files)
-        redact = Redactor(_folders(files, study), names)
-        _write_pages(aside, files, study, redact, bool(names))
-        _refuse_leaks(aside, names)
-        return _take_place(aside, files)
+        cohorts = {resolve(study.content[name]["folder"]): f"({name} cohort)" for name in ("source", "target")}
+        redact = Redactor({**cohorts, files.work: f"(work)/{files.study}", project_root(): ""}, names)
+        _write_pages(partial, files, study, redact, bool(names))
+        _refuse_leaks(partial, names)
+        files.report.mkdir(parents=True, exist_ok=True)
+        files.index.unlink(missing_ok=True)
+        for part in PARTS:
+            shutil.rmtree(files.report / part, ignore_errors=True)
+            (partial / part).replace(files.report / part)
+        return (partial / "index.html").replace(files.index)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_pages(aside: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
-    pages = _environment()
+def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
     steps = content.steps(files, study)
-    listed = []
-    for step in steps:
-        title = ""
-        if step.executed is not None:
-            page = render(step.executed, redact, withhold_pictures=pseudonymous and not step.name.startswith("08"))
-            html = pages.get_template("notebook.html.j2").render(page=page, step=step, study=study.content["study"])
-            (aside / "notebooks" / f"{step.name}.html").write_text(html, encoding="utf-8")
-            title = page.title
-        listed.append({"step": step, "title": title, "time": content.duration(step.seconds)})
-    answer, conclusion = content.answer(files)
-    descriptive = pd.read_csv(files.statistics / "descriptive.csv")
-    regions, rows, notes = content.result_table(descriptive)
     cases, overviews, rule = content.cases(files)
-    figures = content.figures(files)
-    for picture in [*figures, *overviews, *(picture for case in cases for picture in case.pictures)]:
-        shutil.copyfile(picture.file, aside / "figures" / picture.file.name)
-    tables = [files.statistics / name for name in TABLES] + [
-        files.review / name for name in ("challenging.csv", "explanation.csv")
-    ]
-    for table in (table for table in tables if table.is_file()):
-        (aside / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
-    without_3d = _write_viewers(aside / "viewer", files, study, cases, pages)
-    html = pages.get_template("index.html.j2").render(
+    answer, conclusion, figures = content.conclusions(files)
+    for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
+        shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
+    for table in [*(files.statistics / name for name in TABLES), *(files.review / name for name in REVIEW_TABLES)]:
+        if table.is_file():
+            (partial / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
+    without_3d = _write_script(partial, "Niivue")
+    without_sorting = _write_script(partial, "DataTable", PAGES.get_template("tables.js").render())
+    titles = _write_notebooks(partial / "notebooks", steps, study, redact, pseudonymous, not without_sorting)
+    _write_cases(partial / "tables", files, study, redact, not without_sorting)
+    if not without_3d:
+        _write_viewers(partial / "viewer", files, study, cases)
+    regions, rows, notes = content.result_table(pd.read_csv(files.statistics / "descriptive.csv"))
+    html = _page(
+        study, "index.html.j2",
         question=QUESTION,
-        study=study.content["study"],
-        phantoms=_phantoms(study),
-        answer=answer,
-        conclusion=conclusion,
-        regions=regions,
-        metrics=[title for title, *_ in content.METRICS.values()],
-        rows=rows,
-        notes=notes,
-        figures=figures,
-        cases=cases,
-        without_3d=without_3d,
-        overviews=overviews,
-        rule=rule,
-        tables=sorted(path.name for path in (aside / "tables").iterdir()),
-        steps=listed,
-        total=content.duration(sum(step.seconds for step in steps)),
-        devices=sorted({step.device for step in steps}),
-        commits=sorted({step.commit for step in steps}),
-        versions=_versions(steps),
+        phantoms=all(study.content[name].get("phantoms") for name in ("source", "target")),
+        answer=answer, conclusion=conclusion,
+        regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows, notes=notes,
+        figures=figures, cases=cases, overviews=overviews, rule=rule,
+        without_3d=without_3d, without_sorting=without_sorting,
+        tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),
+        steps=[(step, titles.get(step.name), content.duration(step.record["seconds"])) for step in steps],
+        total=content.duration(sum(step.record["seconds"] for step in steps)),
+        devices=sorted({step.record["device"] for step in steps}),
+        commits=sorted({step.record["commit"] for step in steps}),
+        versions=content.versions(steps),
         parameters=yaml.safe_dump(study.content, sort_keys=False, allow_unicode=True, width=100),
-        weight=in_mb(aside),
-    )
-    (aside / "index.html").write_text(redact(html), encoding="utf-8")
+        weight=in_mb(partial),
+    )  # fmt: skip
+    (partial / "index.html").write_text(redact(html), encoding="utf-8")
 
 
-def _write_viewers(
-    folder: Path, files: StudyPaths, study: Study, cases: list[content.ReviewedCase], pages: jinja2.Environment
-) -> str:
-    """A 3D page per case and the script they share; gives why there are none, or an empty text."""
+def _page(study: Study, template: str, **values: Any) -> str:
+    return PAGES.get_template(template).render(study=study.content["study"], **values)
+
+
+def _write_script(partial: Path, name: str, more: str = "") -> str:
+    """Write ``scripts/<name>.js``; gives why that cannot be done, or an empty text."""
     try:
-        (folder / SCRIPT).write_text(script(), encoding="utf-8")
-    except ViewerError as error:
+        (partial / "scripts" / f"{name.lower()}.js").write_text(script(name) + more, encoding="utf-8")
+    except ScriptError as error:
         return str(error)
-    for case in cases:
-        html = pages.get_template("viewer.html.j2").render(
-            case=case,
-            study=study.content["study"],
-            volumes=case.volumes,
-            image=encoded(files.review / case.volumes["image"]),
-            labels=[encoded(files.review / entry["file"]) for entry in case.volumes["labels"]],
-            colours=LABEL_COLOURS,
-            colormap=colormap(),
-            script=SCRIPT,
-        )
-        (folder / f"{case.slug}.html").write_text(html, encoding="utf-8")
     return ""
 
 
-def _take_place(aside: Path, files: StudyPaths) -> Path:
-    """Move the finished parts into the report's folder, the index last; other files there stay."""
-    files.report.mkdir(parents=True, exist_ok=True)
-    files.index.unlink(missing_ok=True)
-    for part in PARTS:
-        shutil.rmtree(files.report / part, ignore_errors=True)
-        (aside / part).replace(files.report / part)
-    return (aside / "index.html").replace(files.index)
+def _write_notebooks(
+    folder: Path, steps: list[content.Step], study: Study, redact: Redactor, pseudonymous: bool, sorting: bool
+) -> dict[str, str]:
+    """A page per executed notebook, each with links to its neighbours; gives their titles."""
+    titles = {}
+    run = [step for step in steps if step.executed is not None]
+    for before, step, after in zip([None, *run], run, [*run[1:], None], strict=False):
+        assert step.executed is not None
+        page = render(step.executed, redact, withhold_pictures=pseudonymous and not step.name.startswith("08"))
+        html = _page(study, "notebook.html.j2", page=page, step=step, before=before, after=after, sorting=sorting)
+        (folder / f"{step.name}.html").write_text(html, encoding="utf-8")
+        titles[step.name] = page.title
+    return titles
+
+
+def _write_cases(folder: Path, files: StudyPaths, study: Study, redact: Redactor, sorting: bool) -> None:
+    """Every held-out case's scores, as a table to open elsewhere and as a page to search and sort."""
+    given = study.values("07_statistics").get("scores_dir")
+    table = content.case_table(read_scores(resolve(given) if given else files.evaluations))
+    (folder / "cases.csv").write_text(redact(table.to_csv(index=False)), encoding="utf-8")
+    titles = {"case": "Case", "arm": "Arm", "strategy": "Training", "region": "Region"}
+    titles |= {name: title for name, (title, _) in content.CASE_METRICS.items()}
+    formats = {title: f"{{:.{digits}f}}".format for title, digits in content.CASE_METRICS.values()}
+    table = table.assign(arm=table["arm"].map(arm_title), strategy=table["strategy"].map(STRATEGY_TITLES))
+    page = BeautifulSoup(as_html(table.rename(columns=titles), formatters=formats), "html.parser")
+    lay_out(page)
+    html = _page(study, "cases.html.j2", table=str(page), sorting=sorting)
+    (folder / "cases.html").write_text(redact(html), encoding="utf-8")
+
+
+def _write_viewers(folder: Path, files: StudyPaths, study: Study, cases: list[dict[str, Any]]) -> None:
+    """A 3D page per case; each carries its own volumes."""
+    for case in cases:
+        volumes = case["volumes"]
+        image, *labels = (
+            base64.b64encode((files.review / name).read_bytes()).decode("ascii")
+            for name in (volumes["image"], *(entry["file"] for entry in volumes["labels"]))
+        )
+        html = _page(
+            study, "viewer.html.j2", case=case, volumes=volumes, image=image, labels=labels, colours=LABEL_COLOURS,
+            colormap=colormap(),
+        )  # fmt: skip
+        (folder / f"{case['slug']}.html").write_text(html, encoding="utf-8")
 
 
 def _refuse_leaks(folder: Path, names: dict[str, str]) -> None:
     for page in sorted(path for path in folder.rglob("*") if path.suffix in (".html", ".csv")):
         if found := leaks(page.read_text(encoding="utf-8"), names):
             raise ReportError(
-                f"{page.relative_to(folder)} tells {', '.join(found[:5])}: a report may hold no absolute path, no "
+                f"{page.relative_to(folder)} reveals {', '.join(found[:5])}: a report may hold no absolute path, no "
                 "user or machine name and, with pseudonyms, no case name; take it out of the notebook that prints it"
             )
 
 
-def _folders(files: StudyPaths, study: Study) -> dict[Path, str]:
-    cohorts = {resolve(study.content[name]["folder"]): f"({name} cohort)" for name in ("source", "target")}
-    return {**cohorts, files.work: f"(work)/{files.study}", project_root(): ""}
-
-
-def _phantoms(study: Study) -> bool:
-    return all(study.content[name].get("phantoms") for name in ("source", "target"))
-
-
-def _versions(steps: list[content.Step]) -> dict[str, str]:
-    """Package to version; where steps ran with different versions, all of them."""
-    found: dict[str, list[str]] = {}
-    for step in steps:
-        for package, version in step.versions.items():
-            if version not in found.setdefault(package, []):
-                found[package].append(version)
-    return {package: " and ".join(versions) for package, versions in found.items()}
-
-
 def in_mb(folder: Path) -> str:
     """The size of all files in a folder, such as "9.3 MB"."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e6:.1f} MB"
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("brainmets.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"

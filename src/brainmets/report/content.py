@@ -1,11 +1,10 @@
-"""What the report says, gathered from the study's result files: the table, the figures, the cases, the steps."""
+"""What the report says, gathered from the study's result files: the tables, the figures, the cases, the steps."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,10 +17,22 @@ from brainmets.vocabulary import ARMS, REGION_ORDER, STRATEGIES, STRATEGY_TITLES
 
 METRICS = {"dice": ("Dice", 3, "ci"), "hd95": ("HD95, mm", 1, "bca")}
 """Metrics of the result table: heading, decimals, and the interval shown. One of t would fall below 0 mm."""
+CASE_METRICS = {
+    "dice": ("Dice", 3),
+    "hd95": ("HD95, mm", 1),
+    "nsd_1mm": ("Surface Dice at 1 mm", 3),
+    "sensitivity": ("Sensitivity", 3),
+    "precision": ("Precision", 3),
+    "lesion_tp": ("Lesions found", 0),
+    "lesion_fn": ("Lesions missed", 0),
+    "lesion_fp": ("False lesions", 0),
+    "reference_volume": ("Reference, mL", 2),
+    "predicted_volume": ("Predicted, mL", 2),
+}
+"""Metrics of the table of cases: heading and decimals."""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure of the report: its file, its text for those who do not see it, and what to read from it."""
 
     file: Path
@@ -30,49 +41,28 @@ class Picture:
     cannot_show: str
 
 
-@dataclass(frozen=True)
-class ReviewedCase:
-    """One case of notebook 08."""
-
-    name: str
-    slug: str
-    explanation: str
-    pictures: list[Picture]
-    volumes: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One run of a notebook."""
+class Step(NamedTuple):
+    """One run of a notebook: its name, its executed copy if there is one, and its provenance record."""
 
     name: str
     executed: Path | None
-    seconds: float
-    device: str
-    commit: str
-    versions: dict[str, str]
+    record: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model's line of the result table; ``cells`` per metric and region."""
+def conclusions(files: StudyPaths) -> tuple[list[str], list[str], list[Picture]]:
+    """Notebook 07's answer, at most three sentences; the conclusion's paragraphs; and its figures in its order.
 
-    arm: str
-    strategy: str
-    first: bool
-    cells: list[dict[str, str]] = field(default_factory=list)
-
-
-def answer(files: StudyPaths) -> tuple[list[str], list[str]]:
-    """Notebook 07's answer, at most three sentences, and the conclusion's paragraphs, written from the numbers."""
+    Raises ``ValueError`` where ``statistics.json`` holds no answer or no conclusion.
+    """
     written = _results(files.statistics / "statistics.json", "07")
     if not written.get("answer") or not written.get("conclusion"):
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
-    return [str(sentence) for sentence in written["answer"]], str(written["conclusion"]).split("\n\n")
+    figures = [_picture(files.statistics, entry) for entry in written.get("figures", [])]
+    return written["answer"], written["conclusion"].split("\n\n"), figures
 
 
-def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[str]]:
-    """Regions, one row per model, and the remarks below the table.
+def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]], list[str]]:
+    """Regions; one row per model with ``arm, strategy, first, cells``; and the remarks below the table.
 
     ``descriptive`` is notebook 07's table. Fine-tuned stands above scratch within each arm; every cell has the mean,
     its 95% interval (t for Dice, BCa for HD95) and n; a mean without a defined value reads "none".
@@ -86,11 +76,13 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[
     for arm in ordered(table["arm"], ARMS):
         for place, strategy in enumerate(ordered(table.loc[table["arm"] == arm, "strategy"], STRATEGIES)):
             cells = [
-                _cell(lines.get((arm, strategy, metric, region)), *METRICS[metric][1:])
-                for metric in METRICS
+                _cell(lines.get((arm, strategy, metric, region)), digits, interval)
+                for metric, (_, digits, interval) in METRICS.items()
                 for region in regions
             ]
-            rows.append(Row(arm_title(arm), STRATEGY_TITLES[strategy], place == 0, cells))
+            rows.append(
+                {"arm": arm_title(arm), "strategy": STRATEGY_TITLES[strategy], "first": place == 0, "cells": cells}
+            )
     notes = [
         f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}, {region} {METRICS[metric][0]}: {line['note']}"
         for (arm, strategy, metric, region), line in lines.items()
@@ -99,29 +91,31 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[Row], list[
     return regions, rows, notes
 
 
-def figures(files: StudyPaths) -> list[Picture]:
-    """Notebook 07's figures in its order."""
-    content = _results(files.statistics / "statistics.json", "07")
-    return [_picture(files.statistics, entry) for entry in content.get("figures", [])]
+def case_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per case, model and region with the metrics of ``CASE_METRICS`` that ``scores`` (long) has.
+
+    >>> row = {"arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "unit": "1"}
+    >>> case_table(pd.DataFrame([row | {"metric": "dice", "value": 0.5}])).to_dict("records")
+    [{'case': 'P1', 'arm': 'default', 'strategy': 'scratch', 'region': 'ET', 'dice': 0.5}]
+    """
+    key = ["case", "arm", "strategy", "region"]
+    place = {name: number for number, name in enumerate((*ARMS, *STRATEGIES, *REGION_ORDER))}
+    table = scores.pivot(index=key, columns="metric", values="value").rename_axis(columns=None).reset_index()
+    table = table.sort_values(key, key=lambda column: column if column.name == "case" else column.map(place))
+    return table[[*key, *(name for name in CASE_METRICS if name in table)]]
 
 
-def cases(files: StudyPaths) -> tuple[list[ReviewedCase], list[Picture], str]:
+def cases(files: StudyPaths) -> tuple[list[dict[str, Any]], list[Picture], str]:
     """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen.
 
-    Raises ``ValueError`` where an earlier version of the notebook wrote ``review.json``.
+    A case has ``name, slug, explanation, volumes`` and ``pictures``. Raises ``ValueError`` where an earlier version
+    of the notebook wrote ``review.json``.
     """
     content = _results(files.review / "review.json", "08")
     if not all({"slug", "volumes"} <= case.keys() and "focus" in case["volumes"] for case in content["cases"]):
         raise ValueError("review.json is from an earlier version of notebook 08: run brainmets notebook 08 again")
     reviewed = [
-        ReviewedCase(
-            name=entry["name"],
-            slug=entry["slug"],
-            explanation=entry["explanation"],
-            pictures=[_picture(files.review, part) for part in entry["figures"]],
-            volumes=entry["volumes"],
-        )
-        for entry in content["cases"]
+        case | {"pictures": [_picture(files.review, entry) for entry in case["figures"]]} for case in content["cases"]
     ]
     return reviewed, [_picture(files.review, entry) for entry in content["figures"]], content["rule"]
 
@@ -141,23 +135,29 @@ def steps(files: StudyPaths, study: Study) -> list[Step]:
     for notebook in MODELS:
         for job in study.jobs(notebook):
             name = step_name(notebook, job)
-            record = _results(result(files, notebook, job), name)["provenance"]
             executed = files.runs / f"{name}.ipynb"
-            found.append(
-                Step(
-                    name=name,
-                    executed=executed if executed.is_file() else None,
-                    seconds=float(record["seconds"]),
-                    device=str(record["device"]),
-                    commit=str(record["commit"]),
-                    versions=dict(record["versions"]),
-                )
-            )
+            record = _results(result(files, notebook, job), name)["provenance"]
+            found.append(Step(name, executed if executed.is_file() else None, record))
     return found
 
 
+def versions(found: list[Step]) -> dict[str, str]:
+    """Package to version; where steps ran with different versions, all of them."""
+    packages = {package: None for step in found for package in step.record["versions"]}
+    return {
+        package: " and ".join(
+            dict.fromkeys(s.record["versions"][package] for s in found if package in s.record["versions"])
+        )
+        for package in packages
+    }
+
+
 def duration(seconds: float) -> str:
-    """``"42 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``."""
+    """The time as a reader says it.
+
+    >>> [duration(value) for value in (0.44, 42.4, 185, 7800)]
+    ['0.4 s', '42 s', '3 min 05 s', '2 h 10 min']
+    """
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -178,8 +178,7 @@ def _picture(folder: Path, entry: dict[str, Any]) -> Picture:
     file = folder / entry["file"]
     if not file.is_file():
         raise FileNotFoundError(f"{entry['file']} is not in {folder.name}: rerun the notebook that draws it")
-    shows = str(entry["shows"])
-    return Picture(file, str(entry.get("alt", shows)), shows, str(entry["cannot_show"]))
+    return Picture(file, entry.get("alt", entry["shows"]), entry["shows"], entry["cannot_show"])
 
 
 def _results(path: Path, step: str) -> dict[str, Any]:

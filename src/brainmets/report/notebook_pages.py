@@ -1,28 +1,38 @@
-"""An executed notebook as a plain page: no script, no network, nothing of the machine it ran on."""
+"""An executed notebook as a page for people who do not read code, with nothing of the machine it ran on.
+
+Code is folded away by a style sheet, long tables can be searched and sorted, wide ones scroll or print on a turned
+page. The page holds no script of the notebook's own and asks the network for nothing.
+"""
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-_PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
+from brainmets.report.tables import as_html, lay_out
+
 WIDGET_LEFT_OUT = "(interactive view: open this notebook in JupyterLab and run the cell)"
 PICTURE_WITHHELD = "(picture left out: it may show the case's name, which this report replaces)"
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A notebook's title (its first heading) and its body as HTML."""
+    """A notebook's title (its first heading), its body as HTML, and whether it has a table to search and sort."""
 
     title: str
     body: str
+    sortable: bool
 
 
 def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool = False) -> Page:
@@ -34,71 +44,61 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a name may be split between two prints
+    _show_parameters(notebook)
     for cell in notebook.cells:
         cell.source = redact(cell.source)
-        cell.outputs = [_clean(output, redact, withhold_pictures) for output in _joined(cell.get("outputs", []))]
-        if cell.cell_type != "code":
-            del cell["outputs"]
+        for output in cell.get("outputs", []):
+            _clean(output, redact, withhold_pictures)
     exporter = HTMLExporter(
         template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
-    for option in ("require_js_url", "mathjax_url", "widget_renderer_url", "jquery_url", "mermaid_js_url"):
-        setattr(exporter, option, "")
-    body, _ = exporter.from_notebook_node(notebook)
-    title = _title(notebook) or path.stem
-    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)
-    body = body.replace(
-        "No description has been provided for this image", f"Figure from the notebook: {_attribute(title)}"
-    )
-    return Page(title=title, body=body)
+    page = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
+    for element in page.select("script, style, link, iframe, .anchor-link"):
+        element.decompose()
+    for image in page("img"):
+        heading = image.find_previous(["h1", "h2", "h3"])
+        image["alt"] = f"Figure from the section: {heading.get_text(strip=True)}" if heading else "Figure"
+    lay_out(page)
+    title = page.h1.get_text(strip=True) if page.h1 else path.stem
+    return Page(title, str(page), page.select_one(".long") is not None)
 
 
-def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Outputs with the pieces of one printed stream in one."""
-    joined: list[NotebookNode] = []
-    for output in outputs:
-        last = joined[-1] if joined else None
-        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
-            last.text += output.text
-        else:
-            joined.append(output)
-    return joined
-
-
-def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures: bool) -> NotebookNode:
+def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures: bool) -> None:
     if output.output_type == "stream":
-        output.text = redact(_last_state(output.text))
-    elif output.output_type == "error":
+        output.text = redact(output.text)
+        return
+    if output.output_type == "error":
         output.traceback = [redact(line) for line in output.traceback]
         output.evalue = redact(output.evalue)
-    else:
-        data = output.data
-        if _WIDGET in data:
-            output.data = data = NotebookNode({"text/plain": WIDGET_LEFT_OUT})
-        data.pop("application/javascript", None)
-        if "<script" in data.get("text/html", "").lower():
-            del data["text/html"]
-        if withhold_pictures and any(kind in data for kind in _PICTURES):
-            output.data = data = NotebookNode({"text/plain": PICTURE_WITHHELD})
-        for kind, content in data.items():
-            if isinstance(content, str) and kind not in _PICTURES:
-                data[kind] = redact(content)
-    return output
+        return
+    data = output.data
+    if _WIDGET in data:
+        output.data = data = NotebookNode({"text/plain": WIDGET_LEFT_OUT})
+    data.pop("application/javascript", None)
+    if "<script" in data.get("text/html", "").lower():
+        del data["text/html"]
+    if withhold_pictures and any(kind in data for kind in _PICTURES):
+        output.data = data = NotebookNode({"text/plain": PICTURE_WITHHELD})
+    for kind, content in data.items():
+        if isinstance(content, str) and kind not in _PICTURES:
+            data[kind] = redact(content)
 
 
-def _last_state(text: str) -> str:
-    """A terminal's view of a progress line: what a carriage return has overwritten is gone."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-def _title(notebook: NotebookNode) -> str:
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            found = re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
-            if found:
-                return found.group(1).strip()
-    return ""
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+def _show_parameters(notebook: NotebookNode) -> None:
+    """Give the last parameters cell a table as its output: name, value and meaning, the comment behind the default."""
+    tags = {"parameters", "injected-parameters"}
+    cells = [cell for cell in notebook.cells if tags & {*cell.metadata.get("tags", [])}]
+    values: dict[str, str] = {}
+    meanings: dict[str, str] = {}
+    for cell in cells:
+        lines = cell.source.splitlines()
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Assign):
+                name = ast.unparse(node.targets[0])
+                values[name] = ast.unparse(node.value)
+                meanings.setdefault(name, lines[(node.end_lineno or 1) - 1].partition("  # ")[2])
+    if values:
+        table = pd.DataFrame({"Parameter": values.keys(), "Value": values.values(), "Meaning": meanings.values()})
+        data = {"text/html": as_html(table, classes="parameters")}
+        cells[-1].outputs = [nbformat.v4.new_output("display_data", data=data)]

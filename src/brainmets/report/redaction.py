@@ -28,7 +28,7 @@ _COMMON_NAMES = {
 
 
 class Redactor:
-    """Replaces known folders by words, other absolute paths by their last part, and other names as told.
+    """Replaces known folders by words, other absolute paths by their last part, and further names as given.
 
     ``folders`` maps absolute folders to what to print for them; the environment and the temporary
     folder are added. ``names`` maps further texts (case names to pseudonyms); longer ones are replaced first.
@@ -66,7 +66,7 @@ def private_names() -> list[str]:
 
 
 def leaks(html: str, names: Mapping[str, str] | None = None) -> list[str]:
-    """What a page still tells: absolute paths, the user's or machine's name, and every key of ``names``.
+    """What a page still reveals: absolute paths, the user's or machine's name, and every key of ``names``.
 
     Style sheets and embedded pictures are not searched. Sorted, each once.
     """

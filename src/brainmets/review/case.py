@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
+from brainmets.files import write_csv
 from brainmets.paths import StudyPaths
 from brainmets.vocabulary import SEQUENCES, Model
 
@@ -54,32 +57,58 @@ def read_case(
     manifest = read_manifest(files.manifest("target"))
     if case not in manifest:
         raise ValueError(f"{case!r} is not a case of the target cohort; known are {', '.join(sorted(manifest))}")
-    reference = _written(files.references / f"{case}.nii.gz", "01")
-    predictions = {model: _written(files.predictions(*model) / f"{case}.nii.gz", "06") for model in models}
-    images = {sequence: _written(manifest[case].images[sequence], "01") for sequence in sequences}
+    reference = files.references / f"{case}.nii.gz"
+    predictions = {model: files.predictions(*model) / f"{case}.nii.gz" for model in models}
+    images = {sequence: manifest[case].images[sequence] for sequence in sequences}
+    for notebook, paths in (("01", [reference, *images.values()]), ("06", predictions.values())):
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path.name} is not in {path.parent.name}: run notebook {notebook} first")
     grid = nifti.read_grid(reference).to_ras()
     for path in (*predictions.values(), *images.values()):
         nifti.read_grid(path).to_ras().require_same(grid, "the case cannot be shown")
     return ReviewCase(
         name=name or case,
-        images={sequence: _turned(path, nifti.read_volume(path)[0], np.float32) for sequence, path in images.items()},
-        reference=_turned(reference, nifti.read_labels(reference), np.uint8),
-        predictions={model: _turned(path, nifti.read_labels(path), np.uint8) for model, path in predictions.items()},
+        images={sequence: _to_ras(path, nifti.read_volume(path)[0], np.float32) for sequence, path in images.items()},
+        reference=_to_ras(reference, nifti.read_labels(reference), np.uint8),
+        predictions={model: _to_ras(path, nifti.read_labels(path), np.uint8) for model, path in predictions.items()},
         affine=grid.affine,
     )
 
 
+def _to_ras(path: Path, voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return nifti.to_ras(voxels, nifti.read_grid(path).affine)[0].astype(dtype)
+
+
+# --- names of cases ------------------------------------------------------------------------------------------------
+
+
 def pseudonyms_of(cases: list[str]) -> dict[str, str]:
-    """``case 01``, ``case 02``, ... for the cases in the order of their names."""
+    """``case 01``, ``case 02``, ... for the cases in the order of their names.
+
+    >>> pseudonyms_of(["P07", "P03"])
+    {'P03': 'case 01', 'P07': 'case 02'}
+    """
     width = max(2, len(str(len(cases))))
     return {case: f"case {number:0{width}d}" for number, case in enumerate(sorted(cases), start=1)}
 
 
-def _written(path: Path, notebook: str) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.name} is not in {path.parent.name}: run notebook {notebook} first")
-    return path
+def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
+    """Keep the key from case names to pseudonyms beside the results; the report reads it and never shows it.
+
+    Without names an older key is deleted, so that the report shows names again.
+    """
+    key = folder / "pseudonyms.csv"
+    if names:
+        write_csv(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
+    else:
+        key.unlink(missing_ok=True)
 
 
-def _turned(path: Path, voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return nifti.to_ras(voxels, nifti.read_grid(path).affine)[0].astype(dtype)
+def slug(name: str) -> str:
+    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_".
+
+    >>> slug("case 01")
+    'case_01'
+    """
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)

@@ -7,30 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import Image, display
 
 from brainmets.figures import save
-from brainmets.files import write_csv
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, slug
 from brainmets.review.panels import BEST_SEQUENCE, case_panel, missed_montage, worst_slice
-from brainmets.review.volumes import write_volumes
-from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, Model
+from brainmets.review.ranking import explain
+from brainmets.review.viewers import write_volumes
+from brainmets.vocabulary import SEQUENCE_TITLES
 
 RULE = (
     "For every model, metric (Dice, sensitivity, specificity, HD95) and region the worst case is marked, and cases "
     "are ranked by their marks, as in the paper. Tied cases are all marked; where every case ties, none is. The cases "
     "marked most often are shown."
 )
-MISSED_REGION = "TC"
-"""Lesions are counted, shown and called missed in this region."""
 
 Entry = dict[str, str]
+"""A picture in ``review.json``: file (below the review's folder), alt, shows, cannot_show."""
 
 
-def regions_to_show(marks: pd.DataFrame, case: str) -> list[str]:
-    """The region in which ``case`` was marked most often (of equals the first of ET, TC, WT), and the whole tumour."""
-    counts = marks.loc[marks["case"] == case, "region"].value_counts()
-    most = max(REGIONS, key=lambda region: int(counts.get(region, 0)))
-    return list(dict.fromkeys([most, "WT"]))
+def show(entries: list[Entry], folder: Path) -> None:
+    """Show pictures of ``folder`` in a notebook, each with its text for those who do not see it."""
+    for entry in entries:
+        display(Image(filename=folder / entry["file"], alt=entry["alt"], width=900))
 
 
 def draw_case(
@@ -38,23 +37,21 @@ def draw_case(
 ) -> list[Entry]:
     """Draw one panel per region into ``folder``/panels.
 
-    ``dice`` maps (arm, strategy, region) to the case's Dice. Returns an entry per picture: file (below ``folder``),
-    alt, shows, cannot_show.
+    ``dice`` maps (arm, strategy, region) to the case's Dice. Gives an entry per picture.
     """
     entries = []
     for region in regions:
-        scores: dict[Model, float] = {
-            (arm, strategy): value for (arm, strategy, name), value in dice.items() if name == region
-        }
+        scores = {(arm, strategy): value for (arm, strategy, name), value in dice.items() if name == region}
         file = f"panels/{slug(case.name)}_{region}.png"
         save(case_panel(case, region, scores), folder / file)
         z, area = worst_slice(case, region)
+        models = f"{len(case.predictions)} models"
         entries.append(
             {
                 "file": file,
-                "alt": f"{case.name}, {region}: axial slice {z} with the prediction of {len(case.predictions)} models",
+                "alt": f"{case.name}, {region}: axial slice {z} with the prediction of {models}",
                 "shows": f"{region} of {case.name} on {SEQUENCE_TITLES[BEST_SEQUENCE[region]]}, on the axial slice "
-                f"where the {len(case.predictions)} models together differ most from the reference ({area:.0f} mm²).",
+                f"where the {models} together differ most from the reference ({area:.0f} mm²).",
                 "cannot_show": "One slice of one case, chosen because it is the worst: nothing about the other "
                 "slices, and nothing about how often such errors occur.",
             }
@@ -66,68 +63,44 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
     """Draw the montage of missed lesions into ``folder``/panels; no entry where none was missed."""
     if missed.empty:
         return []
-    save(missed_montage(cases, missed, MISSED_REGION), folder / "panels" / "missed_lesions.png")
-    largest, by_all = missed["volume_mm3"].max(), int((missed["missed_by"] == missed["models"]).sum())
+    file = "panels/missed_lesions.png"
+    save(missed_montage(cases, missed), folder / file)
+    volumes, by_all = missed["volume_mm3"], int((missed["missed_by"] == missed["models"]).sum())
     return [
         {
-            "file": "panels/missed_lesions.png",
+            "file": file,
             "alt": f"{len(missed)} lesions that at least one model missed, the smallest first",
             "shows": f"All {len(missed)} tumour-core lesions that at least one model missed ({by_all} of them by "
-            f"every model), of {missed['volume_mm3'].min():.0f} to {largest:.0f} mm³.",
+            f"every model), of {volumes.min():.0f} to {volumes.max():.0f} mm³.",
             "cannot_show": "Why a lesion was missed, and the lesions that no reference holds.",
         }
     ]
 
 
-def keep_volumes(case: ReviewCase, folder: Path) -> dict[str, Any]:
-    """Write what the report's 3D page of the case shows to ``folder``/volumes and describe it."""
-    return write_volumes(case, slug(case.name), folder)
-
-
 def record(
     ranking: pd.DataFrame,
-    entries: Mapping[str, list[Entry]],
-    figures: list[Entry],
-    words: Mapping[str, str],
-    names: Mapping[str, str],
-    volumes: Mapping[str, dict[str, Any]],
+    shown: Mapping[str, ReviewCase],
+    pictures: Mapping[str, list[Entry]],
+    further: list[Entry],
+    folder: Path,
 ) -> dict[str, Any]:
-    """The content of ``review.json``: rule, figures, and in rank order the cases.
+    """The content of ``review.json``: rule, figures (``further``), and the shown cases in rank order.
 
-    A case has name, slug, rank, marks, explanation, figures and volumes. ``entries``, ``words`` and ``volumes`` map
-    a case to its pictures, explanation and volumes (``keep_volumes``); ``names`` to what is printed for it.
+    A case has name (as shown), slug, rank, marks, explanation, figures (its ``pictures``) and volumes: what its 3D
+    page needs is written to ``folder``/volumes.
     """
-    by_case = ranking.set_index("case")
-    return {
-        "rule": RULE,
-        "cases": [
+    cases = []
+    for line in ranking[ranking["case"].isin(shown.keys())].to_dict("records"):
+        case = shown[line["case"]]
+        cases.append(
             {
-                "name": names[case],
-                "slug": slug(names[case]),
-                "rank": int(by_case.loc[case, "rank"]),  # type: ignore[arg-type]
-                "marks": int(by_case.loc[case, "marks"]),  # type: ignore[arg-type]
-                "explanation": words[case],
-                "figures": own,
-                "volumes": volumes[case],
+                "name": case.name,
+                "slug": slug(case.name),
+                "rank": line["rank"],
+                "marks": line["marks"],
+                "explanation": explain(ranking, line["case"]),
+                "figures": pictures[line["case"]],
+                "volumes": write_volumes(case, slug(case.name), folder),
             }
-            for case, own in entries.items()
-        ],
-        "figures": figures,
-    }
-
-
-def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
-    """Keep the key from case names to pseudonyms beside the results; the report reads it and never shows it.
-
-    Without names an older key is deleted, so that the report shows names again.
-    """
-    key = folder / "pseudonyms.csv"
-    if names:
-        write_csv(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
-    else:
-        key.unlink(missing_ok=True)
-
-
-def slug(name: str) -> str:
-    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_"."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)
+        )
+    return {"rule": RULE, "cases": cases, "figures": further}

@@ -45,43 +45,39 @@ def install(prefix: Path | None = None) -> Path:
     target = folder(prefix)
     if installed(prefix):
         return target
-    bundle = _wheel() / "index.js"
-    if not bundle.is_file():
-        raise LabExtensionError(
-            f"itkwidgets {VERSION} is installed without its JavaScript ({bundle.name}); reinstall it"
-        )
-    aside = target.with_name(f".{NAME}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    static = aside / "static"
-    static.mkdir(parents=True)
-    code = re.sub(r"\n?//# sourceMappingURL=\S*\s*\Z", "", bundle.read_text(encoding="utf-8"))
-    (static / "itkwidgets_amd.js").write_text(
-        f"window.__itkwidgets_amd=function(define){{{code}\n}};", encoding="utf-8"
-    )
+    bundle = _bundle()
+    partial = target.with_name(f".{NAME}.partial")
+    static = partial / "static"
+    shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(bundle.parent / "itk", static / "nbextensions" / "itkwidgets" / "itk")
+    code = re.sub(r"\n?//# sourceMappingURL=\S*\s*\Z", "", bundle.read_text(encoding="utf-8"))
+    wrapped = f"window.__itkwidgets_amd=function(define){{{code}\n}};"
+    (static / "itkwidgets_amd.js").write_text(wrapped, encoding="utf-8")
     (static / ENTRY).write_text(_loader(), encoding="utf-8")
-    load = {"load": f"static/{ENTRY}", "extension": "./extension"}
-    package = {"name": NAME, "version": VERSION, "jupyterlab": {"extension": True, "_build": load}}
-    (aside / "package.json").write_text(json.dumps(package, indent=2), encoding="utf-8")
+    build = {"load": f"static/{ENTRY}", "extension": "./extension"}
+    package = {"name": NAME, "version": VERSION, "jupyterlab": {"extension": True, "_build": build}}
+    (partial / "package.json").write_text(json.dumps(package, indent=2), encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
-    return aside.rename(target)
+    return partial.rename(target)
 
 
 def _loader() -> str:
     return (resources.files("brainmets.review") / "itkwidgets_lab4.js").read_text(encoding="utf-8")
 
 
-def _wheel() -> Path:
-    try:
-        version = metadata.version("itkwidgets")
-    except metadata.PackageNotFoundError:
-        raise LabExtensionError("itkwidgets is not installed in this environment") from None
-    if version != VERSION:
-        raise LabExtensionError(f"itkwidgets is {version}; this extension is made for {VERSION}")
+def _bundle() -> Path:
+    """The classic notebook's JavaScript within the installed package."""
     spec = find_spec("itkwidgets")
     if spec is None or spec.origin is None:
-        raise LabExtensionError("itkwidgets is installed but cannot be found")
-    return Path(spec.origin).parent / "static"
+        raise LabExtensionError(f"itkwidgets is not installed in this environment: install itkwidgets=={VERSION}")
+    if (version := metadata.version("itkwidgets")) != VERSION:
+        raise LabExtensionError(f"itkwidgets is {version}; this extension is made for {VERSION}: install that release")
+    bundle = Path(spec.origin).parent / "static" / "index.js"
+    if not bundle.is_file():
+        raise LabExtensionError(
+            f"itkwidgets {VERSION} is installed without its JavaScript ({bundle.name}); reinstall it"
+        )
+    return bundle
 
 
 if __name__ == "__main__":

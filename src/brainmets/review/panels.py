@@ -6,19 +6,20 @@ Slices are axial and shown as radiologists read them, the patient's right on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from scipy import ndimage
 
+from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
+from brainmets.review.ranking import LESION_REGION
 from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
 
 Mask = npt.NDArray[np.bool_]
@@ -42,11 +43,10 @@ def disagreement_mm2(
 
     Masks are (x, y, z); the result has one value per z. Without predictions it is zero throughout.
     """
-    differing = np.zeros(reference.shape[2], np.float64)
+    differing = np.zeros(reference.shape[2])
     for prediction in predictions:
         differing += np.count_nonzero(prediction != reference, axis=(0, 1))
-    areas: npt.NDArray[np.float64] = differing * (float(spacing_mm[0]) * float(spacing_mm[1]))
-    return areas
+    return np.asarray(differing * float(spacing_mm[0] * spacing_mm[1]))
 
 
 def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
@@ -64,7 +64,7 @@ def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
     return (int(extent.argmax()) if extent.any() else reference.shape[2] // 2), 0.0
 
 
-def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = None) -> Figure:
+def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None = None) -> Drawing:
     """All models of a case in one figure: rows are strategies, columns the arms; on the left the plain image.
 
     The slice is ``worst_slice``'s; models are shown in a window around what they and the reference mark on it.
@@ -79,7 +79,7 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     window = window_around(np.any([reference, *masks.values()], axis=0), case.spacing_mm, image.shape)
     arms = list(dict.fromkeys(arm for arm, _ in masks))
     strategies = list(dict.fromkeys(strategy for _, strategy in masks))
-    figure = Figure(figsize=(2.6 * (1 + len(arms)), 2.9 * max(2, len(strategies)) + 0.9), layout="constrained")
+    figure = Drawing(figsize=(2.6 * (1 + len(arms)), 2.9 * max(2, len(strategies)) + 0.9), layout="constrained")
     panels = figure.subplots(max(2, len(strategies)), 1 + len(arms), squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -91,7 +91,7 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     for (arm, strategy), mask in masks.items():
         panel = panels[strategies.index(strategy), 1 + arms.index(arm)]
         draw_slice(panel, image[window], case.spacing_mm, shown)
-        _compare(panel, reference[window], mask[window], case.spacing_mm)
+        compare(panel, reference[window], mask[window], case.spacing_mm)
         score = f"\nDice {dice[arm, strategy]:.2f}" if dice and (arm, strategy) in dice else ""
         panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
@@ -106,24 +106,22 @@ def case_panel(case: ReviewCase, region: str, dice: dict[Model, float] | None = 
     return figure
 
 
-def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: str, sequence: str) -> Figure:
+def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: str, sequence: str) -> Drawing:
     """Axial, coronal and sagittal slice through the middle of the largest piece of ``labels``, its areas coloured.
 
     Without any label the slices go through the middle of the volume.
     """
     at = np.rint(middle(labels)).astype(int)
     image, shown = case.images[sequence], brightness(case.images[sequence])
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Drawing(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     for panel, axis, letters in zip(panels, (2, 1, 0), ("RLAP", "RLSI", "PASI"), strict=True):
         spacing = [edge for i, edge in enumerate(case.spacing_mm) if i != axis]
         cut, drawn = image.take(at[axis], axis), labels.take(at[axis], axis)
-        colours = np.zeros((*drawn.shape, 4))
-        for name, colour in LABEL_COLOURS.items():
-            colours[drawn == LABELS[name]] = to_rgba(colour, 0.55)
-        extent = (0, cut.shape[0] * spacing[0], 0, cut.shape[1] * spacing[1])
+        extent = _extent(cut.shape, spacing)
         panel.imshow(cut.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=extent)
-        panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
+        areas = [(drawn == LABELS[name], colour, 0.55) for name, colour in LABEL_COLOURS.items()]
+        _paint(panel, areas, spacing)
         _letters(panel, letters)
         panel.set_xlim((extent[1], 0) if axis else (0, extent[1]))
         panel.set_axis_off()
@@ -142,34 +140,15 @@ def middle(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     return np.asarray(np.argwhere(pieces == largest).mean(0), dtype=np.float64)
 
 
-def missed_lesions(lesions: pd.DataFrame, region: str = "TC") -> pd.DataFrame:
-    """Reference lesions of ``region`` that at least one model missed, the smallest first.
-
-    Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
-    models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
-    """
-    reference = lesions[(lesions["region"] == region) & (lesions["kind"] == "reference")]
-    names = ["case", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "missed_by", "models", "missed_by_names"]
-    rows = []
-    for (case, lesion), group in reference.groupby(["case", "lesion"]):
-        missed = group[~group["detected"].astype(bool)]
-        if len(missed):
-            first = group.iloc[0]
-            who = ", ".join(sorted(missed["arm"] + " " + missed["strategy"]))
-            place = (first["volume_mm3"], first["x_mm"], first["y_mm"], first["z_mm"])
-            rows.append((case, lesion, *place, len(missed), len(group), who))
-    return pd.DataFrame(rows, columns=names).sort_values(["volume_mm3", "case", "lesion"], ignore_index=True)
-
-
-def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: str = "TC", columns: int = 5) -> Figure:
-    """Every lesion of ``missed_lesions``, one picture each: contrast-enhanced T1 through its middle, outlined.
+def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, columns: int = 5) -> Drawing:
+    """Every lesion of ``ranking.missed_lesions``, one picture each: contrast-enhanced T1 through its middle, outlined.
 
     ``cases`` maps the table's case names to the cases. Raises ``ValueError`` for an empty table.
     """
     if missed.empty:
         raise ValueError("no lesion was missed: there is no montage to draw")
     rows = -(-len(missed) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.5 * rows + 0.4), layout="constrained")
+    figure = Drawing(figsize=(2.1 * columns, 2.5 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat:
         panel.set_axis_off()
@@ -177,7 +156,7 @@ def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: s
         case = cases[lesion["case"]]
         x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))
         image = case.images["t1c"]
-        mask = region_mask(case.reference[:, :, z], region)
+        mask = region_mask(case.reference[:, :, z], LESION_REGION)
         spot = np.zeros(mask.shape, bool)
         spot[x, y] = True
         window = window_around(spot, case.spacing_mm, mask.shape, margin_mm=20)
@@ -187,7 +166,7 @@ def missed_montage(cases: dict[str, ReviewCase], missed: pd.DataFrame, region: s
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
         )
-    figure.suptitle(f"Missed {region} lesions, smallest first (reference outlined)", fontsize=10)
+    figure.suptitle(f"Missed {LESION_REGION} lesions, smallest first (reference outlined)", fontsize=10)
     return figure
 
 
@@ -199,8 +178,9 @@ def draw_slice(
     bar_mm: float = 20,
 ) -> None:
     """The image in mm with orientation letters and a scale bar; x runs to the left (the patient's right is left)."""
-    width, height = image.shape[0] * spacing_mm[0], image.shape[1] * spacing_mm[1]
-    panel.imshow(image.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=(0, width, 0, height))
+    extent = _extent(image.shape, spacing_mm)
+    _, width, _, height = extent
+    panel.imshow(image.T, origin="lower", cmap="gray", vmin=shown[0], vmax=shown[1], extent=extent)
     panel.set_xlim(width, 0)
     panel.set_ylim(0, height)
     _letters(panel, "RLAP")
@@ -209,35 +189,47 @@ def draw_slice(
     panel.text(start, 0.07 * height, f"{bar_mm:g} mm", color="white", fontsize=6, ha="left", va="bottom")
 
 
+def _extent(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top edge of a slice in mm."""
+    return 0, shape[0] * spacing_mm[0], 0, shape[1] * spacing_mm[1]
+
+
 def _letters(panel: Axes, letters: str) -> None:
     """Orientation at the left, right, top and bottom edge."""
     for text, (x, y) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.96), (0.5, 0.04)), strict=True):
         panel.text(x, y, text, color="white", fontsize=7, ha="center", va="center", transform=panel.transAxes)
 
 
-def _compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:
-    extent = (0, reference.shape[0] * spacing_mm[0], 0, reference.shape[1] * spacing_mm[1])
-    colours = np.zeros((*reference.shape, 4))
-    colours[reference & prediction] = to_rgba(AGREED, 0.35)
-    colours[reference & ~prediction] = to_rgba(MISSED, 0.75)
-    colours[~reference & prediction] = to_rgba(INVENTED, 0.65)
-    panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
+def compare(panel: Axes, reference: Mask, prediction: Mask, spacing_mm: Sequence[float]) -> None:
+    """Colour what is found, missed and too much on a slice (``AREA_TITLES``), and outline the prediction."""
+    areas = [
+        (reference & prediction, AGREED, 0.35),
+        (reference & ~prediction, MISSED, 0.75),
+        (~reference & prediction, INVENTED, 0.65),
+    ]
+    _paint(panel, areas, spacing_mm)
     outline(panel, prediction, spacing_mm, OUTLINE)
+
+
+def _paint(panel: Axes, areas: Sequence[tuple[Mask, str, float]], spacing_mm: Sequence[float]) -> None:
+    """Masks of one slice, each in its colour and opacity, over the image."""
+    colours = np.zeros((*areas[0][0].shape, 4))
+    for mask, colour, opacity in areas:
+        colours[mask] = to_rgba(colour, opacity)
+    extent = _extent(colours.shape, spacing_mm)
+    panel.imshow(colours.transpose(1, 0, 2), origin="lower", extent=extent, interpolation="nearest")
 
 
 def outline(panel: Axes, mask: Mask, spacing_mm: Sequence[float], colour: str) -> None:
     """The mask's border along voxel edges, so that one voxel is drawn as one voxel."""
     padded = np.pad(mask, 1)
-    lines_x, lines_y = [], []
-    for axis in (0, 1):
-        for i, j in np.argwhere(np.diff(padded.astype(np.int8), axis=axis) != 0):
-            if axis == 0:
-                start, end = (i, j - 1), (i, j)
-            else:
-                start, end = (i - 1, j), (i, j)
-            lines_x += [start[0] * spacing_mm[0], end[0] * spacing_mm[0], np.nan]
-            lines_y += [start[1] * spacing_mm[1], end[1] * spacing_mm[1], np.nan]
-    panel.plot(lines_x, lines_y, color=colour, linewidth=1.1)
+    x, y = [], []
+    for axis, back_x, back_y in ((0, 0, 1), (1, 1, 0)):
+        i, j = np.nonzero(np.diff(padded, axis=axis))
+        gap = np.full(len(i), np.nan)
+        x.append(np.column_stack([i - back_x, i, gap]).ravel() * spacing_mm[0])
+        y.append(np.column_stack([j - back_y, j, gap]).ravel() * spacing_mm[1])
+    panel.plot(np.concatenate(x), np.concatenate(y), color=colour, linewidth=1.1)
 
 
 def _frame(panel: Axes, window: Window, spacing_mm: Sequence[float]) -> None:

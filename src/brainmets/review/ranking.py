@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from brainmets.vocabulary import METRIC_TITLES, STRATEGY_TITLES, arm_title
+from brainmets.vocabulary import METRIC_TITLES, REGIONS, STRATEGY_TITLES, Model, arm_title
 
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
+LESION_REGION = "TC"
+"""Lesions are counted, shown and called missed in the tumour core."""
 MARK_COLUMNS = ["arm", "strategy", "metric", "region", "case", "value", "n", "tied", "undefined"]
 
 
@@ -27,21 +29,13 @@ def marks(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     chosen = scores[scores["metric"].isin(WORST)]
-    for (arm, strategy, metric, region), group in chosen.groupby(
-        ["arm", "strategy", "metric", "region"], sort=True, observed=True
-    ):
-        defined = group[group["value"].notna()]
-        if len(defined) < 2:
-            continue
-        values = defined["value"]
-        worst = values.min() if WORST[str(metric)] == "lowest" else values.max()
-        hit = defined[values == worst].sort_values("case")
-        if len(hit) == len(defined):
-            continue
-        undefined = len(group) - len(defined)
-        rows += [
-            (arm, strategy, metric, region, case, worst, len(defined), len(hit), undefined) for case in hit["case"]
-        ]
+    for (arm, strategy, metric, region), group in chosen.groupby(["arm", "strategy", "metric", "region"]):
+        defined = group[group["value"].notna()].sort_values("case")
+        worst = defined["value"].min() if WORST[str(metric)] == "lowest" else defined["value"].max()
+        marked = defined.loc[defined["value"] == worst, "case"]
+        n, tied, undefined = len(defined), len(marked), len(group) - len(defined)
+        if tied < n:
+            rows += [(arm, strategy, metric, region, case, worst, n, tied, undefined) for case in marked]
     return pd.DataFrame(rows, columns=MARK_COLUMNS)
 
 
@@ -53,54 +47,89 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     and region, and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
     the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
     and ``missed_by_any`` (lesions no model, or not every model, detected); empty where it has no row of the case.
-    Cases with equal marks stand in the order of their names.
+    Cases with equal marks are sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
-    table["marks"] = table["case"].map(given["case"].value_counts()).fillna(0).astype(int)
-    tied = given.loc[given["tied"] > 1, "case"].value_counts()
-    table["tied_marks"] = table["case"].map(tied).fillna(0).astype(int)
+
+    def count(rows: pd.DataFrame) -> pd.Series:
+        return table["case"].map(rows["case"].value_counts()).fillna(0).astype(int)
+
+    table["marks"] = count(given)
+    table["tied_marks"] = count(given[given["tied"] > 1])
     for metric in WORST:
-        counts = given.loc[given["metric"] == metric, "case"].value_counts()
-        table[metric] = table["case"].map(counts).fillna(0).astype(int)
+        table[metric] = count(given[given["metric"] == metric])
     for strategy in sorted(scores["strategy"].unique()):
-        counts = given.loc[given["strategy"] == strategy, "case"].value_counts()
-        table[f"marks_{strategy}"] = table["case"].map(counts).fillna(0).astype(int)
-    for more in (_lowest_dice(scores), _whole_tumour(scores), lesion_load(lesions)):
-        table = table.merge(more, on="case", how="left")
+        table[f"marks_{strategy}"] = count(given[given["strategy"] == strategy])
+    dice = scores[(scores["metric"] == "dice") & scores["value"].notna()]
+    lowest = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case").set_index("case")
+    table["lowest_dice"] = table["case"].map(lowest["value"])
+    table["lowest_dice_in"] = table["case"].map(lowest["arm"] + " " + lowest["strategy"] + ", " + lowest["region"])
+    volumes = scores[(scores["metric"] == "reference_volume") & (scores["region"] == "WT")].drop_duplicates("case")
+    table["whole_tumour_ml"] = table["case"].map(
+        volumes.set_index("case")["value"]
+    )  # every model's rows give the same
+    table = table.merge(lesion_load(lesions), on="case", how="left")
     table = table.sort_values(["marks", "case"], ascending=[False, True], ignore_index=True)
     table.insert(0, "rank", table["marks"].rank(method="min", ascending=False).astype(int))
     return table
 
 
-def lesion_load(lesions: pd.DataFrame, region: str = "TC") -> pd.DataFrame:
-    """Reference lesions of ``region`` per case; columns as in ``rank``. An empty table gives an empty one.
+def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Reference lesions of ``LESION_REGION`` per case; columns as in ``rank``. An empty table gives an empty one.
 
     Every model's rows list the same reference lesions; ``ValueError`` names a case where they do not.
     """
-    reference = lesions[(lesions["kind"] == "reference") & (lesions["region"] == region)]
     rows = []
-    for case, group in reference.groupby("case"):
-        found = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected")
-        if found.isna().to_numpy().any():
+    for case, group in _reference_lesions(lesions).groupby("case"):
+        detected = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected")
+        if detected.isna().to_numpy().any():
             raise ValueError(
-                f"case {case}: the models' lesion tables list different {region} reference lesions; rerun notebook 06"
+                f"case {case}: the models' lesion tables list different {LESION_REGION} reference lesions; "
+                "rerun notebook 06"
             )
-        detected = found.astype(bool)
+        found_by = detected.astype(bool).sum(axis=1)
         sizes = group.drop_duplicates("lesion")["volume_mm3"]
-        rows.append(
-            {
-                "case": case,
-                "lesions": len(sizes),
-                "smallest_mm3": sizes.min(),
-                "median_mm3": sizes.median(),
-                "total_mm3": sizes.sum(),
-                "missed_by_all": int((~detected.any(axis=1)).sum()),
-                "missed_by_any": int((~detected.all(axis=1)).sum()),
-            }
-        )
+        missed = int((found_by == 0).sum()), int((found_by < detected.shape[1]).sum())
+        rows.append((case, len(sizes), sizes.min(), sizes.median(), sizes.sum(), *missed))
     names = ["case", "lesions", "smallest_mm3", "median_mm3", "total_mm3", "missed_by_all", "missed_by_any"]
     return pd.DataFrame(rows, columns=names)
+
+
+def missed_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Reference lesions of ``LESION_REGION`` that at least one model missed, the smallest first.
+
+    Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
+    models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
+    """
+    rows = []
+    for (case, lesion), group in _reference_lesions(lesions).groupby(["case", "lesion"]):
+        missed = group[~group["detected"].astype(bool)]
+        if len(missed):
+            size_and_place = group.iloc[0][["volume_mm3", "x_mm", "y_mm", "z_mm"]]
+            names = ", ".join(sorted(missed["arm"] + " " + missed["strategy"]))
+            rows.append((case, lesion, *size_and_place, len(missed), len(group), names))
+    columns = ["case", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "missed_by", "models", "missed_by_names"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["volume_mm3", "case", "lesion"], ignore_index=True)
+
+
+def regions_to_show(marks: pd.DataFrame, case: str) -> list[str]:
+    """The region in which ``case`` was marked most often (of equals the first of ET, TC, WT), and the whole tumour."""
+    counts = marks.loc[marks["case"] == case, "region"].value_counts()
+    most = max(REGIONS, key=lambda region: int(counts.get(region, 0)))
+    return list(dict.fromkeys([most, "WT"]))
+
+
+def best_models(scores: pd.DataFrame, count: int = 2) -> list[Model]:
+    """The models with the highest mean Dice over all cases and regions; of equals the first by name.
+
+    Raises ``ValueError`` where there are fewer models than asked for.
+    """
+    dice = scores[scores["metric"] == "dice"]
+    means = dice.groupby(["arm", "strategy"])["value"].mean().sort_index().sort_values(ascending=False, kind="stable")
+    if len(means) < count:
+        raise ValueError(f"{len(means)} model(s) are scored, {count} are needed: run notebook 06 for more models")
+    return [(str(arm), str(strategy)) for arm, strategy in means.index[:count]]
 
 
 def explain(ranking: pd.DataFrame, case: str) -> str:
@@ -113,15 +142,24 @@ def explain(ranking: pd.DataFrame, case: str) -> str:
     if found.empty:
         raise KeyError(f"case {case!r} is not in the ranking")
     row, others = found.iloc[0], ranking[ranking["case"] != case]
-    total = int(ranking["marks"].sum())
-    parts = [f"Marked {_times(row['marks'])} of {total}" + (_shared(row["tied_marks"]) if row["tied_marks"] else "")]
+    times = "once" if row["marks"] == 1 else f"{row['marks']} times"
+    parts = [f"Marked {times} of {ranking['marks'].sum()}"]
+    if row["tied_marks"]:
+        parts[0] += f", {row['tied_marks']} of them shared with another case"
     by_metric = [f"{METRIC_TITLES.get(name, name)} {row[name]}" for name in WORST if row[name]]
     if by_metric:
         parts[0] += f" ({', '.join(by_metric)})"
     if pd.notna(row["lowest_dice"]):
-        parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({_model_title(row['lowest_dice_in'])})")
-    if pd.notna(row["whole_tumour_ml"]):
-        parts.append(f"whole tumour {row['whole_tumour_ml']:.1f} mL" + _extreme(row, others, "whole_tumour_ml"))
+        model, region = row["lowest_dice_in"].split(", ")
+        arm, strategy = model.split(" ")
+        where = f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}, {region}"
+        parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({where})")
+    if pd.notna(volume := row["whole_tumour_ml"]):
+        known = others["whole_tumour_ml"].dropna()
+        extreme = ""
+        if len(known) and not known.min() <= volume <= known.max():
+            extreme = f", the {'largest' if volume > known.max() else 'smallest'} of all cases"
+        parts.append(f"whole tumour {volume:.1f} mL{extreme}")
     if pd.notna(row["lesions"]):
         parts += _about_lesions(row, others)
     return "; ".join(parts) + "."
@@ -138,54 +176,18 @@ def _about_lesions(row: pd.Series, others: pd.DataFrame) -> list[str]:
             f"{int(row['missed_by_any'])} missed by at least one model, {int(row['missed_by_all'])} by every model"
         )
     known = others[others["lesions"].notna()]
-    apart = []
-    if len(known):
-        apart += ["the most lesions"] * bool(count > known["lesions"].max())
-        apart += ["the smallest lesion"] * bool(row["smallest_mm3"] < known["smallest_mm3"].min())
-        apart += ["the smallest volume"] * bool(row["total_mm3"] < known["total_mm3"].min())
-        apart += ["the largest volume"] * bool(row["total_mm3"] > known["total_mm3"].max())
-        apart += ["the most missed lesions"] * bool(row["missed_by_any"] > known["missed_by_any"].max())
-        parts.append(
-            "has " + ", ".join(apart) + " of all cases"
-            if apart
-            else "nothing in its lesions' sizes or number sets it apart"
-        )
-    return parts
+    if known.empty:
+        return parts
+    extremes = {
+        "the most lesions": count > known["lesions"].max(),
+        "the smallest lesion": row["smallest_mm3"] < known["smallest_mm3"].min(),
+        "the smallest volume": row["total_mm3"] < known["total_mm3"].min(),
+        "the largest volume": row["total_mm3"] > known["total_mm3"].max(),
+        "the most missed lesions": row["missed_by_any"] > known["missed_by_any"].max(),
+    }
+    apart = ", ".join(title for title, holds in extremes.items() if holds)
+    return [*parts, f"has {apart} of all cases" if apart else "nothing in its lesions' sizes or number sets it apart"]
 
 
-def _lowest_dice(scores: pd.DataFrame) -> pd.DataFrame:
-    dice = scores[(scores["metric"] == "dice") & scores["value"].notna()]
-    dice = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case")
-    where = dice["arm"] + " " + dice["strategy"] + ", " + dice["region"]
-    return pd.DataFrame({"case": dice["case"], "lowest_dice": dice["value"], "lowest_dice_in": where})
-
-
-def _whole_tumour(scores: pd.DataFrame) -> pd.DataFrame:
-    """The reference's WT volume per case; every model was scored against the same reference."""
-    volumes = scores[(scores["metric"] == "reference_volume") & (scores["region"] == "WT")]
-    volumes = volumes.drop_duplicates("case")
-    return pd.DataFrame({"case": volumes["case"], "whole_tumour_ml": volumes["value"]})
-
-
-def _extreme(row: pd.Series, others: pd.DataFrame, column: str) -> str:
-    known = others[column].dropna()
-    if len(known) and row[column] > known.max():
-        return ", the largest of all cases"
-    if len(known) and row[column] < known.min():
-        return ", the smallest of all cases"
-    return ""
-
-
-def _model_title(where: str) -> str:
-    """``"default scratch, WT"``, as the table has it, in words."""
-    model, region = where.split(", ")
-    arm, strategy = model.split(" ")
-    return f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}, {region}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _shared(count: int) -> str:
-    return f", {count} of them shared with another case"
+def _reference_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
+    return lesions[(lesions["kind"] == "reference") & (lesions["region"] == LESION_REGION)]

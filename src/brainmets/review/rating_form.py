@@ -1,7 +1,7 @@
 """The rating sheet as a small form in JupyterLab, for those who prefer it to a spreadsheet.
 
 It fills in the sheet that ``brainmets review`` handed out, one row at a time, with the same checks as reading it back,
-and keeps it as ``ratings/ratings_<rater>.csv``; ``brainmets review PARAMS --ratings FOLDER`` reads that folder. The
+and saves it as ``ratings/ratings_<rater>.csv``; ``brainmets review PARAMS --ratings FOLDER`` reads that folder. The
 form knows the letters A and B alone, never the key.
 """
 
@@ -16,11 +16,9 @@ import pandas as pd
 from IPython.display import display
 
 from brainmets.files import write_csv
-from brainmets.review.drawing import slug
-from brainmets.review.expert_folder import SHEET_COLUMNS
-from brainmets.review.expert_ratings import COUNTS, RATED, SCALES, RatingError, check_ratings
+from brainmets.review.case import slug
+from brainmets.review.experts import SCALES, SHEET_COLUMNS, RatingError, check_ratings
 
-ANSWERS = (*RATED, "comment")
 TITLES = {
     "overall": "overall (1 useless, 5 as the reference)",
     "boundary": "boundary (1 wrong, 5 exact)",
@@ -29,6 +27,7 @@ TITLES = {
     "acceptable": "acceptable after small corrections",
     "comment": "comment",
 }
+"""The columns that a rater fills in, and what the form calls them."""
 
 
 def show(review: Path) -> None:
@@ -56,10 +55,10 @@ def sheet_of(rater: str, handed_out: Path, folder: Path) -> tuple[Path, pd.DataF
     return path, table
 
 
-def keep(
+def save_rating(
     rater: str, case: str, model: str, answers: Mapping[str, str], handed_out: Path, folder: Path
 ) -> tuple[Path, int]:
-    """Check one row (``ANSWERS`` as typed) and write it into the rater's sheet; gives the file and its rated rows.
+    """Check one row (``TITLES`` to what was typed) and write it into the rater's sheet; gives file and rated rows.
 
     A row that was rated before is replaced. Raises ``RatingError`` naming the column of a bad or empty value, and
     for a case and model that were not handed out; the sheet then stays as it was.
@@ -68,9 +67,9 @@ def keep(
     row = (table["case"] == case) & (table["model"] == model)
     if not row.any():
         raise RatingError(f"{case!r} model {model!r} was not handed out")
-    cells = {name: answers[name].strip() for name in ANSWERS}
+    cells = {name: answers[name].strip() for name in TITLES}
     check_ratings(cells, f"{case}, model {model}")
-    table.loc[row, ["rater", *ANSWERS]] = [rater.strip(), *cells.values()]
+    table.loc[row, ["rater", *TITLES]] = [rater.strip(), *cells.values()]
     write_csv(path, table)
     return path, int((table["rater"] != "").sum())
 
@@ -78,7 +77,7 @@ def keep(
 class RatingForm:
     """The form; ``widget`` is what a notebook displays.
 
-    ``handed_out`` is the empty ``ratings.csv``; sheets are kept in ``folder``.
+    ``handed_out`` is the empty ``ratings.csv``; sheets are saved in ``folder``.
     """
 
     def __init__(self, handed_out: Path, folder: Path) -> None:
@@ -91,29 +90,29 @@ class RatingForm:
         choices = {name: ["", *map(str, range(low, high + 1))] for name, (low, high) in SCALES.items()}
         choices["acceptable"] = ["", "yes", "no"]
         self.answers: dict[str, ipywidgets.ValueWidget] = {
-            name: ipywidgets.Dropdown(options=options, description=TITLES[name], **wide)
-            for name, options in choices.items()
+            name: ipywidgets.Dropdown(options=choices[name], description=title, **wide)
+            if name in choices
+            else ipywidgets.Text(description=title, **wide)
+            for name, title in TITLES.items()
         }
-        self.answers |= {name: ipywidgets.Text(description=TITLES[name], **wide) for name in (*COUNTS, "comment")}
-        self.button = ipywidgets.Button(description="Keep this rating", button_style="primary")
+        self.button = ipywidgets.Button(description="Save this rating", button_style="primary")
         self.message = ipywidgets.Label()
-        self.button.on_click(self._keep)
-        self.item.observe(self._recall, "value")
-        self.rater.observe(self._recall, "value")
-        ordered = [self.answers[name] for name in ANSWERS]
-        self.widget = ipywidgets.VBox([self.rater, self.item, *ordered, self.button, self.message])
+        self.button.on_click(self._save)
+        self.item.observe(self._show_earlier, "value")
+        self.rater.observe(self._show_earlier, "value")
+        self.widget = ipywidgets.VBox([self.rater, self.item, *self.answers.values(), self.button, self.message])
 
-    def _keep(self, _: ipywidgets.Button) -> None:
+    def _save(self, _: ipywidgets.Button) -> None:
         typed = {name: str(answer.value) for name, answer in self.answers.items()}
         case, model = self.item.value
         try:
-            path, rated = keep(self.rater.value, case, model, typed, self.handed_out, self.folder)
+            path, rated = save_rating(self.rater.value, case, model, typed, self.handed_out, self.folder)
         except RatingError as error:
-            self.message.value = f"Not kept: {error}"
+            self.message.value = f"Not saved: {error}"
         else:
-            self.message.value = f"Kept in {path.parent.name}/{path.name}: {rated} of {len(self.item.options)} rated."
+            self.message.value = f"Saved in {path.parent.name}/{path.name}: {rated} of {len(self.item.options)} rated."
 
-    def _recall(self, change: Mapping[str, Any]) -> None:
+    def _show_earlier(self, change: Mapping[str, Any]) -> None:
         """Show what the rater gave this item before; another item without ratings shows empty fields."""
         self.message.value = ""
         case, model = self.item.value

@@ -17,6 +17,7 @@ from brainmets.nifti import Spacing
 
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+Index = tuple[int, int, int]
 
 CELL = (8, 8, 4)
 """Coarse cell in voxels, in memory order from the fastest axis; two cells that do not touch part voxels by at
@@ -27,14 +28,12 @@ least five, so that lesions in them stay apart when both are dilated by one voxe
 class Box:
     """One part of both label maps: ``origin`` is the index of its first voxel; both arrays are C-contiguous."""
 
-    origin: tuple[int, int, int]
+    origin: Index
     reference: Labels
     prediction: Labels
 
 
-def in_memory_order(
-    reference: Labels, prediction: Labels, spacing: Spacing
-) -> tuple[Labels, Labels, Spacing, tuple[int, int, int]]:
+def in_memory_order(reference: Labels, prediction: Labels, spacing: Spacing) -> tuple[Labels, Labels, Spacing, Index]:
     """Both arrays with their fastest axis last, the spacing to fit, and the original axis of each axis.
 
     NIfTI files decode with the fastest axis first; turning the axes round costs nothing, turning the voxels does.
@@ -72,20 +71,20 @@ def foreground_boxes(reference: Labels, prediction: Labels) -> list[Box]:
     return boxes
 
 
-def crop(*masks: Mask) -> tuple[tuple[int, int, int], tuple[Mask, ...]] | None:
-    """The masks (equal shapes) cut to their union's bounding box, and its first index; None where all are empty."""
-    union = masks[0]
-    for mask in masks[1:]:
-        union = union | mask
+def crop(reference: Mask, prediction: Mask, origin: Index) -> tuple[Index, Mask, Mask] | None:
+    """Two masks of a box, cut to their union's bounding box; None where both are empty.
+
+    ``origin`` is the image index of the box's first voxel; the one that is returned is the crop's.
+    """
+    union = reference | prediction
+    if not union.any():
+        return None
     plane = np.any(union, axis=0)
-    spans = []
-    for occupied in (np.any(union.reshape(len(union), -1), axis=1), np.any(plane, axis=1), np.any(plane, axis=0)):
-        indices = np.flatnonzero(occupied)
-        if not len(indices):
-            return None
-        spans.append(slice(int(indices[0]), int(indices[-1]) + 1))
-    origin = (spans[0].start, spans[1].start, spans[2].start)
-    return origin, tuple(np.ascontiguousarray(mask[tuple(spans)]) for mask in masks)
+    occupied = (np.any(union, axis=(1, 2)), np.any(plane, axis=1), np.any(plane, axis=0))
+    low = [int(np.argmax(line)) for line in occupied]
+    window = tuple(slice(a, line.size - int(np.argmax(line[::-1]))) for a, line in zip(low, occupied, strict=True))
+    x, y, z = (a + b for a, b in zip(origin, low, strict=True))
+    return (x, y, z), np.ascontiguousarray(reference[window]), np.ascontiguousarray(prediction[window])
 
 
 def _occupied_cells(labels: Labels) -> Mask:

@@ -1,4 +1,4 @@
-"""What a lesion table says: detection sensitivity by lesion size, and false positives per case.
+"""Lesion tables: detection sensitivity by lesion size, and false positives per case.
 
 Both read ``lesions.csv`` (see ``brainmets.scoring.folders``); neither drops a size, a region or a case that has no
 lesion.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -55,10 +55,10 @@ def detection_by_size(
     """Detected share of reference lesions by volume.
 
     One row per arm, strategy, region (``regions`` and any further one in the table) and bin, those without a lesion
-    included. Columns: arm, strategy, region, bin,
-    volume (the bin in words), n, detected, sensitivity, low, high. ``low`` and ``high`` are the exact binomial
-    (Clopper-Pearson) interval; for n = 0 sensitivity is missing and the interval is 0 to 1. No lesion rows give no
-    rows. Raises ``ValueError`` for bins that overlap or leave a gap, or a reference lesion outside all of them.
+    included. Columns: arm, strategy, region, bin, volume (the bin in words), n, detected, sensitivity, low, high.
+    ``low`` and ``high`` are the exact binomial (Clopper-Pearson) interval; for n = 0 sensitivity is missing and the
+    interval is 0 to 1. No lesion rows give no rows. Raises ``ValueError`` for bins that overlap or leave a gap, or a
+    reference lesion outside all of them.
     """
     _check_columns(lesions, [*_SERIES, "region", "kind", "volume_mm3", "detected"])
     _check_bins(bins)
@@ -67,17 +67,12 @@ def detection_by_size(
     if len(outside):
         raise ValueError(f"volume_mm3: {outside['volume_mm3'].iloc[0]} lies in none of the bins")
     rows = []
-    listed = list(dict.fromkeys([*regions, *lesions["region"]]))
-    series = list(lesions[_SERIES].drop_duplicates().itertuples(index=False, name=None))
-    for (arm, strategy), region in itertools.product(series, listed):
-        own = reference[
-            (reference["arm"] == arm) & (reference["strategy"] == strategy) & (reference["region"] == region)
-        ]
+    for key, own in _groups(lesions, reference, regions):
         for size in bins:
             within = own[(own["volume_mm3"] >= size.low) & (own["volume_mm3"] < size.high)]
             n, detected = len(within), int(within["detected"].astype(bool).sum())
-            low, high = binomial_interval(detected, n, confidence)
-            rows.append((arm, strategy, region, size.name, size.range, n, detected, _share(detected, n), low, high))
+            share = detected / n if n else math.nan
+            rows.append((*key, size.name, size.range, n, detected, share, *binomial_interval(detected, n, confidence)))
     columns = [*_SERIES, "region", "bin", "volume", "n", "detected", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -100,28 +95,28 @@ def false_positives_per_case(
         raise ValueError(f"lesions of cases that are not in the list of cases: {', '.join(stray)}")
     unmatched = lesions["matched"].isna() | (lesions["matched"].astype(str).str.strip() == "")
     false = lesions[(lesions["kind"] == "predicted") & unmatched]
-    listed = list(dict.fromkeys([*regions, *lesions["region"]]))
     rows = []
-    series = lesions[_SERIES].drop_duplicates().itertuples(index=False, name=None)
-    for (arm, strategy), region in itertools.product(series, listed):
-        own = false[(false["arm"] == arm) & (false["strategy"] == strategy) & (false["region"] == region)]
+    for key, own in _groups(lesions, false, regions):
         counts = own["case"].astype(str).value_counts().reindex(names, fill_value=0)
         total, n = int(counts.sum()), len(names)
         low, high = (bound / n for bound in poisson_interval(total, confidence))
-        affected, most = int((counts > 0).sum()), int(counts.max())
-        rows.append((arm, strategy, region, n, total, total / n, low, high, affected, most))
+        rows.append((*key, n, total, total / n, low, high, int((counts > 0).sum()), int(counts.max())))
     columns = [*_SERIES, "region", "n_cases", "false_positives", "per_case", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "cases_with_false_positives", "most_in_one_case"])
 
 
 def binomial_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact (Clopper-Pearson 1934) interval of a share; 0 to 1 for n = 0."""
+    """Exact (Clopper-Pearson 1934) interval of a share; 0 to 1 for n = 0.
+
+    >>> [round(bound, 3) for bound in binomial_interval(8, 10)]
+    [0.444, 0.975]
+    """
     if not 0 <= successes <= n:
         raise ValueError(f"successes: {successes} must lie between 0 and n = {n}")
-    tail = (1 - confidence) / 2
-    low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
-    return low, high
+    if not n:
+        return 0.0, 1.0
+    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def poisson_interval(count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -131,8 +126,14 @@ def poisson_interval(count: int, confidence: float = 0.95) -> tuple[float, float
     return low, float(stats.chi2.ppf(1 - tail, 2 * count + 2)) / 2
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+def _groups(
+    lesions: pd.DataFrame, chosen: pd.DataFrame, regions: Sequence[str]
+) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """(arm, strategy, region) of all ``lesions`` and of ``regions``, and the rows of ``chosen`` that it has."""
+    series = lesions[_SERIES].drop_duplicates().itertuples(index=False, name=None)
+    for (arm, strategy), region in itertools.product(series, dict.fromkeys([*regions, *lesions["region"]])):
+        own = (chosen["arm"] == arm) & (chosen["strategy"] == strategy) & (chosen["region"] == region)
+        yield (arm, strategy, region), chosen[own]
 
 
 def _check_columns(table: pd.DataFrame, needed: list[str]) -> None:

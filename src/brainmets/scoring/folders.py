@@ -9,14 +9,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
 from brainmets.nifti import SUFFIXES, ImageError, read_grid, read_labels
-from brainmets.scoring.case import UNITS, CaseScores, score_case
-from brainmets.scoring.components import Definition
+from brainmets.scoring.case import CaseScores, score_case
+from brainmets.scoring.lesions import Definition
 from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS
 
 EXCLUDED_COLUMNS = ("arm", "strategy", "case", "region", "metric", "reason")
@@ -43,12 +43,11 @@ class Scores:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     case: str
     reference: Path
     prediction: Path | None
-    label_map: dict[int, int] | None
+    label_map: Mapping[int, int] | None
     lesion_definition: Definition
 
 
@@ -76,10 +75,9 @@ def score_folders(
     An empty region is no error: see ``metrics.empty_policy()``.
     """
     _check_arguments(missing, lesion_definition, workers, label_map)
-    pairs = _match_cases(Path(predictions), Path(references), missing)
     jobs = [
-        _Job(case, reference, prediction, dict(label_map) if label_map is not None else None, lesion_definition)
-        for case, (reference, prediction) in sorted(pairs.items())
+        _Job(case, reference, prediction, label_map, lesion_definition)
+        for case, reference, prediction in _match_cases(Path(predictions), Path(references), missing)
     ]
     _check_grids(jobs)
     found: dict[str, CaseScores] = {}
@@ -88,13 +86,24 @@ def score_folders(
         found[case] = scores
         if progress is not None:
             progress(f"{len(found)} of {len(jobs)}: {case}, {time.monotonic() - started:.1f} s elapsed")
-    with_cavity = any(scores.has_cavity for scores in found.values())
-    tables = [
-        _table(columns, rows, arm, strategy, [job.case for job in jobs], found, with_cavity)
-        for columns, rows in ((SCORE_COLUMNS, "scores"), (LESION_COLUMNS, "lesions"), (EXCLUDED_COLUMNS, "excluded"))
-    ]
-    absent = tuple(job.case for job in jobs if job.prediction is None)
-    return Scores(tables[0], tables[1], tables[2], tuple(job.case for job in jobs), absent)
+    cases = tuple(job.case for job in jobs)
+    regions = {*REGIONS, RESECTION_CAVITY} if any(scores.has_cavity for scores in found.values()) else set(REGIONS)
+
+    def table(kind: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        rows = [
+            {"arm": arm, "strategy": strategy, "case": case, **row}
+            for case in cases
+            for row in getattr(found[case], kind)
+            if row["region"] in regions
+        ]
+        return pd.DataFrame(rows, columns=list(columns))
+
+    scores_table = table("scores", SCORE_COLUMNS)
+    assert scores_table["value"].notna().all()
+    missing_cases = tuple(job.case for job in jobs if job.prediction is None)
+    return Scores(
+        scores_table, table("lesions", LESION_COLUMNS), table("excluded", EXCLUDED_COLUMNS), cases, missing_cases
+    )
 
 
 def _check_arguments(missing: str, definition: str, workers: int, label_map: Mapping[int, int] | None) -> None:
@@ -128,7 +137,8 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _match_cases(predictions: Path, references: Path, missing: str) -> dict[str, tuple[Path, Path | None]]:
+def _match_cases(predictions: Path, references: Path, missing: str) -> list[tuple[str, Path, Path | None]]:
+    """(case, reference, prediction) by name."""
     given, wanted = _files(predictions), _files(references)
     problems = []
     if stray := sorted(given.keys() - wanted.keys()):
@@ -140,7 +150,7 @@ def _match_cases(predictions: Path, references: Path, missing: str) -> dict[str,
         )
     if problems:
         raise ScoringError("; ".join(problems))
-    return {case: (path, given.get(case)) for case, path in wanted.items()}
+    return [(case, path, given.get(case)) for case, path in sorted(wanted.items())]
 
 
 def _check_grids(jobs: list[_Job]) -> None:
@@ -183,26 +193,3 @@ def _score(job: _Job) -> CaseScores:
     reference = read_labels(job.reference, job.label_map)
     prediction = np.zeros_like(reference) if job.prediction is None else read_labels(job.prediction, job.label_map)
     return score_case(reference, prediction, grid.spacing, grid.affine, job.lesion_definition)
-
-
-def _table(
-    columns: tuple[str, ...],
-    rows: str,
-    arm: str,
-    strategy: str,
-    cases: list[str],
-    found: Mapping[str, CaseScores],
-    with_cavity: bool,
-) -> pd.DataFrame:
-    """Cases by name; regions and metrics in their own order; RC only where the run has any."""
-    kept = {*REGIONS, RESECTION_CAVITY} if with_cavity else set(REGIONS)
-    records: list[dict[str, Any]] = [
-        {"arm": arm, "strategy": strategy, "case": case, **row}
-        for case in cases
-        for row in getattr(found[case], rows)
-        if row["region"] in kept
-    ]
-    table = pd.DataFrame(records, columns=list(columns))
-    if rows == "scores":
-        assert table["value"].notna().all() and set(table["metric"]) <= set(UNITS)
-    return table

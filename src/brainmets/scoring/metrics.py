@@ -1,28 +1,23 @@
-"""Whole-region metrics of a predicted mask against a reference mask. Formulas and sources: ``docs/metrics.md``."""
+"""Whole-region metrics of a predicted mask against a reference mask, and what every metric gives for an empty mask.
+
+Formulas and sources: ``docs/metrics.md``. The rules for empty masks are one table, which the scoring code reads and a
+notebook prints. They are the pessimistic ones: a missed region can never improve a mean. Agreement that there is
+nothing gives the best value; everything else that a formula leaves undefined gives the worst value.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from brainmets.nifti import Spacing
 from brainmets.scoring.boxes import Labels, Mask, crop, foreground_boxes, in_memory_order
-from brainmets.scoring.emptiness import WHOLE_REGION, State, empty_policy, empty_value
-from brainmets.scoring.surface import (
-    Floats,
-    Packing,
-    Surface,
-    SurfaceDistances,
-    join,
-    nearest_points,
-    surface_elements,
-    weighted_percentile,
-)
-
-__all__ = ["UNITS", "Overlap", "SurfacePair", "empty_policy", "region_metrics", "whole_region_metrics"]
+from brainmets.scoring.surface import Surface, SurfacePair, join, surface_elements, weighted_percentile
 
 NSD_TOLERANCE = 1.0
 """mm within which a surface element counts as agreeing, in ``nsd_1mm``."""
@@ -39,6 +34,70 @@ UNITS: dict[str, str] = {
     "predicted_volume": "mL",
 }
 """Whole-region metrics, in the order of the scores table, with their units."""
+
+State = Literal["both_empty", "reference_empty", "prediction_empty"]
+Rule = float | Literal["computed", "image diagonal", "374 mm", "373 mm", "excluded"]
+"""A value; "computed" where the formula holds; "excluded" where no row is written."""
+Rules = dict[str, tuple[Rule, Rule, Rule]]
+"""Metric to its rule in each ``State``, in that order."""
+
+_OVERLAP: tuple[Rule, Rule, Rule] = (1.0, 0.0, 0.0)
+_DISTANCE: tuple[Rule, Rule, Rule] = (0.0, "image diagonal", "image diagonal")
+_COMPUTED: tuple[Rule, Rule, Rule] = ("computed", "computed", "computed")
+_COUNTS: Rules = {"lesion_tp": _COMPUTED, "lesion_fp": _COMPUTED, "lesion_fn": _COMPUTED, "lesion_f1": _OVERLAP}
+
+WHOLE_REGION: Rules = {
+    "dice": _OVERLAP,
+    "hd95": _DISTANCE,
+    "hd": _DISTANCE,
+    "sensitivity": _OVERLAP,
+    "specificity": _COMPUTED,
+    "precision": _OVERLAP,
+    "nsd_1mm": _OVERLAP,
+    "reference_volume": _COMPUTED,
+    "predicted_volume": _COMPUTED,
+}
+"""Rules of the whole-region metrics; a mask is empty when it has no voxel."""
+
+LESION_WISE: dict[str, Rules] = {
+    "brats_2023": {"lesion_dice": _OVERLAP, "lesion_hd95": (0.0, "374 mm", "374 mm"), **_COUNTS},
+    "brats_2026": {
+        "lesion_dice": ("excluded", "excluded", 0.0),
+        "lesion_hd95": ("excluded", "excluded", "373 mm"),
+        "lesion_nsd": ("excluded", "excluded", 0.0),
+        **_COUNTS,
+        **{
+            f"lesion_{size}_{name}": ("excluded", "excluded", "computed")
+            for size in ("large", "small")
+            for name in ("tp", "fp", "fn", "f1")
+        },
+    },
+}
+"""Rules of the lesion-wise metrics; a reference is empty when it has no lesion that the metric counts."""
+
+
+def empty_value(rules: Rules, metric: str, state: State, diagonal: float = 0.0) -> float:
+    """The value of ``metric`` where masks are empty; ``diagonal`` is the image's, in mm.
+
+    Raises ``ValueError`` for a metric that is computed, or excluded, in that state.
+
+    >>> empty_value(WHOLE_REGION, "hd95", "prediction_empty", diagonal=386.1)
+    386.1
+    """
+    rule = rules[metric][get_args(State).index(state)]
+    if rule in ("computed", "excluded"):
+        raise ValueError(f"{metric} is {rule} where the masks are {state}: no value replaces it")
+    return diagonal if rule == "image diagonal" else float(str(rule).removesuffix(" mm"))
+
+
+def empty_policy() -> pd.DataFrame:
+    """The whole policy as a table: definition, metric, both_empty, reference_empty, prediction_empty."""
+    rows = [
+        (definition, metric, *map(str, rule))
+        for definition, rules in {"whole region": WHOLE_REGION, **LESION_WISE}.items()
+        for metric, rule in rules.items()
+    ]
+    return pd.DataFrame(rows, columns=["definition", "metric", *get_args(State)])
 
 
 @dataclass(frozen=True)
@@ -60,36 +119,6 @@ class Overlap:
         return "prediction_empty" if self.reference else "both_empty"
 
 
-@dataclass(frozen=True)
-class SurfacePair:
-    """Two surfaces, and from each the nearest points of the other."""
-
-    reference: Surface
-    prediction: Surface
-    to_prediction: SurfaceDistances
-    to_reference: SurfaceDistances
-
-    @classmethod
-    def measure(cls, reference: Surface, prediction: Surface, spacing: Spacing) -> SurfacePair:
-        """Find the nearest points both ways; ``spacing`` in mm per axis."""
-        return cls(
-            reference,
-            prediction,
-            nearest_points(reference, prediction, spacing),
-            nearest_points(prediction, reference, spacing),
-        )
-
-
-def robust_hausdorff(
-    to_prediction: Floats, reference_areas: Floats, to_reference: Floats, predicted_areas: Floats, percent: float
-) -> float:
-    """The larger of the two directions' area-weighted percentiles, in mm."""
-    return max(
-        weighted_percentile(to_prediction, reference_areas, percent),
-        weighted_percentile(to_reference, predicted_areas, percent),
-    )
-
-
 def whole_region_metrics(
     overlap: Overlap, surfaces: SurfacePair, spacing: Spacing, diagonal: float
 ) -> dict[str, float]:
@@ -106,32 +135,21 @@ def whole_region_metrics(
         "predicted_volume": overlap.prediction * voxel_ml,
     }
     if overlap.state is None:
-        values |= _overlap_metrics(overlap) | _surface_metrics(surfaces)
+        forward, backward = surfaces.to_prediction.distances, surfaces.to_reference.distances
+        reference, prediction = surfaces.reference.weights, surfaces.prediction.weights
+        agreeing = reference[forward <= NSD_TOLERANCE].sum() + prediction[backward <= NSD_TOLERANCE].sum()
+        values |= {
+            "dice": 2 * overlap.both / (overlap.reference + overlap.prediction),
+            "sensitivity": overlap.both / overlap.reference,
+            "precision": overlap.both / overlap.prediction,
+            "hd95": max(weighted_percentile(forward, reference, 95), weighted_percentile(backward, prediction, 95)),
+            "hd": max(forward.max(), backward.max()),
+            "nsd_1mm": agreeing / (reference.sum() + prediction.sum()),
+        }
     else:
-        for metric in UNITS.keys() - values.keys():
-            value = empty_value(WHOLE_REGION, metric, overlap.state, diagonal)
-            assert value is not None
-            values[metric] = value
+        undefined = UNITS.keys() - values.keys()
+        values |= {metric: empty_value(WHOLE_REGION, metric, overlap.state, diagonal) for metric in undefined}
     return {metric: float(values[metric]) for metric in UNITS}
-
-
-def _overlap_metrics(overlap: Overlap) -> dict[str, float]:
-    return {
-        "dice": 2 * overlap.both / (overlap.reference + overlap.prediction),
-        "sensitivity": overlap.both / overlap.reference,
-        "precision": overlap.both / overlap.prediction,
-    }
-
-
-def _surface_metrics(surfaces: SurfacePair) -> dict[str, float]:
-    forward, backward = surfaces.to_prediction.distances, surfaces.to_reference.distances
-    reference, prediction = surfaces.reference.weights, surfaces.prediction.weights
-    agreeing = reference[forward <= NSD_TOLERANCE].sum() + prediction[backward <= NSD_TOLERANCE].sum()
-    return {
-        "hd95": robust_hausdorff(forward, reference, backward, prediction, 95),
-        "hd": max(forward.max(), backward.max()),
-        "nsd_1mm": agreeing / (reference.sum() + prediction.sum()),
-    }
 
 
 def region_metrics(reference: Mask, prediction: Mask, spacing: Spacing) -> dict[str, float]:
@@ -144,18 +162,15 @@ def region_metrics(reference: Mask, prediction: Mask, spacing: Spacing) -> dict[
     spacing = check_spacing(spacing)
     if first.shape != second.shape:
         raise ValueError(f"reference has shape {first.shape}, prediction {second.shape}: bring both to one grid first")
-    surfaces: tuple[list[Surface], list[Surface]] = ([], [])
-    both, packing = 0, Packing()
     first, second, spacing, _ = in_memory_order(first, second, spacing)
+    surfaces: tuple[list[Surface], list[Surface]] = ([], [])
+    both = 0
     for box in foreground_boxes(first, second):
-        found = crop(box.reference > 0, box.prediction > 0)
-        if found is None:
-            continue
-        x, y, z = (a + b for a, b in zip(box.origin, found[0], strict=True))
-        place = packing.place((x, y, z), len(found[1][0]))
-        both += int(np.count_nonzero(found[1][0] & found[1][1]))
-        for kind, mask in zip(surfaces, found[1], strict=True):
-            kind.append(surface_elements(mask, mask.view(np.uint8), 1, place, spacing))
+        if found := crop(box.reference > 0, box.prediction > 0, box.origin):
+            origin, *masks = found
+            both += int(np.count_nonzero(masks[0] & masks[1]))
+            for kind, mask in zip(surfaces, masks, strict=True):
+                kind.append(surface_elements(mask.view(np.uint8), origin, spacing))
     overlap = Overlap(both, int(np.count_nonzero(first)), int(np.count_nonzero(second)), first.size)
     pair = SurfacePair.measure(join(surfaces[0]), join(surfaces[1]), spacing)
     return whole_region_metrics(overlap, pair, spacing, image_diagonal(first.shape, spacing))

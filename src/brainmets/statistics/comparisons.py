@@ -1,41 +1,63 @@
 """Tests between models: the paper's, the same in the right direction, paired by case, and one model for all arms.
 
-Each row tests one metric in one region, first model against second: fine-tuned against scratch, or arm against arm.
-``comparison`` begins with the kind of the test:
+Each row tests one metric in one region, a first side against a second: fine-tuned against scratch, or arm against arm.
+``kind`` is the test:
 
 - ``paper``: one-sided Mann-Whitney U of pooled values, alternative "greater" for every metric, as the paper ran it;
-- ``directed``: the same with the alternative under which the first model is better (HD95: "less");
+- ``directed``: the same with the alternative under which the first side is better (HD95: "less");
 - ``paired``: Wilcoxon signed-rank on the differences of the same cases;
 - ``mixed``: mixed model with a random intercept per case, or a permutation test where that does not fit.
+
+``first`` and ``second`` are the arms of the two sides, ``strategies`` is how these were trained: "finetune vs scratch"
+(the first side fine-tuned, the second from scratch), or "finetune", "scratch" or "finetune+scratch", on both sides.
+In place of an arm is "all arms" where the arms' values are pooled, and "mean over arms" where each case counts once,
+with its mean; a paired test of "finetune+scratch" takes the mean of a case's two values in the same way.
 
 Strategies are compared one-sided, since that fine-tuning helps is the study's hypothesis; arms are compared two-sided
 where the paper's own test does not say otherwise, since no arm is expected to win. That fine-tuning makes worse is
 tested by the same standard: ``p_worse`` is the paired test the other way round. A metric without a direction
-(volumes) is described and not tested. Holm's correction: Scand. J. Stat. 6 (1979) 65-70.
+(volumes) is described and not tested.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from brainmets.files import replacing
-from brainmets.statistics.comparison_rows import Rows, Settings
-from brainmets.statistics.directions import Alternative, better
-from brainmets.statistics.signed_rank import difference, mean_difference
+from brainmets.statistics.mixed_model import contrast
 from brainmets.statistics.tables import unit_of, values
-from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, ordered
+from brainmets.statistics.tests import (
+    Floats,
+    SignedRank,
+    cliffs_delta,
+    cliffs_delta_interval,
+    difference,
+    generator,
+    hodges_lehmann,
+    holm,
+    mann_whitney,
+    mean_difference,
+    rounded,
+    smallest_p,
+    wilcoxon,
+)
+from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, Alternative, better, ordered
 
+COMPARED = ["kind", "first", "second", "strategies"]
 TEST_COLUMNS = [
-    "comparison", "metric", "region", "test", "alternative", "n", "statistic", "p_value", "p_holm", "p_worse",
+    *COMPARED, "metric", "region", "test", "alternative", "n", "statistic", "p_value", "p_holm", "p_worse",
     "p_worse_holm", "smallest_p", "effect", "effect_low", "effect_high", "note",
 ]  # fmt: skip
-
-OVER_ARMS = "paired: mean over arms"
+ALL_ARMS, MEAN_OVER_ARMS = "all arms", "mean over arms"
+AGAINST_SCRATCH = " vs ".join(STRATEGIES)
+BOTH_STRATEGIES = "+".join(STRATEGIES)
 
 FAMILY_STRATEGIES = (
     "Holm family: all rows of this table with the same kind of comparison (paper; directed; paired per arm with all "
@@ -56,73 +78,287 @@ READING = (
 )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What every test needs: level, bootstrap resamples, and the seed that all random draws start from."""
+
+    alpha: float
+    n_bootstrap: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a comparison in one metric and region.
+
+    ``ours`` and ``theirs``, the first side's values and the second's, have shape (cases, values per case) in ``unit``;
+    NaN is an undefined value, an infinite one the worst. ``remarks`` are part of every row's note.
+    """
+
+    first: str
+    second: str
+    strategies: str
+    metric: str
+    region: str
+    unit: str
+    cases: pd.Index
+    ours: Floats
+    theirs: Floats
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def better(self) -> Alternative:
+        """The alternative under which the first side is the better one."""
+        return better(self.metric) or "two-sided"
+
+    @property
+    def differences(self) -> Floats:
+        """First minus second, one per case (the mean of its values'), rounded; NaN where a value is undefined."""
+        return rounded(mean_difference(difference(self.ours, self.theirs)), self.unit)
+
+    def of_arm(self, place: int, arm: str) -> Sides:
+        """The arm at ``place`` among the values of each case."""
+        return replace(self, first=arm, second=arm, ours=self.ours[:, [place]], theirs=self.theirs[:, [place]])
+
+    def named(self, marked: npt.NDArray[np.bool_]) -> str:
+        """The cases for which ``marked`` (cases first) is true anywhere."""
+        return ", ".join(str(case) for case, mark in zip(self.cases, marked, strict=True) if np.any(mark))
+
+    def undefined(self) -> list[str]:
+        """A remark that names the cases with an undefined value; an empty list without one."""
+        names = self.named(np.isnan(self.ours) | np.isnan(self.theirs))
+        return [f"undefined value in {names}"] if names else []
+
+    def random(self, settings: Settings, kind: str = "") -> np.random.Generator:
+        """The generator of this comparison's random draws: one for ``paper`` and ``directed``, one for ``mixed``."""
+        name = kind if self.first == ALL_ARMS else f"{kind}: {self.first} vs {self.second}, {self.strategies}"
+        return generator(settings.seed, name, self.metric, self.region)
+
+    def labels(self, kind: str) -> dict[str, object]:
+        """The columns that say what a row compares."""
+        return {
+            "kind": kind,
+            "first": self.first,
+            "second": self.second,
+            "strategies": self.strategies,
+            "metric": self.metric,
+            "region": self.region,
+        }
+
+    def note(self, remarks: Sequence[str]) -> str:
+        """The remarks of a row, and those that every row of these sides has."""
+        return "; ".join(remark for remark in (*remarks, *self.remarks) if remark)
+
+
+# --- the two tables ----------------------------------------------------------------------------------------------
+
+
 def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Fine-tuned against scratch, with the columns ``TEST_COLUMNS``.
 
-    Comparisons: ``paper``, ``directed`` and ``mixed`` over all arms that have both strategies, ``paired: <arm>``, and
-    ``paired: mean over arms`` where there are several. ``note`` names the arms that lack one. A table without rows
-    where no arm has both.
+    ``paper``, ``directed`` and ``mixed`` run over all arms that have both strategies, ``paired`` over each arm, and
+    over the mean of the arms where there are several. ``note`` names the arms that lack a strategy. A table without
+    rows where no arm has both.
     """
     rows: list[dict[str, object]] = []
-    for metric, region, alternative, table in _tested(scores):
+    for pooled, paired_sides in against_scratch(scores):
+        rows += [unpaired(pooled, "paper", "greater", settings), unpaired(pooled, "directed", pooled.better, settings)]
+        rows += [paired(sides, sides.better, settings) for sides in paired_sides]
+        rows.append(mixed(pooled, pooled.better, settings))
+    return _with_holm(rows, settings.alpha)
+
+
+def against_scratch(scores: pd.DataFrame) -> Iterator[tuple[Sides, list[Sides]]]:
+    """Per tested metric and region: all arms pooled, and each arm; where there are several, the mean over them too."""
+    for metric, region, table in _tested(scores):
         arms = _arms_with(STRATEGIES, table)
         if not arms:
             continue
-        first, second = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
+        ours, theirs = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
         remarks = _left_out(STRATEGIES, arms, table)
-        what = Rows(metric, region, unit_of(scores, metric), settings, table.index, remarks)
-        differences = difference(first, second)
-        rows += what.unpaired("paper", first, second, "greater")
-        rows += what.unpaired("directed", first, second, alternative)
-        for place, arm in enumerate(arms):
-            rows += what.paired(f"paired: {arm}", "paired", differences[:, place], alternative)
-        if len(arms) > 1:
-            rows += what.paired(OVER_ARMS, "paired mean", mean_difference(differences), alternative)
-        rows += what.mixed("mixed", first, second, alternative)
-    return _with_holm(rows, settings.alpha)
+        what = (AGAINST_SCRATCH, metric, region, unit_of(scores, metric), table.index, ours, theirs, remarks)
+        pooled = Sides(ALL_ARMS, ALL_ARMS, *what)
+        mean = [Sides(MEAN_OVER_ARMS, MEAN_OVER_ARMS, *what)] if len(arms) > 1 else []
+        yield pooled, [pooled.of_arm(place, arm) for place, arm in enumerate(arms)] + mean
 
 
 def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Arm against arm, with the columns ``TEST_COLUMNS``.
 
-    ``comparison`` is ``<kind>: <first> vs <second>, <strategies>``. ``paper`` and ``directed`` take every ordered pair
-    (as in the paper: the first is hypothesised to be better), with the strategies pooled and each alone, since the
-    paper does not say which; ``paired`` (each strategy, and the mean over both) and ``mixed`` take every pair once,
-    two-sided. A table without rows where there is one arm.
+    ``paper`` and ``directed`` take every ordered pair (as in the paper: the first is hypothesised to be better), with
+    the strategies pooled and each alone, since the paper does not say which; ``paired`` (each strategy, and the mean
+    over both) and ``mixed`` (both) take every pair once, two-sided. A table without rows where there is one arm.
     """
     rows: list[dict[str, object]] = []
     strategies = ordered(scores["strategy"], STRATEGIES)
     readings = [strategies, *([strategy] for strategy in strategies)] if len(strategies) > 1 else [strategies]
-    for metric, region, alternative, table in _tested(scores):
+    for metric, region, table in _tested(scores):
         for chosen in readings:
-            sides = "+".join(chosen)
-            complete = _arms_with(chosen, table)
-            remarks = _left_out(chosen, complete, table)
-            what = Rows(metric, region, unit_of(scores, metric), settings, table.index, remarks)
-            block = {arm: table[[(arm, side) for side in chosen]].to_numpy(float) for arm in complete}
-            for one, other in permutations(complete, 2):
-                pair = f"{one} vs {other}, {sides}"
-                rows += what.unpaired(f"paper: {pair}", block[one], block[other], "greater", f"paper {sides}")
-                rows += what.unpaired(f"directed: {pair}", block[one], block[other], alternative, f"directed {sides}")
-            for one, other in combinations(complete, 2):
-                pair = f"{one} vs {other}, " + (sides if len(chosen) == 1 else f"mean of {sides}")
-                differences = mean_difference(difference(block[one], block[other]))
-                rows += what.paired(f"paired: {pair}", f"paired {sides}", differences, "two-sided")
+            arms = _arms_with(chosen, table)
+            block = {arm: table[[(arm, side) for side in chosen]].to_numpy(float) for arm in arms}
+            what = ("+".join(chosen), metric, region, unit_of(scores, metric), table.index)
+            remarks = _left_out(chosen, arms, table)
+            pairs = {(one, two): Sides(one, two, *what, block[one], block[two], remarks)
+                     for one, two in permutations(arms, 2)}  # fmt: skip
+            for sides in pairs.values():
+                rows.append(unpaired(sides, "paper", "greater", settings))
+                rows.append(unpaired(sides, "directed", sides.better, settings))
+            for pair in combinations(arms, 2):
+                rows.append(paired(pairs[pair], "two-sided", settings))
                 if chosen == strategies:
-                    rows += what.mixed(f"mixed: {one} vs {other}, {sides}", block[one], block[other], "two-sided")
+                    rows.append(mixed(pairs[pair], "two-sided", settings))
     return _with_holm(rows, settings.alpha)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and does not count in the family."""
-    adjusted = np.full(len(p_values), np.nan)
-    known = np.flatnonzero(~np.isnan(p_values))
-    by_size = known[np.argsort(np.asarray(p_values)[known], kind="stable")]
-    running = 0.0
-    for place, index in enumerate(by_size):
-        running = max(running, min(1.0, (len(by_size) - place) * p_values[index]))
-        adjusted[index] = running
-    return [float(value) for value in adjusted]
+def _tested(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Metric, region and their values, for every metric with a direction, the paper's first."""
+    for metric in ordered(scores["metric"], PAPER_METRICS):
+        if better(metric) is not None:
+            for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
+                yield metric, region, values(scores, metric, region, infinite=True)
+
+
+def _arms_with(strategies: Sequence[str], table: pd.DataFrame) -> list[str]:
+    arms = ordered(table.columns.get_level_values("arm"), ARMS)
+    return [arm for arm in arms if all((arm, side) in table.columns for side in strategies)]
+
+
+def _left_out(strategies: Sequence[str], arms: Sequence[str], table: pd.DataFrame) -> tuple[str, ...]:
+    """A remark per arm that lacks one of the strategies: it drops from every comparison, and from the Holm family."""
+    others = [arm for arm in ordered(table.columns.get_level_values("arm"), ARMS) if arm not in arms]
+    lacking = {arm: [side for side in strategies if (arm, side) not in table.columns] for arm in others}
+    return tuple(f"{arm} left out: no scores of {' or '.join(sides)}" for arm, sides in lacking.items())
+
+
+# --- one row -----------------------------------------------------------------------------------------------------
+
+
+def unpaired(sides: Sides, kind: str, alternative: Alternative, settings: Settings) -> dict[str, object]:
+    """The row of a Mann-Whitney test: all values of both sides as if they were independent."""
+    ours, theirs = sides.ours[~np.isnan(sides.ours)], sides.theirs[~np.isnan(sides.theirs)]
+    statistic, p_value, method = mann_whitney(ours, theirs, alternative)
+    low, high, remarks = cliffs_delta_interval(
+        sides.ours, sides.theirs, settings.alpha, settings.n_bootstrap, sides.random(settings)
+    )
+    n_cases, per_case = sides.ours.shape
+    unequal = [f"{len(ours)} values against {len(theirs)}"] if len(ours) != len(theirs) else []
+    each = f", {per_case} values each" if per_case > 1 else ""
+    notes = [*sides.undefined(), *unequal, f"{n_cases} cases on both sides{each}, taken as independent", *remarks]
+    return {
+        **sides.labels(kind),
+        "test": f"Mann-Whitney U, {method}",
+        "alternative": alternative,
+        "n": min(len(ours), len(theirs)),
+        "statistic": statistic,
+        "p_value": p_value,
+        "effect": cliffs_delta(ours, theirs),
+        "effect_low": low,
+        "effect_high": high,
+        "note": sides.note(notes),
+    }
+
+
+def paired(sides: Sides, alternative: Alternative, settings: Settings) -> dict[str, object]:
+    """The row of a signed-rank test of the cases' differences; infinite ones are ranked as the largest."""
+    differences = sides.differences
+    kept = differences[~np.isnan(differences)]
+    result = wilcoxon(kept, alternative)
+    shift, low, high, coverage = hodges_lehmann(kept, settings.alpha)
+    undefined = sides.named(np.isnan(differences))
+    notes = [f"undefined value in {undefined}"] if undefined else []
+    notes.append(f"{result.zeros} zero and {result.tied} tied differences")
+    if np.isinf(differences).any():
+        notes.append(f"infinite difference ranked as the largest: {sides.named(np.isinf(differences))}")
+    notes.append(_on_outcomes(result, alternative, settings.alpha))
+    if result.n == 1:
+        notes.append("one pair: no interval")
+    elif coverage < 1 - settings.alpha:
+        notes.append(f"widest interval that {result.n} pairs allow; it covers {coverage:.1%}")
+    return {
+        **sides.labels("paired"),
+        "test": "Wilcoxon signed-rank, " + ("exact" if result.exact else "normal approximation"),
+        "alternative": alternative,
+        "n": result.n,
+        "statistic": result.statistic,
+        "p_value": result.p_value,
+        "p_worse": result.p_opposite,
+        "smallest_p": result.smallest_p,
+        "smallest_p_without_zeros": smallest_p(result.n, alternative),
+        "effect": shift,
+        "effect_low": low,
+        "effect_high": high,
+        "note": sides.note(notes),
+    }
+
+
+def _on_outcomes(result: SignedRank, alternative: Alternative, alpha: float) -> str:
+    """What the number of pairs alone says about p; empty where it says nothing."""
+    if result.n == 0:
+        return "no pair with both values defined"
+    if result.zeros == result.n:
+        return "every difference is zero: p is 1"
+    if result.smallest_p < alpha:
+        return ""
+    few = "pairs" if smallest_p(result.n, alternative) >= alpha else "non-zero differences"
+    return f"no outcome of so few {few} falls below alpha: the smallest p is {result.smallest_p:.3g}"
+
+
+def mixed(sides: Sides, alternative: Alternative, settings: Settings) -> dict[str, object]:
+    """The row of a mixed model of the pairs with two finite values: a mean cannot hold an infinite one."""
+    first, second = sides.ours, sides.theirs
+    finite = np.isfinite(first) & np.isfinite(second)
+    n_cases, per_case = first.shape
+    table = pd.DataFrame(
+        {
+            "case": np.tile(np.repeat(sides.cases.to_numpy(), per_case), 2),
+            "other": np.tile(np.arange(per_case), 2 * n_cases),
+            "first": np.repeat([True, False], first.size),
+            "value": np.concatenate([np.where(finite, side, np.nan).ravel() for side in (first, second)]),
+        }
+    ).dropna()
+    random = sides.random(settings, "mixed")
+    result = contrast(table, alternative, settings.alpha, settings.n_bootstrap, random)
+    notes = [*sides.undefined(), result.note]
+    ours, theirs = int(np.isinf(first).sum()), int(np.isinf(second).sum())
+    if ours or theirs:
+        favoured = "neither" if ours == theirs else "the first" if ours > theirs else "the second"
+        lost = f"{ours} of the first side and {theirs} of the second"
+        notes.insert(-1, f"infinite and left out: {lost}, which favours {favoured}")
+    return {
+        **sides.labels("mixed"),
+        "test": result.test,
+        "alternative": alternative,
+        "n": result.n,
+        "statistic": result.statistic,
+        "p_value": result.p_value,
+        "effect": result.estimate,
+        "effect_low": result.low,
+        "effect_high": result.high,
+        "note": sides.note(notes),
+    }
+
+
+# --- Holm, and the files -----------------------------------------------------------------------------------------
+
+
+def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
+    """The table, comparison by comparison, with Holm's correction within ``FAMILY_STRATEGIES`` or ``FAMILY_ARMS``."""
+    if not rows:
+        return pd.DataFrame(columns=TEST_COLUMNS)
+    table = pd.DataFrame(rows).reindex(columns=[*TEST_COLUMNS, "smallest_p_without_zeros"])
+    of_paper, averaged = table["metric"].isin(PAPER_METRICS), table["first"] == MEAN_OVER_ARMS
+    families = table.groupby(["kind", "strategies", averaged.rename("averaged"), of_paper.rename("of_paper")])
+    for p_value, corrected in (("p_value", "p_holm"), ("p_worse", "p_worse_holm")):
+        table[corrected] = families[p_value].transform(lambda p_values: holm(p_values.to_list()))
+    size = families["p_value"].transform("count")
+    hopeless = families["smallest_p"].transform("min") * size >= alpha
+    zeros = families["smallest_p_without_zeros"].transform("min") * size < alpha
+    said = table["smallest_p"] >= alpha
+    for few, concerned in (("pairs", hopeless & ~zeros), ("non-zero differences", hopeless & zeros)):
+        note = f"; no outcome of so few {few} survives Holm in this family"
+        table.loc[concerned & ~said, "note"] += note
+    order = table.groupby(COMPARED, sort=False).ngroup()
+    return table.assign(order=order).sort_values("order", kind="stable", ignore_index=True)[TEST_COLUMNS]
 
 
 def write_tests(path: Path, table: pd.DataFrame, family: str) -> Path:
@@ -141,48 +377,3 @@ def write_tests(path: Path, table: pd.DataFrame, family: str) -> Path:
 def read_tests(path: Path) -> pd.DataFrame:
     """Read what ``write_tests`` wrote; ``note`` is text, never NaN."""
     return pd.read_csv(path, comment="#").fillna({"note": ""})
-
-
-def _tested(scores: pd.DataFrame) -> Iterator[tuple[str, str, Alternative, pd.DataFrame]]:
-    metrics = ordered(scores["metric"], PAPER_METRICS)
-    for metric in metrics:
-        alternative = better(metric)
-        if alternative is None:
-            continue
-        for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
-            yield metric, region, alternative, values(scores, metric, region, infinite=True)
-
-
-def _arms_with(strategies: Sequence[str], table: pd.DataFrame) -> list[str]:
-    arms = ordered(table.columns.get_level_values("arm"), ARMS)
-    return [arm for arm in arms if all((arm, side) in table.columns for side in strategies)]
-
-
-def _left_out(strategies: Sequence[str], arms: Sequence[str], table: pd.DataFrame) -> tuple[str, ...]:
-    """A remark per arm that lacks one of the strategies: it drops from every comparison, and from the Holm family."""
-    others = [arm for arm in ordered(table.columns.get_level_values("arm"), ARMS) if arm not in arms]
-    lacking = {arm: [side for side in strategies if (arm, side) not in table.columns] for arm in others}
-    return tuple(f"{arm} left out: no scores of {' or '.join(sides)}" for arm, sides in lacking.items())
-
-
-def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
-    if not rows:
-        return pd.DataFrame(columns=TEST_COLUMNS)
-    table = pd.DataFrame(rows).reindex(columns=[*TEST_COLUMNS, "smallest_p_without_zeros", "family"])
-    families = table.groupby("family")["p_value"]
-    table["p_holm"] = families.transform(lambda p_values: holm(p_values.to_list()))
-    table["p_worse_holm"] = table.groupby("family")["p_worse"].transform(lambda p_values: holm(p_values.to_list()))
-    _note_hopeless(table, alpha)
-    kinds = table["comparison"].map({name: place for place, name in enumerate(dict.fromkeys(table["comparison"]))})
-    return table.assign(place=kinds).sort_values("place", kind="stable", ignore_index=True)[TEST_COLUMNS]
-
-
-def _note_hopeless(table: pd.DataFrame, alpha: float) -> None:
-    """Note where no row of a family could survive Holm: already its smallest possible p, times the rows, is alpha."""
-    families = table.groupby("family")
-    size = families["p_value"].transform("count")
-    hopeless = families["smallest_p"].transform("min") * size >= alpha
-    zeros = families["smallest_p_without_zeros"].transform("min") * size < alpha
-    for few, rows in (("pairs", hopeless & ~zeros), ("non-zero differences", hopeless & zeros)):
-        above = table["smallest_p"] >= alpha  # said already
-        table.loc[rows & ~above, "note"] += f"; no outcome of so few {few} survives Holm in this family"

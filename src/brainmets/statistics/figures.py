@@ -6,8 +6,8 @@ hatch or line style, so that nothing is lost in a grey print.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,46 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
 from brainmets.scoring.detection import detection_by_size as share_by_size
-from brainmets.statistics.directions import better, rounded
 from brainmets.statistics.tables import unit_of, values
-from brainmets.vocabulary import ARMS, METRIC_AXES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
+from brainmets.statistics.tests import rounded
+from brainmets.vocabulary import (
+    ARMS,
+    METRIC_AXES,
+    REGION_ORDER,
+    STRATEGIES,
+    STRATEGY_TITLES,
+    arm_title,
+    better,
+    ordered,
+)
+
+CAPTIONS = {
+    "mean_dice.png": (
+        "The mean Dice of each model on the held-out cases, with its t interval, cut at 1; higher is better.",
+        "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
+    ),
+    "mean_hd95.png": (
+        "The mean HD95 of each model in mm, with its BCa bootstrap interval; lower is better.",
+        "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
+    ),
+    "paired_dice.png": (
+        "Every case's Dice from scratch and fine-tuned, joined by a line.",
+        "It cannot show whether a retrained model would fall on the same side.",
+    ),
+    "paired_hd95.png": (
+        "Every case's HD95 from scratch and fine-tuned, joined by a line, logarithmic above 1 mm.",
+        "It cannot show where in the image the boundary is off.",
+    ),
+    "volume_agreement.png": (
+        "Predicted minus reference volume of every case, with mean difference (thick) and limits of agreement (thin).",
+        "It cannot show overlap: a prediction in the wrong place may have the right volume.",
+    ),
+    "detection_by_size.png": (
+        "The share of reference lesions that each model finds, by lesion size, with exact 95% intervals.",
+        "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
+    ),
+}
+"""What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
 
 LineStyle = Literal["-", "--", ":"]
 
@@ -32,11 +69,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = {"finetune": "", "scratch": "///"}
 STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
-INTERVALS = {False: (("ci_low", "ci_high"), "t interval"), True: (("bca_low", "bca_high"), "BCa interval")}
-"""Columns and name of a mean's interval, by whether lower is better."""
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
 BIAS_WIDTH, LIMIT_WIDTH = 2.0, 0.8
+
+
+def captions(files: Iterable[str]) -> list[dict[str, str]]:
+    """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
+    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
 
 
 def arm_colour(arm: str) -> tuple[float, float, float]:
@@ -49,14 +89,14 @@ def arm_marker(arm: str) -> str:
     return MARKERS[_place(arm) % len(MARKERS)]
 
 
-def metric_title(metric: str) -> str:
-    """The metric's name and unit as an axis shows them."""
-    return METRIC_AXES.get(metric, metric)
+def _place(arm: str) -> int:
+    return ARMS.index(arm) if arm in ARMS else len(ARMS) + sum(map(ord, arm)) % 4
 
 
-def direction(metric: str) -> str:
-    """Which way is better, in brackets; empty for a metric without a direction."""
-    return {"greater": "(higher is better)", "less": "(lower is better)"}.get(better(metric) or "", "")
+def _axis(metric: str) -> str:
+    """The metric's name and unit, and below them which way is better, where one is."""
+    way = {"greater": "\n(higher is better)", "less": "\n(lower is better)"}.get(better(metric) or "", "")
+    return METRIC_AXES.get(metric, metric) + way
 
 
 def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
@@ -70,13 +110,14 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    ends, interval = INTERVALS[better(metric) == "less"]
+    ends, interval = ("bca", "BCa interval") if better(metric) == "less" else ("ci", "t interval")
     figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         _bars(panel, table[table["region"] == region], arms, strategies, ends)
         panel.set_title(region)
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
-    panels[0, 0].set_ylabel(f"Mean {metric_title(metric)}, {1 - alpha:.0%} {interval}\n{direction(metric)}".rstrip())
+    name, _, way = _axis(metric).partition("\n")
+    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} {interval}\n{way}".rstrip())
     if better(metric) == "greater":
         panels[0, 0].set_ylim(0, 1)
     keys = [
@@ -106,16 +147,10 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
             panels[row, column].set_title(f"{arm_title(arm)}, {region}", fontsize=10)
             own = chosen[(chosen["arm"] == arm) & (chosen["region"] == region)]
             if lost := int(np.isinf(own["value"]).sum()):
-                panels[row, column].text(
-                    0.03,
-                    0.97,
-                    f"{lost} infinite, not drawn",
-                    va="top",
-                    fontsize=7,
-                    transform=panels[row, column].transAxes,
-                )
+                panel = panels[row, column]
+                panel.text(0.03, 0.97, f"{lost} infinite, not drawn", va="top", fontsize=7, transform=panel.transAxes)
     for row in range(len(arms)):
-        panels[row, 0].set_ylabel(f"{metric_title(metric)}\n{direction(metric)}".rstrip())
+        panels[row, 0].set_ylabel(_axis(metric))
     if len(chosen) and unit_of(scores, metric) == "mm":
         panels[0, 0].set_yscale("symlog", linthresh=1, linscale=0.5)
         panels[0, 0].set_ylim(bottom=0)
@@ -152,7 +187,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
         Line2D([], [], color="grey", linewidth=BIAS_WIDTH, label="thick: mean difference"),
         Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {1 - alpha:.0%} limits of agreement"),
     ]
-    keys = [*_strategy_keys("grey"), *widths]
+    keys = [*_strategy_keys(), *widths]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
@@ -178,27 +213,23 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
         Line2D([], [], color=arm_colour(arm), marker=arm_marker(arm), linestyle="", label=arm_title(arm))
         for arm in ordered(table["arm"], ARMS)
     ]
-    keys = [*arms, *_strategy_keys("grey")]
+    keys = [*arms, *_strategy_keys()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
     return figure
 
 
-def _bars(
-    panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str], ends: tuple[str, str]
-) -> None:
+def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str], ends: str) -> None:
     width = 0.8 / max(len(strategies), 1)
-    for arm, strategy, mean, low, high in zip(
-        *(table[name] for name in ("arm", "strategy", "mean", *ends)), strict=True
-    ):
-        x = arms.index(arm) + (strategies.index(strategy) - (len(strategies) - 1) / 2) * width
+    for row in table.to_dict("records"):
+        mean, low, high = row["mean"], row[f"{ends}_low"], row[f"{ends}_high"]
+        x = arms.index(row["arm"]) + (strategies.index(row["strategy"]) - (len(strategies) - 1) / 2) * width
         if np.isnan(mean):
             panel.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)
             continue
-        panel.bar(x, mean, width, color=arm_colour(arm), edgecolor="black", hatch=HATCHES[strategy])
+        panel.bar(x, mean, width, color=arm_colour(row["arm"]), edgecolor="black", hatch=HATCHES[row["strategy"]])
         if not np.isnan(low):
-            whisker = panel.errorbar(
-                x, mean, yerr=[[mean - low], [high - mean]], color="black", capsize=3, linewidth=1
-            )
+            error = [[mean - low], [high - mean]]
+            whisker = panel.errorbar(x, mean, yerr=error, color="black", capsize=3, linewidth=1)
             for line in whisker.get_children():
                 line.set_path_effects(CASING)
 
@@ -209,16 +240,14 @@ def _slopes(panel: Axes, table: pd.DataFrame, arm: str, metric: str, unit: str) 
     for points in table[[(arm, side) for side in sides]].to_numpy(float):
         change = direction * float(rounded(np.diff(points), unit)[0]) if len(points) == 2 else 0
         style = SLOPES["better when fine-tuned" if change > 0 else "worse" if change < 0 else "level"]
-        panel.plot(
-            range(len(points)),
-            points,
-            linestyle=style,
-            color=arm_colour(arm),
-            marker=arm_marker(arm),
-            markersize=4,
-            linewidth=1,
-            alpha=0.8,
-        )
+        look: dict[str, Any] = {
+            "color": arm_colour(arm),
+            "marker": arm_marker(arm),
+            "markersize": 4,
+            "linewidth": 1,
+            "alpha": 0.8,
+        }
+        panel.plot(range(len(points)), points, linestyle=style, **look)
     panel.set_xticks(range(len(sides)), [STRATEGY_TITLES[side] for side in sides])
     panel.set_xlim(-0.3, max(len(sides) - 0.7, 0.3))
 
@@ -240,17 +269,15 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
         own = table[_model(table, arm, strategy)].dropna(subset=["sensitivity"])
         x = np.array([sizes.index(name) for name in own["bin"]]) + 0.7 * ((turn + 0.5) / len(series) - 0.5)
         share = own["sensitivity"].to_numpy(float)
-        panel.errorbar(
-            x,
-            share,
-            yerr=[share - own["low"].to_numpy(float), own["high"].to_numpy(float) - share],
-            linestyle="",
-            marker=arm_marker(arm),
-            markersize=5,
-            color=arm_colour(arm),
-            markerfacecolor=arm_colour(arm) if strategy == "finetune" else "white",
-            linewidth=1,
-        )
+        error = [share - own["low"].to_numpy(float), own["high"].to_numpy(float) - share]
+        fill = arm_colour(arm) if strategy == "finetune" else "white"
+        look: dict[str, Any] = {
+            "marker": arm_marker(arm),
+            "markersize": 5,
+            "color": arm_colour(arm),
+            "markerfacecolor": fill,
+        }
+        panel.errorbar(x, share, yerr=error, linestyle="", linewidth=1, **look)
     count = table.groupby("bin")["n"].max()
     volume = {size.name: f"{size.low:g} to {size.high:g}" for size in SIZE_BINS}
     volume[SIZE_BINS[-1].name] = f"from {SIZE_BINS[-1].low:g}"
@@ -261,19 +288,14 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
     panel.set_ylim(-0.05, 1.05)
 
 
-def _strategy_keys(colour: str) -> list[Line2D]:
-    return [
-        Line2D(
-            [],
-            [],
-            color=colour,
-            marker="o",
-            linestyle=STYLES[strategy],
-            markerfacecolor=colour if strategy == "finetune" else "white",
-            label=STRATEGY_TITLES[strategy],
-        )
-        for strategy in STRATEGIES
-    ]
+def _strategy_keys() -> list[Line2D]:
+    """Grey legend entries: filled and solid is fine-tuned, open and dashed from scratch."""
+    keys = []
+    for strategy in STRATEGIES:
+        fill = "grey" if strategy == "finetune" else "white"
+        look: dict[str, Any] = {"color": "grey", "marker": "o", "linestyle": STYLES[strategy], "markerfacecolor": fill}
+        keys.append(Line2D([], [], label=STRATEGY_TITLES[strategy], **look))
+    return keys
 
 
 def _model(table: pd.DataFrame, arm: str, strategy: str) -> pd.Series:
@@ -289,7 +311,3 @@ def _panels(
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
     return figure, panels
-
-
-def _place(arm: str) -> int:
-    return ARMS.index(arm) if arm in ARMS else len(ARMS) + sum(map(ord, arm)) % 4

@@ -11,19 +11,16 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-from brainmets.statistics.descriptive import bootstrap_mean
-from brainmets.statistics.directions import Alternative
+from brainmets.statistics.tests import NAN, bootstrap_mean, p_of_tails
+from brainmets.vocabulary import Alternative
 
 EXACT_CASES = 16
 MONTE_CARLO = 20_000
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,13 @@ def mixed_model(table: pd.DataFrame, alternative: Alternative, alpha: float) -> 
     degrees of freedom, which is exact for a complete, balanced table. Raises ``NotFittedError`` where the optimiser
     does not converge, the variance between cases is estimated as zero, or there are no degrees of freedom.
     """
-    value = table["value"].to_numpy(float)
-    first = table["first"].to_numpy(float)
-    cases = table["case"].to_numpy()
+    value, first = (table[name].to_numpy(float) for name in ("value", "first"))
     others = pd.get_dummies(table["other"], drop_first=True).to_numpy(float)
     design = np.column_stack([np.ones_like(first), first, others])
-    freedom = len(value) - len(set(cases)) - (design.shape[1] - 1)
-    if len(set(cases)) < 2 or freedom < 1:
-        raise NotFittedError(f"{len(value)} values of {len(set(cases))} case(s) leave no degrees of freedom")
+    n_cases = table["case"].nunique()
+    freedom = len(value) - n_cases - (design.shape[1] - 1)
+    if n_cases < 2 or freedom < 1:
+        raise NotFittedError(f"{len(value)} values of {n_cases} case(s) leave no degrees of freedom")
     if np.linalg.matrix_rank(design) < design.shape[1]:
         raise NotFittedError("one of the two groups has no value")
     scale = float(value.std())
@@ -81,7 +77,7 @@ def mixed_model(table: pd.DataFrame, alternative: Alternative, alpha: float) -> 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fit = MixedLM((value - value.mean()) / scale, design, groups=cases).fit(reml=True)
+            fit = MixedLM((value - value.mean()) / scale, design, groups=table["case"].to_numpy()).fit(reml=True)
         except (np.linalg.LinAlgError, ValueError) as error:
             raise NotFittedError(str(error)) from error
     estimate, error_of = float(fit.params[1]) * scale, float(fit.bse[1]) * scale
@@ -93,11 +89,10 @@ def mixed_model(table: pd.DataFrame, alternative: Alternative, alpha: float) -> 
         raise NotFittedError("the optimiser warns that it may not have converged")
     statistic = estimate / error_of
     half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error_of
-    shape = stats.shapiro(fit.resid).pvalue if np.ptp(fit.resid) > 0 else float("nan")
     note = f"t with {freedom} degrees of freedom"
-    if shape < alpha:
+    if np.ptp(fit.resid) > 0 and (shape := stats.shapiro(fit.resid).pvalue) < alpha:
         note += f"; residuals are not normal (Shapiro-Wilk p = {shape:.2g}): read with the paired rows"
-    p_value = _tail(stats.t.sf(statistic, freedom), stats.t.cdf(statistic, freedom), alternative)
+    p_value = p_of_tails(stats.t.cdf(statistic, freedom), stats.t.sf(statistic, freedom), alternative)
     test = "mixed model with random intercept per case"
     return Contrast(test, len(value), statistic, p_value, estimate, estimate - half, estimate + half, note)
 
@@ -115,35 +110,25 @@ def permutation(
     A case's difference is the mean over the levels of ``other`` that have both values. All 2^n swaps are compared up
     to 16 cases, 20,000 random ones beyond (p = (b + 1) / (B + 1)). The interval is the BCa bootstrap's over cases.
     """
+    test = "permutation within cases"
     pairs = table.pivot(index=["case", "other"], columns="first", values="value").reindex(columns=[False, True])
     per_case = (pairs[True] - pairs[False]).dropna().groupby("case").mean().to_numpy(float)
     n = len(per_case)
-    nan = float("nan")
-    test = "permutation within cases"
     if n == 0:
-        return Contrast(test, 0, nan, nan, nan, nan, nan, f"{reason}; no case has both values")
+        return Contrast(test, 0, NAN, NAN, NAN, NAN, NAN, f"{reason}; no case has both values")
     observed = float(per_case.mean())
     if n <= EXACT_CASES:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        added = 0
+        added, swaps = 0, f"all {2**n} swaps"
     else:
         signs = random.choice([-1, 1], (MONTE_CARLO, n))
-        added = 1
+        added, swaps = 1, f"{MONTE_CARLO} random swaps"
     means = signs @ per_case / n
     slack = 1e-12 * max(float(np.abs(per_case).max()), 1e-300)
     upper = (int((means >= observed - slack).sum()) + added) / (len(means) + added)
     lower = (int((means <= observed + slack).sum()) + added) / (len(means) + added)
-    low = high = nan
-    notes = [reason, f"all {2**n} swaps" if added == 0 else f"{MONTE_CARLO} random swaps"]
+    low, high, remarks = NAN, NAN, ["no spread between cases: no interval"]
     if n > 1 and np.ptp(per_case) > 0:
         low, high, remarks = bootstrap_mean(per_case, alpha, n_bootstrap, random)
-        notes += remarks
-    else:
-        notes.append("no spread between cases: no interval")
-    return Contrast(test, n, observed, _tail(upper, lower, alternative), observed, low, high, "; ".join(notes))
-
-
-def _tail(upper: float, lower: float, alternative: Alternative) -> float:
-    if alternative == "two-sided":
-        return float(min(1.0, 2 * min(upper, lower)))
-    return float(upper if alternative == "greater" else lower)
+    note = "; ".join([reason, swaps, *remarks])
+    return Contrast(test, n, observed, p_of_tails(lower, upper, alternative), observed, low, high, note)

@@ -11,20 +11,15 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from brainmets.statistics.comparison_rows import Settings
-from brainmets.statistics.comparisons import OVER_ARMS
-from brainmets.statistics.descriptive import FEW_CASES, generator
-from brainmets.statistics.directions import Alternative, better, rounded
-from brainmets.statistics.signed_rank import difference, hodges_lehmann, mean_difference, sum_distribution
-from brainmets.statistics.tables import unit_of, values
-from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, ordered
+from brainmets.statistics.comparisons import COMPARED, Settings, against_scratch
+from brainmets.statistics.tests import FEW_CASES, NAN, Floats, generator, hodges_lehmann, sum_distribution
+from brainmets.vocabulary import PAPER_METRICS, Alternative
 
 POWER_COLUMNS = [
-    "comparison", "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",
+    *COMPARED, "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",
     "target_power", "cases_needed", "power_at_cases_needed", "n_simulations", "note",
 ]  # fmt: skip
 TARGET_POWER = 0.8
@@ -36,28 +31,23 @@ NO_IMPROVEMENT = "the observed shift is no improvement: no number of cases would
 SIMULATIONS = 1000
 EXACT_UP_TO = 50
 
-Floats = npt.NDArray[np.float64]
-
 
 def cases_needed(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Held-out cases for 80% power of the paired comparisons of the paper's metrics; columns ``POWER_COLUMNS``.
 
-    One row per ``paired: <arm>`` and ``paired: mean over arms``, metric and region, at ``alpha`` without Holm's
-    correction. ``cases_needed`` is the number of cases from which on every larger number in ``SCANNED`` reaches the
-    target. It is empty, and ``note`` says why, where the observed shift is no improvement, where fewer than five
-    differences are there to draw from, or where ``MOST_CASES`` do not reach the target.
+    One row per paired comparison of ``finetune_vs_scratch``, at ``alpha`` without Holm's correction. ``cases_needed``
+    is the number of cases from which on every larger number in ``SCANNED`` reaches the target. It is empty, and
+    ``note`` says why, where the observed shift is no improvement, where fewer than five differences are there to draw
+    from, or where ``MOST_CASES`` do not reach the target.
     """
     rows = []
-    for metric in PAPER_METRICS:
-        alternative = better(metric)
-        table = scores[scores["metric"] == metric]
-        if alternative is None or table.empty:
+    for pooled, paired in against_scratch(scores):
+        if pooled.metric not in PAPER_METRICS:
             continue
-        for region in ordered(table["region"], REGION_ORDER):
-            for comparison, differences in _differences(scores, metric, region).items():
-                random = generator(settings.seed, "power", comparison, metric, region)
-                row = needed(differences, alternative, settings.alpha, random)
-                rows.append({"comparison": comparison, "metric": metric, "region": region, **row})
+        for sides in paired:
+            random = generator(settings.seed, "power", f"paired: {sides.first}", sides.metric, sides.region)
+            differences = sides.differences[~np.isnan(sides.differences)]
+            rows.append({**sides.labels("paired"), **needed(differences, sides.better, settings.alpha, random)})
     return pd.DataFrame(rows, columns=POWER_COLUMNS)
 
 
@@ -72,10 +62,10 @@ def needed(
         "n_observed": n,
         "shift": hodges_lehmann(differences, alpha)[0],
         "alpha": alpha,
-        "power_at_n_observed": float("nan"),
+        "power_at_n_observed": NAN,
         "target_power": TARGET_POWER,
-        "cases_needed": float("nan"),
-        "power_at_cases_needed": float("nan"),
+        "cases_needed": NAN,
+        "power_at_cases_needed": NAN,
         "n_simulations": SIMULATIONS,
     }
     if n < FEW_CASES:
@@ -85,7 +75,7 @@ def needed(
     ranks = stats.rankdata(np.abs(differences)) * np.sign(differences)
     if sign * ranks.sum() <= 0:
         return {**row, "note": NO_IMPROVEMENT}
-    cases, reached = None, float("nan")
+    cases, reached = None, NAN
     for scanned in reversed([number for number in SCANNED if number <= MOST_CASES]):
         found = power(differences, scanned, alternative, alpha, random)
         if found < TARGET_POWER:
@@ -126,18 +116,3 @@ def critical_sum(n: int, zeros: int, alpha: float) -> float:
     upper = np.cumsum(sum_distribution(ranks)[::-2])[::-1]  # P(sum >= s), s = 0, 1, ...
     rejected = np.flatnonzero(upper <= alpha)
     return float(rejected[0]) if len(rejected) else float("inf")
-
-
-def _differences(scores: pd.DataFrame, metric: str, region: str) -> dict[str, Floats]:
-    table = values(scores, metric, region, infinite=True)
-    arms = ordered(table.columns.get_level_values("arm"), ARMS)
-    arms = [arm for arm in arms if all((arm, side) in table.columns for side in STRATEGIES)]
-    if not arms:
-        return {}
-    first, second = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
-    both = difference(first, second)
-    every = {f"paired: {arm}": both[:, place] for place, arm in enumerate(arms)}
-    if len(arms) > 1:
-        every[OVER_ARMS] = mean_difference(both)
-    unit = unit_of(scores, metric)
-    return {name: rounded(column[~np.isnan(column)], unit) for name, column in every.items()}

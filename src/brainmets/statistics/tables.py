@@ -1,10 +1,11 @@
 """Score tables: the long layout of this project and the wide layout of the paper's released files, read and checked.
 
 Long: ``arm, strategy, case, region, metric, value, unit``, one value a row. Wide: a file
-``scores_<arm>_<strategy>.csv`` with one row per case and columns such as ``DICE_et`` or ``Predicted_volume_wt``.
-Rows may stand in any order; cases are paired by name, never by row.
+``scores_<arm>_<strategy>.csv`` (the second release adds a date, ``..._2026-09-29.csv``) with one row per case and
+columns such as ``DICE_et`` or ``Predicted_volume_wt``. Rows may be in any order; cases are paired by name, never by
+row.
 
-What a table may not hold is refused with the file's name (``table_text``, ``score_checks``): text where a number
+A table that no comparison could trust is refused (``ScoreTableError``, with the file's name): text where a number
 belongs, a case twice, a case that one model has and another has not, a Dice of 1.2. What it may hold: a value that is
 empty or NaN, which is *undefined*, and an infinite distance, which is the worst one. Both stay in the table,
 ``undefined`` lists them and no mean holds them. A paired comparison leaves a pair with an undefined value out and says
@@ -13,25 +14,32 @@ so; it ranks an infinite one.
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from brainmets.statistics import score_checks
-from brainmets.statistics.table_text import (
-    ScoreTableError,
-    numbers,
-    read_text,
-    refuse_blank,
-    refuse_empty,
-    refuse_unknown,
+from brainmets.vocabulary import (
+    ARMS,
+    LESION_COLUMNS,
+    REGION_ORDER,
+    REGIONS,
+    SCORE_COLUMNS,
+    STRATEGIES,
+    Model,
+    better,
+    ordered,
 )
-from brainmets.vocabulary import ARMS, LESION_COLUMNS, REGION_ORDER, REGIONS, SCORE_COLUMNS, STRATEGIES, ordered
 
 COLUMNS = list(SCORE_COLUMNS)
+KEY = ["arm", "strategy", "case", "region", "metric"]
 SUFFIX = ".nii.gz"
+WIDE_NAME = re.compile(
+    rf"scores_(?P<arm>.+)_(?P<strategy>{'|'.join(STRATEGIES)})(_(?P<date>\d{{4}}-\d{{2}}-\d{{2}}))?\.csv"
+)
 
 WIDE_METRICS = {
     "DICE": ("dice", "1"),
@@ -46,6 +54,21 @@ WIDE_COLUMNS = {
     for name, (metric, unit) in WIDE_METRICS.items()
     for region in REGIONS
 }
+SLACK = 1e-9
+"""How far beyond a limit a value may lie for the rounding of its last digits."""
+TOO_MANY_FIELDS = (
+    "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
+)
+TOO_FEW_FIELDS = "is the line cut off? Leave a field empty, but keep its comma, where there is no value"
+SAME_VOLUME = 1e-6
+"""Relative difference up to which two reference volumes are one: what is left of single precision."""
+
+
+class ScoreTableError(ValueError):
+    """A score table that cannot be used; the message names the file, the value and what to do."""
+
+
+# --- files of a folder -------------------------------------------------------------------------------------------
 
 
 def find_score_files(folder: Path) -> list[Path]:
@@ -57,7 +80,13 @@ def find_score_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ScoreTableError(f"{folder}: there is no such folder; give scores_dir a folder with score tables")
     files = sorted({*folder.rglob("scores.csv"), *folder.rglob("scores_*_*.csv")})
-    _refuse_other_names(folder, files)
+    tables = (file for file in folder.rglob("*") if file.suffix.lower() == ".csv")
+    others = sorted(file for file in tables if file.name.lower().startswith("scores") and file not in files)
+    if others:
+        raise ScoreTableError(
+            f"{', '.join(map(str, others))}: a score table is named scores.csv (long) or scores_<arm>_<strategy>.csv "
+            f"(wide) with strategy {' or '.join(STRATEGIES)}; rename the file or take it away"
+        )
     if not files:
         raise ScoreTableError(
             f"{folder} and its subfolders hold no scores.csv and no scores_<arm>_<strategy>.csv; "
@@ -66,27 +95,25 @@ def find_score_files(folder: Path) -> list[Path]:
     return files
 
 
-def _refuse_other_names(folder: Path, files: Sequence[Path]) -> None:
-    tables = (file for file in folder.rglob("*") if file.suffix.lower() == ".csv")
-    others = sorted(file for file in tables if file.name.lower().startswith("scores") and file not in files)
-    if others:
-        raise ScoreTableError(
-            f"{', '.join(map(str, others))}: a score table is named scores.csv (long) or scores_<arm>_<strategy>.csv "
-            f"(wide) with strategy {' or '.join(STRATEGIES)}; rename the file or take it away"
-        )
-
-
 def read_scores(folder: Path) -> pd.DataFrame:
-    """Read, check and join every score table in ``folder`` or below it.
+    """Read, check and join every score table in ``folder`` or below it; see ``read_score_files``."""
+    return read_score_files(find_score_files(folder))
+
+
+def read_score_files(files: Sequence[Path]) -> pd.DataFrame:
+    """Read, check and join these score tables, at least one.
 
     Returns the long table with columns ``COLUMNS``, sorted by arm, strategy, region, metric and case, so that the
     order of files and rows leaves no trace. ``case`` is without ``.nii.gz``; an undefined value is NaN or infinite.
     Raises ``ScoreTableError`` as the module's first lines say; an empty table is refused as well.
     """
-    tables = [read_wide(file) if is_wide(file) else read_long(file) for file in find_score_files(folder)]
+    tables = [read_wide(file) if is_wide(file) else read_long(file) for file in files]
     scores = pd.concat(tables, ignore_index=True)
-    score_checks.check(scores)
+    check(scores)
     return in_order(scores[COLUMNS])
+
+
+# --- one file ---------------------------------------------------------------------------------------------------
 
 
 def is_wide(file: Path) -> bool:
@@ -97,57 +124,48 @@ def is_wide(file: Path) -> bool:
 
 def read_long(file: Path) -> pd.DataFrame:
     """One table in the long layout; the columns of ``COLUMNS``, ``file`` and ``column`` for messages."""
-    table = read_text(file)
+    table = _read_text(file)
     absent = [name for name in COLUMNS if name not in table.columns]
     if absent:
         raise ScoreTableError(
             f"{file} lacks the column {', '.join(absent)}; a long table has {', '.join(COLUMNS)}, "
             "a wide one starts with the column sample"
         )
-    refuse_empty(file, table)
-    for name in (*score_checks.KEY, "unit"):
-        refuse_blank(file, table, name)
+    _refuse_empty(file, table)
+    for name in (*KEY, "unit"):
+        _refuse_blank(file, table, name)
     table["arm"] = table["arm"].map(arm_name)
     table["case"] = table["case"].str.removesuffix(SUFFIX)
-    refuse_unknown(file, table, "strategy", STRATEGIES)
-    refuse_unknown(file, table, "region", REGION_ORDER)
-    table["value"] = numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
+    _refuse_unknown(file, table, "strategy", STRATEGIES)
+    _refuse_unknown(file, table, "region", REGION_ORDER)
+    table["value"] = _numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
     return table[COLUMNS].assign(file=str(file), column="value")
 
 
 def read_wide(file: Path) -> pd.DataFrame:
     """One released table; arm and strategy come from its name, ``scores_<arm>_<strategy>.csv``.
 
-    ``Hausdorff_*`` is read as hd95 in mm, ``True_volume_*`` and ``Predicted_volume_*`` as volumes in mL.
+    A date may follow in the name. ``Hausdorff_*`` is read as hd95 in mm, ``True_volume_*`` and ``Predicted_volume_*``
+    as volumes in mL.
     """
-    arm, _, strategy = file.stem.removeprefix("scores_").rpartition("_")
-    if not arm or strategy not in STRATEGIES:
+    named = WIDE_NAME.fullmatch(file.name)
+    if named is None:
         raise ScoreTableError(
             f"{file}: a wide table is named scores_<arm>_<strategy>.csv with strategy {' or '.join(STRATEGIES)}"
         )
-    table = read_text(file)
+    table = _read_text(file)
     unknown = [name for name in table.columns if name != "sample" and name not in WIDE_COLUMNS]
     absent = [name for name in WIDE_COLUMNS if name not in table.columns]
     if unknown or absent:
         problems = [f"unknown column {name}" for name in unknown] + [f"no column {name}" for name in absent]
         raise ScoreTableError(f"{file}: {', '.join(problems)}; a wide table has sample, {', '.join(WIDE_COLUMNS)}")
-    refuse_empty(file, table)
+    _refuse_empty(file, table)
     case = table["sample"].str.removesuffix(SUFFIX)
-    refuse_blank(file, table, "sample")
-    parts = [
-        pd.DataFrame(
-            {
-                "case": case,
-                "region": region,
-                "metric": metric,
-                "value": numbers(file, case + " " + column, table[column]),
-                "unit": unit,
-                "column": column,
-            }
-        )
-        for column, (region, metric, unit) in WIDE_COLUMNS.items()
-    ]
-    return pd.concat(parts, ignore_index=True).assign(arm=arm_name(arm), strategy=strategy, file=str(file))
+    _refuse_blank(file, table, "sample")
+    numbers = {column: _numbers(file, case + " " + column, table[column]) for column in WIDE_COLUMNS}
+    long = pd.DataFrame({"case": case, **numbers}).melt("case", var_name="column")
+    long[["region", "metric", "unit"]] = [WIDE_COLUMNS[column] for column in long["column"]]
+    return long.assign(arm=arm_name(named["arm"]), strategy=named["strategy"], file=str(file))
 
 
 def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
@@ -155,7 +173,7 @@ def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFra
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` is boolean,
     ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
-    ``ScoreTableError`` for an absent column, text in a number column, a lesion that stands twice, or lesions of a
+    ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
     case that is not among ``cases``, where these are given.
     """
     tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
@@ -169,7 +187,7 @@ def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFra
         same = lesions[(lesions[key] == row[key]).all(axis=1)]
         raise ScoreTableError(
             f"{' and '.join(sorted(set(same['file'])))}: {row['arm']} {row['strategy']} {row['case']} {row['region']} "
-            f"{row['kind']} lesion {row['lesion']:g} stands twice; take one of them away"
+            f"{row['kind']} lesion {row['lesion']:g} occurs twice; take one of them away"
         )
     stray = lesions[~lesions["case"].isin(lesions["case"] if cases is None else cases)]
     if len(stray):
@@ -182,7 +200,7 @@ def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFra
 
 
 def _lesions_of(file: Path) -> pd.DataFrame:
-    table = read_text(file)
+    table = _read_text(file)
     absent = [name for name in LESION_COLUMNS if name not in table.columns]
     if absent:
         raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
@@ -190,8 +208,8 @@ def _lesions_of(file: Path) -> pd.DataFrame:
     table["case"] = table["case"].str.removesuffix(SUFFIX)
     name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
     for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
-        table[column] = numbers(file, name + " " + column, table[column])
-    refuse_unknown(file, table, "detected", ("True", "False"))
+        table[column] = _numbers(file, name + " " + column, table[column])
+    _refuse_unknown(file, table, "detected", ("True", "False"))
     table["detected"] = table["detected"] == "True"
     return table[list(LESION_COLUMNS)].assign(file=str(file))
 
@@ -217,7 +235,7 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(by, key=rank, kind="stable", ignore_index=True)
 
 
-def models(scores: pd.DataFrame) -> list[tuple[str, str]]:
+def models(scores: pd.DataFrame) -> list[Model]:
     """The (arm, strategy) pairs of the table, arms first."""
     present = set(zip(scores["arm"], scores["strategy"], strict=True))
     every = [(arm, strategy) for arm in ordered(scores["arm"], ARMS) for strategy in STRATEGIES]
@@ -244,3 +262,156 @@ def values(scores: pd.DataFrame, metric: str, region: str, *, infinite: bool = F
 def unit_of(scores: pd.DataFrame, metric: str) -> str:
     """The metric's unit, "1" for a ratio."""
     return str(scores.loc[scores["metric"] == metric, "unit"].iloc[0])
+
+
+# --- checks of the joined scores ---------------------------------------------------------------------------------
+
+
+def check(scores: pd.DataFrame) -> None:
+    """Refuse scores that no comparison could trust.
+
+    ``scores`` has the columns arm, strategy, case, region, metric, value and unit, and for the messages ``file`` and
+    ``column``, the value's column in that file.
+    """
+    _refuse_duplicates(scores)
+    _refuse_mixed_units(scores)
+    _refuse_impossible(scores)
+    _refuse_missing_cases(scores)
+    _refuse_other_references(scores)
+
+
+def _refuse_duplicates(scores: pd.DataFrame) -> None:
+    again = scores[scores.duplicated(KEY, keep=False)]
+    if len(again):
+        row = again.iloc[0]
+        same = again[(again[KEY] == row[KEY]).all(axis=1)]
+        raise ScoreTableError(
+            f"{row['arm']} {row['strategy']}: case {row['case']} has {len(same)} values of {row['metric']} "
+            f"{row['region']} in {' and '.join(sorted(set(same['file'])))}; keep one"
+        )
+
+
+def _refuse_mixed_units(scores: pd.DataFrame) -> None:
+    units = scores.groupby("metric")["unit"].unique()
+    for metric, found in units.items():
+        if len(found) > 1:
+            raise ScoreTableError(f"{metric} comes in {' and in '.join(sorted(found))}; give every table one unit")
+
+
+def _refuse_impossible(scores: pd.DataFrame) -> None:
+    """Shares lie between 0 and 1; distances, volumes and counts are not negative. NaN is no value and passes."""
+    share = scores["metric"].map(better) == "greater"
+    low, high = scores["value"] < -SLACK, share & (scores["value"] > 1 + SLACK)
+    wrong = scores[low | high]
+    if len(wrong):
+        row = wrong.iloc[0]
+        limits = "between 0 and 1" if share[wrong.index[0]] else "at 0 or above"
+        others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ScoreTableError(
+            f"{row['file']}: case {row['case']}, {row['column']}: {row['metric']} {row['region']} is "
+            f"{row['value']:g} and must lie {limits}{others}; score the case again, or correct the column"
+        )
+
+
+def _refuse_missing_cases(scores: pd.DataFrame) -> None:
+    """Every model needs the same cases, regions and metrics; RC is needed nowhere, since few cases have a cavity."""
+    asked = scores[scores["region"] != "RC"]
+    wanted = set(zip(asked["case"], asked["region"], asked["metric"], strict=True))
+    problems = []
+    for (arm, strategy), own in asked.groupby(["arm", "strategy"], sort=False):
+        lacking = wanted - set(zip(own["case"], own["region"], own["metric"], strict=True))
+        cases = sorted({case for case, _, _ in lacking} - set(own["case"]))
+        where = f" ({' and '.join(sorted(set(own['file'])))})"
+        if cases:
+            problems.append(f"{arm} {strategy} has no case {', '.join(cases)}{where}")
+        elif lacking:
+            case, region, metric = sorted(lacking)[0]
+            more = f" (and {len(lacking) - 1} more)"
+            problems.append(f"{arm} {strategy} has no {metric} {region} of case {case}{more}{where}")
+    if problems:
+        raise ScoreTableError(
+            "; ".join(problems)
+            + ". Every model must be scored on the same cases: score what is missing (brainmets score --missing worst "
+            "counts an absent prediction as empty) or take the case out of every table"
+        )
+
+
+def _refuse_other_references(scores: pd.DataFrame) -> None:
+    """A case has one reference: its volume must be the same in every model's table."""
+    volumes = scores[(scores["metric"] == "reference_volume") & scores["value"].notna()]
+    for (case, region), group in volumes.groupby(["case", "region"]):
+        group = group.sort_values("value")
+        small, large = group.iloc[0], group.iloc[-1]
+        if large["value"] - small["value"] > SAME_VOLUME * large["value"]:
+            raise ScoreTableError(
+                f"case {case}, {region}: the reference volume is {small['value']:.6g} {small['unit']} in "
+                f"{small['file']} and {large['value']:.6g} in {large['file']}: one was scored against another "
+                "reference; score both against the same one"
+            )
+
+
+# --- checks of one file ------------------------------------------------------------------------------------------
+
+
+def _read_text(file: Path) -> pd.DataFrame:
+    """The table as stripped text, its index the number of each row's line in ``file``; empty lines are passed over.
+
+    Raises ``ScoreTableError`` for a row with more or fewer fields than there are column names, a column without a
+    name, a name that occurs twice, and a file that holds no text of this kind.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle, strict=True)
+            lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
+    if not lines:
+        raise ScoreTableError(f"{file} is empty; run the step that writes it again")
+    names = lines[0][1]
+    if len(names) == 1 and ";" in names[0]:
+        raise ScoreTableError(f"{file}: the names are separated by semicolons; save the table with commas")
+    if "" in names:
+        raise ScoreTableError(f"{file}, line 1: column {names.index('') + 1} has no name; is there a comma too many?")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ScoreTableError(f"{file}, line 1: the column {', '.join(twice)} occurs twice; keep one")
+    for line, row in lines[1:]:
+        if len(row) != len(names):
+            hint = TOO_MANY_FIELDS if len(row) > len(names) else TOO_FEW_FIELDS
+            raise ScoreTableError(f"{file}, line {line}: {len(row)} fields under {len(names)} names; {hint}")
+    rows = [row for _, row in lines[1:]]
+    return pd.DataFrame(rows, columns=names, index=[line for line, _ in lines[1:]], dtype=str)
+
+
+def _refuse_empty(file: Path, table: pd.DataFrame) -> None:
+    """Refuse a table without rows."""
+    if table.empty:
+        raise ScoreTableError(f"{file} holds no rows; run the step that writes it again")
+
+
+def _refuse_blank(file: Path, table: pd.DataFrame, column: str) -> None:
+    """Refuse a column with an empty field."""
+    blank = table.index[table[column] == ""]
+    if len(blank):
+        raise ScoreTableError(f"{file}, line {blank[0]}: {column} is empty")
+
+
+def _refuse_unknown(file: Path, table: pd.DataFrame, column: str, known: Sequence[str]) -> None:
+    """Refuse a column with a word that is not among ``known``."""
+    wrong = table.index[~table[column].isin(known)]
+    if len(wrong):
+        raise ScoreTableError(
+            f"{file}, line {wrong[0]}: {column} {table.loc[wrong[0], column]!r} is none of {', '.join(known)}"
+        )
+
+
+def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
+    """Text to numbers; empty and "nan" are NaN, other text is refused with its place."""
+    found = pd.to_numeric(written.where(written != "", "nan"), errors="coerce").astype(float)
+    wrong = found.index[found.isna() & ~written.str.lower().isin(["", "nan", "na"])]
+    if len(wrong):
+        line = wrong[0]
+        raise ScoreTableError(
+            f"{file}, line {line}, {names[line]}: {written[line]!r} is not a number; "
+            "write it with a decimal point and without a unit, or leave the field empty where there is no value"
+        )
+    return found

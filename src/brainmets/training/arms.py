@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any
-
 import numpy as np
 import torch
-from monai.networks.nets import SegResNet
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from torch.nn import functional
 
-from brainmets.training.losses import TverskyBCELoss
+from brainmets.training import exported_trainer
 from brainmets.training.trainer import StudyTrainer
 
 
@@ -22,16 +16,12 @@ class DefaultTrainer(StudyTrainer):
     """nnU-Net as it is: its network, Dice plus cross-entropy, SGD with Nesterov momentum, polynomial decay."""
 
     arm = "default"
-    head_keys = (".seg_layers.",)
-    encoder_keys = ("encoder.",)
 
 
 class TverskyBCETrainer(StudyTrainer):
     """nnU-Net's network and optimiser with a loss that weighs what is missed above what is false."""
 
     arm = "tversky_bce"
-    head_keys = (".seg_layers.",)
-    encoder_keys = ("encoder.",)
 
     def _build_loss(self) -> nn.Module:
         loss: nn.Module = TverskyBCELoss(
@@ -45,80 +35,72 @@ class TverskyBCETrainer(StudyTrainer):
         return loss
 
 
-class SegResNetTrainer(StudyTrainer):
+class SegResNetTrainer(StudyTrainer, exported_trainer.SegResNetTrainer):
     """MONAI's SegResNet with Adam in float32, as the paper's authors ran it; nnU-Net's loss on one output."""
 
     arm = "segresnet"
     head_keys = ("conv_final.2.",)
     encoder_keys = ("convInit.", "down_layers.")
 
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cuda"),  # noqa: B008
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = False
-        self.weight_decay = self.settings["weight_decay"]
-
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """SegResNet with blocks (1, 2, 2, 4) down and (1, 1, 1) up; the first level's filters stand in the plan."""
-        return PaddingSegResNet(
-            spatial_dims=3,
-            init_filters=plans_manager.plans["brainmets"]["settings"]["filters"],
-            in_channels=num_input_channels,
-            out_channels=num_output_channels,
-            blocks_down=(1, 2, 2, 4),
-            blocks_up=(1, 1, 1),
-        )
-
     def channels_last(self) -> bool:
-        """Not in bfloat16: its group normalisation is slower so than the convolutions gain."""
+        """Not in bfloat16: there the group normalisation loses more time than the convolutions gain."""
         return super().channels_last() and self.precision == "nnunet"
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """Adam with the authors' epsilon, in one kernel; polynomial decay."""
-        optimiser = torch.optim.Adam(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay, eps=1e-5, fused=True
-        )
-        return optimiser, PolyLRScheduler(optimiser, self.initial_lr, self.num_epochs)
-
-    def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Nothing to switch: SegResNet has one output."""
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """In float32, as the authors trained this arm, unless bfloat16 is asked for."""
-        if self.precision == "nnunet":
-            return self.step(batch, nullcontext())
-        return super().train_step(batch)
-
-
-class PaddingSegResNet(SegResNet):
-    """SegResNet on any patch: zero-pads to what its three halvings need and crops the output back.
-
-    nnU-Net halves an anisotropic axis less often, so its patches need not be divisible by eight along it. The
-    weights and their names are SegResNet's own.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (batch, regions, z, y, x) of an image (batch, channels, z, y, x)."""
-        size = x.shape[2:]
-        step = 2 ** (len(self.blocks_down) - 1)
-        padding = [amount for extent in reversed(size) for amount in (0, -extent % step)]
-        output = super().forward(functional.pad(x, padding))
-        return output[:, :, : size[0], : size[1], : size[2]]
 
 
 TRAINERS: dict[str, type[StudyTrainer]] = {
     trainer.arm: trainer for trainer in (DefaultTrainer, TverskyBCETrainer, SegResNetTrainer)
 }
+
+SMOOTH = 1e-5
+"""Keeps the Tversky index of an empty region defined: it is 1 where nothing is there and nothing is predicted."""
+
+
+class TverskyBCELoss(nn.Module):
+    """Tversky loss plus weighted binary cross-entropy, one to one.
+
+    For probabilities ``p`` (sigmoid of the network's output) and a binary target ``y``, per sample and region:
+
+    - Tversky index ``T = (TP + s) / (TP + alpha FP + beta FN + s)`` with soft counts ``TP = sum(p y)``,
+      ``FP = sum(p (1 - y))``, ``FN = sum((1 - p) y)`` (Salehi et al., 2017, doi:10.1007/978-3-319-67389-9_44);
+      the loss is the mean of ``1 - T`` over samples and regions.
+    - Binary cross-entropy per voxel, a positive voxel's multiplied by ``positive_weight``; the mean over all voxels
+      and regions. The paper's text gives 10; its authors' code multiplies by ``1 + 10 y``, which is 11.
+
+    The first term is 1 where a region is missed and 0 where it is found:
+
+    >>> loss = TverskyBCELoss(alpha=0.3, beta=0.7, positive_weight=11)
+    >>> missed, found = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
+    >>> round(loss.tversky(missed, found).item(), 4), round(loss.tversky(found, found).item(), 4)
+    (1.0, 0.0)
+
+    Args:
+        alpha: weight of false positives.
+        beta: weight of false negatives.
+        positive_weight: weight of a positive voxel's cross-entropy.
+
+    """
+
+    def __init__(self, alpha: float, beta: float, positive_weight: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.beta = beta
+        self.positive_weight = positive_weight
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of logits ``output`` and a boolean or 0/1 ``target``, both (batch, regions, z, y, x)."""
+        target = target.to(output.dtype)
+        return self.tversky(torch.sigmoid(output), target) + self.cross_entropy(output, target)
+
+    def tversky(self, probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean of ``1 - T`` over samples and regions."""
+        axes = tuple(range(2, target.ndim))
+        true_positive = (probability * target).sum(axes)
+        false_positive = (probability * (1 - target)).sum(axes)
+        false_negative = ((1 - probability) * target).sum(axes)
+        weighted = true_positive + self.alpha * false_positive + self.beta * false_negative
+        return (1 - (true_positive + SMOOTH) / (weighted + SMOOTH)).mean()
+
+    def cross_entropy(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Weighted binary cross-entropy of logits, averaged over every voxel."""
+        per_voxel = functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+        return (per_voxel * (1 + (self.positive_weight - 1) * target)).mean()

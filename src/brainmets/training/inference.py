@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Ensemble:
     def fold_probabilities(self, image: NetworkImage) -> Iterator[npt.NDArray[np.float32]]:
         """Each fold's probability of each region, (region, z, y, x) on the case's own grid, in the folds' order.
 
-        Regions stand in the network's order (WT, TC, ET). Logits are resampled to the original grid before the
+        Regions are in the network's order (WT, TC, ET). Logits are resampled to the original grid before the
         sigmoid, as nnU-Net does for one model.
         """
         for weights in self.weights:
@@ -107,14 +108,10 @@ class Ensemble:
     def probabilities(self, case: Case) -> npt.NDArray[np.float32]:
         """The folds' mean probability of each region, (region, z, y, x) on the case's own grid.
 
-        Regions stand in the network's order (WT, TC, ET). Probabilities, not logits, are averaged.
+        Regions are in the network's order (WT, TC, ET). Probabilities, not logits, are averaged.
         """
-        mean: npt.NDArray[np.float32] | None = None
-        for probability in self.fold_probabilities(self.preprocess(case)):
-            share = probability / np.float32(len(self.weights))
-            mean = share if mean is None else mean + share
-        assert mean is not None
-        return mean
+        folds = self.fold_probabilities(self.preprocess(case))
+        return reduce(np.add, (probability / np.float32(len(self.weights)) for probability in folds))
 
     def on_case_grid(self, volume: npt.NDArray[np.floating], image: NetworkImage) -> npt.NDArray[np.float32]:
         """A volume on the network's grid, (z, y, x) on the case's own grid: nearest voxel; NaN where cropped off.

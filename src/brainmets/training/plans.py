@@ -36,11 +36,11 @@ PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
 """nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
 
 CONTENT = "content.json"
-"""What the preprocessed cases were made from; written last, by ``preprocess``."""
+"""What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
+channel order, and of its label map in BraTS labels."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
-"""What both plans must agree on for weights to be transferable; the channel order is compared beside them."""
-
+"""What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
 
 INTENSITY_SAMPLES = 2_000_000
 """Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.
@@ -139,19 +139,14 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         for path in (folder / plan["configurations"][CONFIGURATION]["data_identifier"]).glob("*.b2nd")
         if not path.stem.endswith("_seg")
     )
-    wanted = sorted(read_json(folder / "dataset.json")["dataset"])
-    if written != wanted:
-        raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {wanted} were wanted")
-    write_json(folder / CONTENT, _content(read_dataset(files, cohort)))
-    return written
-
-
-def _content(dataset: Mapping[str, Any]) -> dict[str, list[str]]:
-    """SHA-256 of every training case's images, in channel order, and of its label map in BraTS labels."""
-    return {
-        case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])]
-        for case, entry in dataset["dataset"].items()
+    wanted = read_dataset(files, cohort)["dataset"]
+    if written != sorted(wanted):
+        raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
+    hashes = {
+        case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
     }
+    write_json(folder / CONTENT, hashes)
+    return written
 
 
 def content_digest(files: StudyPaths, cohort: str) -> str:
@@ -161,7 +156,7 @@ def content_digest(files: StudyPaths, cohort: str) -> str:
     """
     path = files.nnunet_preprocessed / DATASETS[cohort] / CONTENT
     if not path.is_file():
-        raise FileNotFoundError(f"{path.name} of the {cohort} cohort is not there: run notebook 02 again")
+        raise FileNotFoundError(f"{path.name} of the {cohort} cohort is missing: run notebook 02 again")
     return sha256(path)
 
 

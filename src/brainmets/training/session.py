@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
 import random
-import re
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from brainmets.files import read_json, write_json
 from brainmets.params import FineTuning, Training
@@ -23,9 +28,9 @@ from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import sha256
 from brainmets.training.arms import TRAINERS
+from brainmets.training.finetuning import TransferredKey
 from brainmets.training.plans import content_digest, read_dataset, read_plan, use_nnunet_folders
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, StudyTrainer, read_checkpoint
-from brainmets.training.transfer import TransferredKey, transfer_weights
 from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
 
 IDENTITY = "identity.json"
@@ -34,16 +39,12 @@ LOCK = "training.lock"
 """Held by the process that prepares or trains in a folder."""
 
 
-Standing = tuple[tuple[str, int, int] | None, ...]
-"""Name, size and time of change of a training's own files, ``None`` for one that is not there."""
-
-
 @dataclass
 class TrainingSession:
     """A training that is ready to run, or already finished.
 
-    ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages. ``standing`` is
-    what its folder held when it was prepared.
+    ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages. ``prepared`` is
+    what its folder held when it was prepared (name of a file: its size and time of change).
     """
 
     trainer: StudyTrainer
@@ -53,8 +54,8 @@ class TrainingSession:
     finished: bool
     resumed_epoch: int
     transferred: list[TransferredKey]
-    standing: Standing
-    seconds: float = field(default=0.0)
+    prepared: dict[str, tuple[int, int]]
+    seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -62,25 +63,51 @@ class TrainingSession:
         return f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
 
     def description(self) -> pd.DataFrame:
-        """What is trained, one row per property: network, weights, loss, optimiser, learning rate, steps, device."""
+        """What is trained, one row per property: its value, and what sets it (nnU-Net, the arm, parameters, ...)."""
         trainer = self.trainer
         loss = getattr(trainer.loss, "loss", trainer.loss)  # inside nnU-Net's deep supervision, where there is one
+        outputs = len(getattr(trainer.loss, "weight_factors", [1]))
+        weights = sum(weight.numel() for weight in trainer.bare_network.parameters())
+        steps = trainer.num_epochs * trainer.num_iterations_per_epoch
         rows = {
-            "network": type(trainer.bare_network).__name__,
-            "weights": f"{sum(weight.numel() for weight in trainer.bare_network.parameters()):,}",
-            "loss": type(loss).__name__,
-            "outputs under supervision": len(getattr(trainer.loss, "weight_factors", [1])),
-            "optimiser": type(trainer.optimizer).__name__,
-            "initial learning rate": trainer.initial_lr,
-            "steps": trainer.num_epochs * trainer.num_iterations_per_epoch,
-            "device": device_name(trainer.device),
+            "network": (type(trainer.bare_network).__name__, self._set_by("build_network_architecture")),
+            "weights": (f"{weights:,}", "the plan and the network"),
+            "loss": (type(loss).__name__, self._set_by("_build_loss")),
+            "outputs under supervision": (outputs, self._set_by("set_deep_supervision_enabled")),
+            "optimiser": (type(trainer.optimizer).__name__, self._set_by("configure_optimizers")),
+            "initial learning rate": (trainer.initial_lr, "parameters"),
+            "steps": (steps, "parameters"),
+            "device": (device_name(trainer.device), "this machine"),
         }
-        return pd.Series(rows, name=trainer.arm).to_frame()
+        return pd.DataFrame.from_dict(rows, orient="index", columns=[trainer.arm, "set by"])
+
+    def _set_by(self, method: str) -> str:
+        own = getattr(type(self.trainer), method) is not getattr(nnUNetTrainer, method)
+        return "the arm" if own else "nnU-Net"
+
+    def arm_source(self) -> str:
+        """Python source of the arm's class and of what it inherits that is not shared by every arm."""
+        own = [part for part in type(self.trainer).__mro__ if part not in StudyTrainer.__mro__]
+        return "\n\n".join(inspect.getsource(part) for part in own)
+
+    def first_batch(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Images (patch, sequence, ...) and regions (patch, WT TC ET, ...) of the first batch, augmented.
+
+        The patches' axes are the image's (z, y, x). It is the very batch that a training whose augmentation runs in
+        its own process starts with; processes of their own draw others like it. The random numbers it takes are
+        given back, so that looking at it changes no training.
+        """
+        with kept_random_state(), patch.dict(os.environ, nnUNet_n_proc_DA="0"):
+            batches, _ = self.trainer.get_dataloaders()
+            batch = next(batches)
+        target = batch["target"]
+        regions = target[0] if isinstance(target, list) else target  # the finest output's, under deep supervision
+        axes = (0, 1, *(2 + axis for axis in self.trainer.plans_manager.transpose_backward))
+        return batch["data"].numpy().transpose(axes), regions.numpy().astype(bool).transpose(axes)
 
     def transfer_table(self) -> pd.DataFrame:
         """What was taken over, one row per weight: key, shape, status ("loaded" or "skipped"), reason."""
-        names = [column.name for column in fields(TransferredKey)]
-        return pd.DataFrame([asdict(row) for row in self.transferred], columns=names)
+        return pd.DataFrame(self.transferred, columns=TransferredKey._fields)
 
     def run(self, report: Callable[[str], None] = print) -> None:
         """Train to the last epoch with one line per epoch; a finished training is left as it is.
@@ -92,7 +119,7 @@ class TrainingSession:
             report(f"{self.name}: finished before with these parameters, not trained again")
             return
         with locked(self.folder / LOCK, f"the training {self.name}"):
-            if _standing(self.folder) != self.standing:
+            if _checkpoints(self.folder) != self.prepared:
                 raise BusyError(
                     f"the files of the training {self.name} have changed since this session was prepared: prepare it "
                     "again, and it continues from the last whole checkpoint"
@@ -108,8 +135,8 @@ class TrainingSession:
     def curves(self) -> pd.DataFrame:
         """One row per epoch: epoch, training_loss, validation_loss, dice_WT, dice_TC, dice_ET, learning_rate, seconds.
 
-        Dice is nnU-Net's pseudo-Dice: pooled over random validation patches, not a Dice of whole cases. It is
-        missing where no validation patch held or predicted the region.
+        Dice is nnU-Net's pseudo-Dice: pooled over random validation patches, not a Dice of whole cases. It is NaN
+        where no validation patch held or predicted the region.
         """
         log = self.trainer.logger.local_logger.my_fantastic_logging
         dice = np.array(log["dice_per_class_or_region"], float).reshape(-1, len(NETWORK_REGIONS))
@@ -146,8 +173,8 @@ def prepare(
 ) -> TrainingSession:
     """Make a training ready: the network built or continued, pretrained weights moved in for "finetune".
 
-    Continues from the last whole checkpoint where one stands under the same identity (parameters, plan, split, images
-    and label maps, pretrained weights); a checkpoint of another identity is deleted after the difference was
+    Continues from the last whole checkpoint where there is one under the same identity (parameters, plan, split,
+    images and label maps, pretrained weights); a checkpoint of another identity is deleted after the difference was
     reported. A damaged checkpoint is reported and set aside, and the one before it is continued, or the training
     starts anew. Raises ``BusyError`` where another process trains in the same folder.
     """
@@ -157,50 +184,29 @@ def prepare(
     pretrained = files.checkpoint("pretraining", arm, fold) if stage == "finetune" else None
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
         _claim(folder, _identity(files, parameters, stage, pretrained), report)
-        trainer = _new_trainer(files, parameters, stage, folder)
-        transferred = [] if pretrained is None else _transfer(trainer, parameters, pretrained)
+        cohort = STAGE_COHORTS[stage]
+        seed_everything(parameters.seed)
+        trainer = TRAINERS[arm].open(
+            folder, read_plan(files, cohort), read_dataset(files, cohort), parameters, training_device()
+        )
+        transferred = []
+        if pretrained is not None:
+            assert isinstance(parameters, FineTuning)
+            weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
+            transferred = trainer.fine_tune(weights, parameters)
         last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
             seed_everything(parameters.seed + trainer.current_epoch)  # not the first epoch's patches over again
         return TrainingSession(
-            trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _standing(folder)
+            trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _checkpoints(folder)
         )
 
 
-def _new_trainer(files: StudyPaths, parameters: Training, stage: Stage, folder: Path) -> StudyTrainer:
-    """The arm's trainer with seeded random weights."""
-    cohort = STAGE_COHORTS[stage]
-    settings = getattr(parameters.arms, parameters.arm)
-    seed_everything(parameters.seed)
-    trainer = TRAINERS[parameters.arm].open(
-        folder, read_plan(files, cohort), read_dataset(files, cohort), settings, parameters.fold, training_device()
-    )
-    trainer.num_epochs = parameters.epochs
-    trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
-    trainer.num_val_iterations_per_epoch = parameters.validation_iterations
-    trainer.precision = parameters.precision
-    trainer.initialize()
-    return trainer
-
-
-def _transfer(trainer: StudyTrainer, parameters: Training, pretrained: Path) -> list[TransferredKey]:
-    """Move the pretrained weights in and set the fine-tuning options."""
-    assert isinstance(parameters, FineTuning)
-    weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
-    transferred = transfer_weights(trainer.bare_network, weights, trainer.head_keys, parameters.transfer_head)
-    loaded = {row.key for row in transferred if row.status == "loaded"}
-    trainer.fine_tune(loaded, parameters.warmup_epochs, parameters.transferred_rate, parameters.freeze_encoder_epochs)
-    return transferred
-
-
-def _standing(folder: Path) -> Standing:
-    found = []
-    for name in (IDENTITY, FINAL, LATEST, PREVIOUS):
-        path = folder / name
-        state = path.stat() if path.is_file() else None
-        found.append(None if state is None else (name, state.st_size, state.st_mtime_ns))
-    return tuple(found)
+def _checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of those of a training's own files that are there."""
+    found = {name: folder / name for name in (IDENTITY, FINAL, LATEST, PREVIOUS)}
+    return {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in found.items() if path.is_file()}
 
 
 def _last_whole_checkpoint(
@@ -211,21 +217,20 @@ def _last_whole_checkpoint(
     One that cannot be read is renamed to ``<name>.damaged``: left in place, the next epoch would keep it as the
     previous checkpoint and overwrite the whole one there.
     """
-    damaged = []
-    for name in (FINAL, LATEST, PREVIOUS):
-        path = folder / name
+    damaged = False
+    for path in (folder / FINAL, folder / LATEST, folder / PREVIOUS):
         if not path.is_file():
             continue
         try:
             checkpoint = read_checkpoint(path, device)
         except CheckpointError as error:
-            damaged.append(name)
-            path.replace(path.with_name(f"{name}.damaged"))
-            report(f"{name} is damaged and kept as {name}.damaged: {error.__cause__ or error}")
+            damaged = True
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            report(f"{path.name} is damaged and kept as {path.name}.damaged: {error.__cause__ or error}")
         else:
             if damaged:
-                report(f"{name} is whole: the training continues from it")
-            return name, checkpoint
+                report(f"{path.name} is whole: the training continues from it")
+            return path.name, checkpoint
     if damaged:
         report("no whole checkpoint is left: the training starts anew")
     return None, None
@@ -234,9 +239,8 @@ def _last_whole_checkpoint(
 def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
     cohort = STAGE_COHORTS[stage]
     plan = json.dumps(read_plan(files, cohort), sort_keys=True)
-    values = parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"})
     return {
-        **values,
+        **parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"}),
         "settings": getattr(parameters.arms, parameters.arm).model_dump(),
         "plan": hashlib.sha256(plan.encode()).hexdigest(),
         "splits": sha256(files.splits),
@@ -250,21 +254,33 @@ def _claim(folder: Path, identity: dict[str, Any], report: Callable[[str], None]
 
     Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.files``) are deleted too.
     """
-    for unfinished in folder.glob(".*"):
-        if re.match(r"\.\d+\.", unfinished.name):
+    for unfinished in folder.glob(".*.*"):
+        if unfinished.name.split(".")[1].isdigit():
             unfinished.unlink()
     path = folder / IDENTITY
-    before = read_json(path) if path.is_file() else None
+    before = read_json(path) if path.is_file() else {}
     if before == identity:
         return
     for stale in (folder / FINAL, folder / LATEST, folder / PREVIOUS):
         if stale.is_file():
-            for name in sorted(set(identity) | set(before or {})):
-                old, new = (before or {}).get(name), identity.get(name)
+            for name in sorted(set(identity) | set(before)):
+                old, new = before.get(name), identity.get(name)
                 if old != new:
                     report(f"{stale.name} is not continued: {name} was {old!r} and is {new!r}")
             stale.unlink()
     write_json(path, identity)
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Give back, at the block's end, the random numbers that it took from Python, NumPy and torch (on the CPU)."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - nnU-Net's and batchgenerators' own
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def seed_everything(seed: int) -> None:

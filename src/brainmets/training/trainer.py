@@ -7,9 +7,9 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
 
 from brainmets.files import replacing
-from brainmets.params import Parameters
+from brainmets.params import FineTuning, Training
 from brainmets.processes import end_with_parent
+from brainmets.training.exported_trainer import optimiser_step
+from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
 from brainmets.training.plans import CONFIGURATION
-from brainmets.training.precision import keep_shallow_convolutions_in_float32
-from brainmets.training.schedule import TransferSchedule, lower_transferred
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -40,9 +41,9 @@ class StudyTrainer(nnUNetTrainer):
     """
 
     arm: ClassVar[str]
-    head_keys: ClassVar[tuple[str, ...]]
+    head_keys: ClassVar[tuple[str, ...]] = (".seg_layers.",)
     """Parts of the names of the weights that form the segmentation head."""
-    encoder_keys: ClassVar[tuple[str, ...]]
+    encoder_keys: ClassVar[tuple[str, ...]] = ("encoder.",)
     """Beginnings of the names of the weights that form the encoder."""
 
     def __init__(
@@ -59,7 +60,6 @@ class StudyTrainer(nnUNetTrainer):
         self.precision = "nnunet"
         self.freeze_encoder_epochs = 0
         self.report: Callable[[str], None] = print
-        self._epoch_seconds: list[float] = []
 
     @classmethod
     def open(
@@ -67,27 +67,31 @@ class StudyTrainer(nnUNetTrainer):
         folder: Path,
         plan: Mapping[str, Any],
         dataset: Mapping[str, Any],
-        settings: Parameters,
-        fold: int,
+        parameters: Training,
         device: torch.device,
     ) -> Self:
-        """A trainer that keeps its files in ``folder`` (created)."""
+        """An initialised trainer with random weights that keeps its files in ``folder`` (created)."""
         plans = deepcopy(dict(plan))
-        plans["brainmets"] = {"arm": cls.arm, "settings": settings.model_dump()}
+        plans["brainmets"] = {"arm": cls.arm, "settings": getattr(parameters.arms, cls.arm).model_dump()}
         plans["continue_training"] = False
         with tempfile.TemporaryDirectory() as stray, contextlib.redirect_stdout(io.StringIO()):
             # nnU-Net's constructor insists on a results folder of its own naming, and announces the device
             os.environ["nnUNet_results"] = stray
-            trainer = cls(plans, CONFIGURATION, fold, dict(dataset), device)
+            trainer = cls(plans, CONFIGURATION, parameters.fold, dict(dataset), device)
         folder.mkdir(parents=True, exist_ok=True)
         trainer.output_folder_base = str(folder.parent)
         trainer.output_folder = str(folder)
         trainer.log_file = str(folder / "training_log.txt")
         trainer.logger = MetaLogger(str(folder), False)
+        trainer.num_epochs = parameters.epochs
+        trainer.num_iterations_per_epoch = parameters.iterations_per_epoch
+        trainer.num_val_iterations_per_epoch = parameters.validation_iterations
+        trainer.precision = parameters.precision
+        trainer.initialize()
         return trainer
 
     @property
-    def bare_network(self) -> torch.nn.Module:
+    def bare_network(self) -> nn.Module:
         """The network without torch.compile's wrapper."""
         network: Any = getattr(self.network, "_orig_mod", self.network)
         return network
@@ -127,24 +131,26 @@ class StudyTrainer(nnUNetTrainer):
         register_after_fork(self, lambda trainer: end_with_parent())
         return super().get_dataloaders()
 
-    # --- fine-tuning beyond the paper ---
+    # --- fine-tuning ---
 
-    def fine_tune(
-        self, transferred: Collection[str], warmup_epochs: int, transferred_rate: float, freeze_encoder_epochs: int
-    ) -> None:
-        """Set the fine-tuning options of an initialised trainer that has made no step.
+    def fine_tune(self, weights: Mapping[str, torch.Tensor], options: FineTuning) -> list[TransferredKey]:
+        """Take over pretrained ``weights`` before the first step; returns one row per weight.
 
-        ``transferred`` names the weights that were taken over; the rest is as in ``brainmets.params.FineTuning``.
-        With the paper's values (0, 1 and 0) optimiser and schedule stay nnU-Net's own.
+        With the paper's values (``warmup_epochs`` 0, ``transferred_rate`` 1, ``freeze_encoder_epochs`` 0) optimiser
+        and schedule stay nnU-Net's own. Raises ``TransferError`` where names or shapes differ.
         """
-        self.freeze_encoder_epochs = freeze_encoder_epochs
-        if transferred_rate != 1:
-            lower_transferred(self.optimizer, self.bare_network, transferred, transferred_rate)
-        if transferred_rate != 1 or warmup_epochs:
-            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup_epochs)
+        rows = transfer_weights(self.bare_network, weights, self.head_keys, options.transfer_head)
+        self.freeze_encoder_epochs = options.freeze_encoder_epochs
+        rate, warmup = options.transferred_rate, options.warmup_epochs
+        if rate != 1:
+            loaded = {row.key for row in rows if row.status == "loaded"}
+            lower_transferred(self.optimizer, self.bare_network, loaded, rate)
+        if rate != 1 or warmup:
+            self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup)
+        return rows
 
     def on_train_epoch_start(self) -> None:
-        """Let the encoder stand still or learn; a weight without a gradient is left alone by either optimiser."""
+        """Freeze or unfreeze the encoder; either optimiser leaves a weight without a gradient alone."""
         super().on_train_epoch_start()
         if self.freeze_encoder_epochs:
             learns = self.current_epoch >= self.freeze_encoder_epochs
@@ -155,34 +161,10 @@ class StudyTrainer(nnUNetTrainer):
     # --- steps ---
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's own step, or one whose forward pass runs in bfloat16."""
+        """The arm's own step, or one whose forward pass runs in bfloat16."""
         if self.precision == "nnunet":
             return super().train_step(batch)
-        return self.step(batch, torch.autocast(self.device.type, torch.bfloat16))
-
-    def step(self, batch: dict[str, Any], forward: AbstractContextManager[Any]) -> dict[str, Any]:
-        """One optimiser step: the network under ``forward``, the loss in float32, gradients clipped at 12.
-
-        Raises ``FloatingPointError`` where the gradients are not finite: clipped, they would spoil every weight.
-        """
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        several = isinstance(target, list)
-        targets = [one.to(self.device, non_blocking=True) for one in (target if several else [target])]
-        self.optimizer.zero_grad(set_to_none=True)
-        with forward:
-            output = self.network(data)
-        outputs = [one.float() for one in (output if several else [output])]
-        loss = self.loss(outputs, targets) if several else self.loss(outputs[0], targets[0])
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"epoch {self.current_epoch + 1}: the gradients are not finite (loss {loss.item():g}); lower the "
-                "arm's learning_rate, or train with precision nnunet"
-            )
-        self.optimizer.step()
-        return {"loss": loss.detach().cpu().numpy()}
+        return optimiser_step(self, batch, torch.autocast(self.device.type, torch.bfloat16))
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's own step in the training's precision."""
@@ -193,39 +175,31 @@ class StudyTrainer(nnUNetTrainer):
 
     # --- epochs and checkpoints ---
 
-    def on_epoch_start(self) -> None:
-        """Start the epoch's clock beside nnU-Net's own."""
-        super().on_epoch_start()
-        self._epoch_started = time.monotonic()
-
     def on_epoch_end(self) -> None:
-        """Log the epoch, say where the training stands, and keep a checkpoint of it."""
+        """Log the epoch, report its progress, and keep a checkpoint of it."""
         self.logger.log("epoch_end_timestamps", time.time(), self.current_epoch)
-        self._epoch_seconds.append(time.monotonic() - self._epoch_started)
-        line = self._progress_line()
+        log = self.logger.local_logger.my_fantastic_logging
+        seconds = np.subtract(log["epoch_end_timestamps"], log["epoch_start_timestamps"])
+        left = (self.num_epochs - self.current_epoch - 1) * seconds[-5:].mean()
+        dice = zip(NETWORK_REGIONS, log["dice_per_class_or_region"][-1], strict=True)
+        line = (
+            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {log['train_losses'][-1]:.3f}, "
+            f"Dice {' '.join(f'{region} {value:.2f}' for region, value in dice)}, "
+            f"{seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
+        )
         self.print_to_log_file(line)
         self.report(line)
         if self.current_epoch + 1 < self.num_epochs:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
         self.current_epoch += 1
 
-    def _progress_line(self) -> str:
-        loss = self.logger.get_value("train_losses", step=-1)
-        dice = self.logger.get_value("dice_per_class_or_region", step=-1)
-        left = (self.num_epochs - self.current_epoch - 1) * float(np.mean(self._epoch_seconds[-5:]))
-        regions = " ".join(f"{region} {value:.2f}" for region, value in zip(NETWORK_REGIONS, dice, strict=True))
-        return (
-            f"epoch {self.current_epoch + 1} of {self.num_epochs}: loss {loss:.3f}, Dice {regions}, "
-            f"{self._epoch_seconds[-1]:.1f} s, {int(left // 60)} min {int(left % 60):02d} s left"
-        )
-
     def save_checkpoint(self, filename: str) -> None:
         """Write nnU-Net's checkpoint of plain values only, whole or not at all.
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
-        reads the file too. A latest checkpoint that stands already becomes the previous one, so that one whole
-        checkpoint is left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be
-        written; those that stood before are then untouched.
+        reads the file too. An earlier latest checkpoint becomes the previous one, so that one whole checkpoint is
+        left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be written; the earlier
+        ones are then untouched.
         """
         path = Path(filename)
         checkpoint = {
@@ -280,10 +254,30 @@ class StudyTrainer(nnUNetTrainer):
         (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
 
 
-def keep_channels_last(network: torch.nn.Module) -> None:
+def keep_shallow_convolutions_in_float32(network: nn.Module) -> None:
+    """Let the 3D convolutions of ``network`` run in float32 on the images for which bfloat16 fails on a CPU.
+
+    There the weight gradient holds whatever lay in memory before where the image has more than one slice along the
+    first axis but fewer than the kernel (two, for the usual kernel of three). Seen with torch 2.13's oneDNN on
+    processors with AVX512-BF16; output and the gradient of the image are right, and so is everything in float32.
+    SegResNet, which halves every axis three times, meets it with patches of up to 16 slices.
+    """
+
+    def convolve(convolution: nn.Conv3d, image: torch.Tensor) -> torch.Tensor:
+        if not 1 < image.shape[2] < convolution.kernel_size[0]:
+            return nn.Conv3d.forward(convolution, image)
+        with torch.autocast(image.device.type, enabled=False):
+            return nn.Conv3d.forward(convolution, image.float())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.forward = partial(convolve, module)  # type: ignore[method-assign]
+
+
+def keep_channels_last(network: nn.Module) -> None:
     """Lay out the weights of ``network``, and each image that it is given, with the channels last."""
 
-    def turned(_: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def turned(_: nn.Module, images: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(image.contiguous(memory_format=torch.channels_last_3d) for image in images)
 
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -1,16 +1,26 @@
-"""Watching a training in a notebook: a line per epoch, and its curves drawn while it runs."""
+"""Watching a training in a notebook: its first batch, a line per epoch, and its curves while it runs and after."""
 
 from __future__ import annotations
 
 import time
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 from IPython.display import HTML, DisplayHandle, display
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from brainmets.training.figures import learning_curves
+from brainmets.figures import Drawing
 from brainmets.training.session import TrainingSession
+from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, SEQUENCE_TITLES, SEQUENCES
 
 DRAWING_SHARE = 0.01
 """Share of the training's time that may go into drawing."""
+REGION_LINES: dict[str, Literal["-", "--", "-."]] = {"WT": "--", "TC": "-.", "ET": "-"}
+REGION_MARKERS = {"WT": "s", "TC": "^", "ET": "o"}
+"""Each region's line and marker, told apart without colours."""
 
 
 class LiveCurves:
@@ -43,3 +53,61 @@ class LiveCurves:
             self._handle = display(figure, display_id=True)
         else:
             self._handle.update(figure)
+
+
+def learning_curves(curves: pd.DataFrame, title: str) -> Drawing:
+    """Loss, pseudo-Dice per region, and learning rate against the epoch.
+
+    ``curves`` is what ``TrainingSession.curves`` gives. An epoch whose validation patches neither held nor predicted
+    a region leaves a gap in that region's line.
+    """
+    figure = Drawing(figsize=(11, 3.2), layout="constrained")
+    loss, dice, rate = figure.subplots(1, 3)
+    loss.plot(curves.epoch, curves.training_loss, color="black", label="training")
+    loss.plot(curves.epoch, curves.validation_loss, color="#0173b2", linestyle="--", label="validation")
+    every = max(1, len(curves) // 10)
+    for region in NETWORK_REGIONS:
+        dice.plot(
+            curves.epoch, curves[f"dice_{region}"], color=REGION_COLOURS[region], linestyle=REGION_LINES[region],
+            marker=REGION_MARKERS[region], markevery=every, label=region,
+        )  # fmt: skip
+    dice.set_ylim(0, 1)
+    rate.plot(curves.epoch, curves.learning_rate, color="black")
+    for panel, quantity in ((loss, "loss"), (dice, "pseudo-Dice"), (rate, "learning rate")):
+        panel.set(xlabel="epoch", ylabel=quantity)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in (loss, dice):
+        panel.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def batch_figure(images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_], title: str) -> Drawing:
+    """The first two patches of a batch, a row each: its four sequences with the outlines of its regions.
+
+    ``images`` (patch, sequence, z, y, x) and ``regions`` (patch, region, z, y, x) are what
+    ``TrainingSession.first_batch`` gives. Shown is the axial slice with most of the whole tumour; the middle one where
+    the patch holds none. Grey goes from a sequence's 1st to its 99th percentile in the patch; an inner region has
+    the thinner line, so that none hides another of the same shape.
+    """
+    shown = list(zip(images[:2], regions[:2], strict=True))
+    figure = Drawing(figsize=(11, 0.7 + 2.7 * len(shown)), layout="constrained")
+    for number, (row, (patch, masks)) in enumerate(
+        zip(figure.subplots(len(shown), len(SEQUENCES), squeeze=False), shown, strict=True), 1
+    ):
+        tumour = masks[NETWORK_REGIONS.index("WT")].sum((1, 2))
+        z = int(tumour.argmax()) if tumour.any() else len(tumour) // 2
+        for axes, sequence, volume in zip(row, SEQUENCES, patch, strict=True):
+            low, high = np.percentile(volume, (1, 99))
+            axes.imshow(volume[z], cmap="gray", vmin=low, vmax=high)
+            for width, region, mask in zip((3, 2, 1), NETWORK_REGIONS, masks[:, z], strict=True):
+                if mask.any():
+                    style = {"colors": REGION_COLOURS[region], "linestyles": REGION_LINES[region]}
+                    axes.contour(mask, [0.5], linewidths=width, **style)
+            axes.set(xticks=[], yticks=[], title=SEQUENCE_TITLES[sequence] if number == 1 else "")
+        row[0].set_ylabel(f"patch {number}, slice {z + 1} of {len(tumour)}")
+    lines = [Line2D([], [], color=REGION_COLOURS[name], linestyle=REGION_LINES[name]) for name in NETWORK_REGIONS]
+    figure.legend(lines, NETWORK_REGIONS, loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,253 @@
+"""How a study is followed while it runs: the steps' logs, Snakemake's events, and the lines on the terminal.
+
+A log holds everything that a step's notebook prints. Lines of the engine's own start with ``== ``; they say when the
+step started, finished or failed. A line of the form ``epoch 3 of 20: ...`` is progress, which the study shows live.
+Logs and events are files that only grow (a rerun adds to its step's log): a reader never loses its place, on a shared
+file system either, and needs no connection to the machine that a step runs on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from brainmets.engine.steps import command, shown, step_name
+from brainmets.params.study import section
+from brainmets.paths import NOTEBOOKS, StudyPaths
+
+MARK = "== "
+PROGRESS = re.compile(r"\w+ \d+ of \d+\b")
+RULES = {section(notebook): notebook for notebook in NOTEBOOKS}
+"""The Snakefile's rules are named as the sections of the parameters are."""
+
+
+# --- writing a step's log ----------------------------------------------------------------------------------------
+
+
+class Journal:
+    """The log of one step, open for more; what is written is echoed to ``echo``. Serves papermill as a file."""
+
+    def __init__(self, path: Path, echo: IO[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.echo = echo
+        self._handle = path.open("a", encoding="utf-8")
+        self._at_line_start = True
+
+    def write(self, text: str) -> int:
+        """Add what the step prints."""
+        if text:
+            self._handle.write(text)
+            self._at_line_start = text.endswith("\n")
+            self.echo.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring everything to the file and to the terminal."""
+        self._handle.flush()
+        self.echo.flush()
+
+    def mark(self, *lines: str) -> None:
+        """Add lines of the engine's own."""
+        self.write(("" if self._at_line_start else "\n") + "".join(f"{MARK}{line}\n" for line in lines))
+        self.flush()
+
+    def failed(self, seconds: float, details: dict[str, str]) -> None:
+        """The step failed; ``details`` says where and what to do, each by name; further lines of one are indented."""
+        width = max(map(len, details))
+        lines = []
+        for name, text in details.items():
+            first, *further = [line.rstrip() for line in text.splitlines() if line.strip()] or [""]
+            lines += [f"  {name:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in further)]
+        self.mark(f"failed after {seconds:.1f} s", *lines)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handle.close()
+
+
+class StepError(RuntimeError):
+    """A step that did not run to its end; the reason is in its log and on the terminal already."""
+
+
+@contextmanager
+def logged(path: Path, again: str) -> Iterator[Journal]:
+    """The log of a step: says when it started and how it ended; what is written to it shows on the terminal too.
+
+    ``again`` is the command that repeats the step. Any error but ``StepError`` is logged and raised.
+    """
+    journal = Journal(path, sys.stdout)
+    journal.mark(f"started {datetime.now().astimezone().isoformat(timespec='seconds')}: {again}")
+    began = time.monotonic()
+    try:
+        yield journal
+        journal.mark(f"finished in {time.monotonic() - began:.1f} s")
+    except StepError:
+        raise
+    except Exception as error:
+        details = {"error": f"{type(error).__name__}: {error}", "log": shown(path), "run again": again}
+        journal.failed(time.monotonic() - began, details)
+        raise
+    finally:
+        journal.close()
+
+
+# --- reading logs and events -------------------------------------------------------------------------------------
+
+
+class Tail:
+    """Reads what is added from now on to the files of ``folder`` that match ``pattern``."""
+
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._files = lambda: sorted(folder.glob(pattern))
+        self._read = {path: path.stat().st_size for path in self._files()}
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The whole lines that were added since the last call, each with its file's name without the suffix."""
+        for path in self._files():
+            with path.open("rb") as handle:
+                handle.seek(self._read.get(path, 0))
+                added = handle.read()
+            whole = added[: added.rfind(b"\n") + 1]
+            self._read[path] = self._read.get(path, 0) + len(whole)
+            for line in whole.decode("utf-8", errors="replace").splitlines():
+                yield path.stem, line.rstrip()
+
+
+def step_of_job(event: dict[str, Any]) -> str | None:
+    """The step that Snakemake's ``job_info`` is about; ``None`` for the rule that only collects."""
+    rule = event["rule_name"]
+    return step_name(RULES[rule], event["wildcards"]) if rule in RULES else "report" if rule == "report" else None
+
+
+# --- what the terminal shows -------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Tells the reader what the steps of a study do, from their logs and from Snakemake's events.
+
+    That a step has ended, and how many there are, is Snakemake's word; where and why a notebook failed is in its log.
+    """
+
+    def __init__(self, files: StudyPaths, origin: str) -> None:
+        self.files = files
+        self.origin = origin
+        self.began = time.monotonic()
+        self.total = 0
+        self.done = 0
+        self.running: dict[str, float] = {}
+        self.failed: dict[str, None] = {}  # in the order of the failures; a retry that succeeds leaves it
+        self._steps: dict[int, str | None] = {}
+        self._seconds: dict[str, str] = {}  # "in 15.2 s", by the step's own log
+        self._explained: set[str] = set()  # steps whose log has explained the failure
+        self._logs = Tail(files.runs, "*.log")
+        self._events = Tail(files.runs, "snakemake.jsonl")
+
+    def update(self) -> None:
+        """Show what is new."""
+        events = list(self._events.lines())  # before the logs: a step's log is complete when Snakemake says it ended
+        for step, line in self._logs.lines():
+            if step != "snakemake":
+                self._log_line(step, line)
+        for _, line in events:
+            self._event(json.loads(line))
+        if sys.stdout.isatty() and self.running:  # one line that is written over: what is running, and for how long
+            parts = [f"{step} {clock(time.monotonic() - since)}" for step, since in self.running.items()]
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{('... ' + ', '.join(parts))[:width]}", end="", flush=True)
+
+    def say(self, text: str, file: IO[str] | None = None) -> None:
+        """Print a line in place of the one that is written over."""
+        print(f"\r\x1b[K{text}" if sys.stdout.isatty() else text, file=file, flush=True)
+
+    def _clock(self) -> str:
+        return clock(time.monotonic() - self.began)
+
+    def _log_line(self, step: str, line: str) -> None:
+        if not line.startswith(MARK):
+            if PROGRESS.match(line):
+                self.say(f"  {step}: {line}")
+            return
+        word, _, text = line.removeprefix(MARK).partition(" ")
+        match word:
+            case "started":
+                self.running[step] = time.monotonic()
+            case "finished":
+                self.running.pop(step, None)
+                self._seconds[step] = f" {text}"
+            case "failed":
+                self._fail(step, text)
+                self._explained.add(step)
+            case "note:":
+                self.say(f"  {step}: {text}")
+            case _:  # a detail of a failure
+                self.say(f"  {line.removeprefix(MARK)}")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        match event["event"]:
+            case "run_info":
+                self.total = event["stats"]["total"] - event["stats"].get("all", 0)
+            case "job_info":
+                self._steps[event["jobid"]] = step_of_job(event)
+            case "job_finished":
+                if step := self._steps.get(event["job_id"]):
+                    self.done += 1
+                    self.running.pop(step, None)
+                    self.failed.pop(step, None)
+                    text = f"finished{self._seconds.pop(step, '')}; {self._clock()} since the start"
+                    self.say(f"[{self.done:>2} of {self.total}] {step} {text}")
+            case "job_error":
+                if step := self._steps.get(event["jobid"]):
+                    if step not in self._explained:
+                        self._fail_silently(step, event["rule_msg"])
+                    self._explained.discard(step)  # a retry may fail otherwise
+
+    def _fail(self, step: str, text: str) -> None:
+        self.running.pop(step, None)
+        self.failed[step] = None
+        self.say(f"FAILED: {step} {text}")
+
+    def _fail_silently(self, step: str, why: str | None = None) -> None:
+        self._fail(step, "stopped without an error message: killed, out of memory, or past a time limit?")
+        if why:
+            self.say(f"    error      {why}")
+        self.say(f"    log        {shown(self.files.runs / f'{step}.log')}")
+
+    def close(self, status: int) -> int:
+        """Say how the study ended, given Snakemake's exit status; gives the study's."""
+        report = f" Report: {shown(self.files.index)}" if self.files.index.is_file() else ""
+        study = f"study {self.files.study}"
+        for step in list(self.running):
+            self._fail_silently(step)
+        if status == 0 and not self.done:
+            self.say(f"{study} is finished already; nothing to do.{report}")
+        elif status == 0:
+            self.say(f"{study} is finished, in {self._clock()}.{report}")
+        elif self.failed:
+            names = ", ".join(self.failed)
+            self.say(f"{study}: {self.done} of {self.total} steps done, {len(self.failed)} failed: {names}.")
+            self.say(f"Fix the cause, then run this to continue: {command('study', self.origin)}")
+        else:
+            log = self.files.runs / "snakemake.log"
+            self.say(f"Snakemake could not do its work; the end of {shown(log)}:", sys.stderr)
+            print("\n".join(log.read_text(errors="replace").splitlines()[-40:]), file=sys.stderr)
+        return 0 if status == 0 else 1
+
+
+def clock(seconds: float) -> str:
+    """``"1:39"`` for 99 seconds; with hours from an hour on.
+
+    >>> clock(99), clock(3_605)
+    ('1:39', '1:00:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

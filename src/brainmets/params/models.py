@@ -1,0 +1,440 @@
+"""The models of all parameters: cohorts, arms and notebooks, declared here once and checked before any work.
+
+A notebook builds its own model from its ``parameters`` cell; the command line builds all of them from a study's YAML
+(``brainmets.params.study``). Unknown, missing and wrong parameters are refused with their name, the offending value,
+what is allowed and the closest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from brainmets.paths import NOTEBOOKS
+from brainmets.vocabulary import ARMS, LABELS, SEQUENCES, Arm, Label, Strategy
+
+Fold = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+LONGEST = 80
+"""Characters of a value that a message repeats."""
+PHRASES = {
+    "model_type": "must hold names and values",
+    "dict_type": "must hold names and values",
+    "list_type": "must be a list",
+    "string_type": "must be text; write it in quotes",
+}
+"""Our words where pydantic's name Python's types."""
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, missing or wrong; the message names each one.
+
+    ``problems`` are the message's parts where it has several: one line each, which starts with a parameter's name.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+
+
+class Parameters(BaseModel):
+    """Frozen, complete, and closed to unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            refuse(type(self), error)
+
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> Self:
+        """The parameters among a notebook's names: ``p = Audit.from_cell(globals())`` below the parameters cell.
+
+        Raises ``ParameterError`` as the constructor does, a name that is not there included.
+        """
+        return cls(**{name: names[name] for name in cls.model_fields if name in names})
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_whole_number_is_one(cls, value: Any, field: ValidationInfo) -> Any:
+        """Pydantic takes "2" for 2 and true for 1, yet a study's other readers of the YAML do not."""
+        if cls.model_fields[str(field.field_name)].annotation is int:
+            if isinstance(value, bool):
+                raise ValueError(f"{str(value).lower()} must be a whole number")
+            if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+                raise ValueError(f"{value!r} is text; write the number without quotes")
+        return value
+
+
+def refuse(model: type[BaseModel], error: ValidationError) -> NoReturn:
+    """Turn pydantic's report into one line per parameter, with the closest known name for an unknown one."""
+    problems = error.errors()
+    stray = [str(problem["loc"][-1]) for problem in problems if problem["type"] == "extra_forbidden"]
+    lines: list[str] = []
+    for problem in problems:
+        name = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        inner = problem.get("ctx", {}).get("error")
+        if isinstance(inner, ParameterError):  # of a model within the model
+            lines += [f"{name}.{line}" if name else line for line in inner.problems]
+        elif problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: unknown parameter{closest(str(problem['loc'][-1]), list(model.model_fields))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{name}: missing{meant_for(name, stray)}")
+        elif problem["type"] == "value_error":  # our own, which names the value
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
+        else:
+            lines.append(f"{name}: {PHRASES.get(problem['type'], problem['msg'])}{given(problem['input'])}")
+    raise ParameterError("; ".join(lines), lines) from None
+
+
+def given(value: Any) -> str:
+    """``" (given: 3)"``; nothing for a value that holds others and would fill the message."""
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value)):
+        return ""
+    text = "nothing" if value is None else repr(value)
+    return f" (given: {text if len(text) <= LONGEST else text[: LONGEST - 3] + '...'})"
+
+
+def closest(name: str, known: list[str]) -> str:
+    """What a message adds of the known names: the closest one, or all where none is close.
+
+    >>> closest("epoch", ["epochs", "seed"])
+    "; did you mean 'epochs'?"
+    """
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(known))}"
+
+
+def meant_for(name: str, stray: Iterable[Any]) -> str:
+    """``" (is 'epoch' meant for it?)"`` for the unknown name that is closest to the missing ``name``."""
+    found = difflib.get_close_matches(name, sorted(map(str, stray)), n=1)
+    return f" (is {found[0]!r} meant for it?)" if found else ""
+
+
+# --- cohorts ---------------------------------------------------------------------------------------------------------
+
+
+class Layout(Parameters):
+    """Where a cohort's files lie below its folder: one pattern per sequence and one for the label map.
+
+    Each pattern holds ``{case}``; ``patient`` is a regular expression that is matched from the start of a case's
+    name and whose first group is the patient (several cases of one patient never part in a split).
+    """
+
+    t1n: str
+    t1c: str
+    t2w: str
+    t2f: str
+    label: str
+    patient: str = "(.+)"
+
+    @model_validator(mode="after")
+    def _patterns_name_the_case(self) -> Self:
+        problems = [
+            f"{name}: {getattr(self, name)!r} {wrong}"
+            for name in (*SEQUENCES, "label")
+            if (wrong := _wrong_pattern(getattr(self, name)))
+        ]
+        try:
+            if re.compile(self.patient).groups < 1:
+                problems.append(f"patient: {self.patient!r} needs a group, such as '(P[0-9]+)'")
+        except re.error as error:
+            problems.append(f"patient: {self.patient!r} is not a regular expression ({error})")
+        if problems:
+            raise ParameterError("; ".join(problems), problems)
+        return self
+
+
+def _wrong_pattern(pattern: str) -> str:
+    if "{case}" not in pattern:
+        return "must contain {case}"
+    rest = pattern.replace("{case}", "")
+    if "{" in rest or "}" in rest:
+        found = re.findall(r"\{[^{}]*\}", rest) or ["a brace without its partner"]
+        return f"holds {found[0]}; {{case}} alone may stand in braces"
+    return "must start below the cohort's folder, not at / or ~" if pattern[0] in "/~" else ""
+
+
+BRATS_LAYOUT = {
+    **{sequence: f"{{case}}/{{case}}-{sequence}.nii.gz" for sequence in SEQUENCES},
+    "label": "{case}/{case}-seg.nii.gz",
+    "patient": r"(.+)-\d{3}$",
+}
+"""BraTS naming: ``BraTS-MET-00001-000`` is patient ``BraTS-MET-00001``, time point ``000``."""
+
+
+class Phantoms(Parameters):
+    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
+
+    site: Literal["source", "target"]
+    patients: PositiveInt
+    spacing_mm: PositiveFloat
+    seed: int
+
+
+class Cohort(Parameters):
+    """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out."""
+
+    folder: str
+    layout: Literal["brats"] | Layout
+    label_map: dict[int, Label]
+    held_out: int | list[str]
+    phantoms: Phantoms | None = None
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _brats_or_patterns(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return Layout(**value)
+        if not isinstance(value, Layout) and value != "brats":
+            raise ValueError(f"must be brats, or hold one pattern per sequence{given(value)}")
+        return value
+
+    @field_validator("held_out", mode="before")
+    @classmethod
+    def _a_count_or_names(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | list):
+            raise ValueError(f"must be a number of cases or a list of case names{given(value)}")
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{value} must be 0 or more, or a list of case names")
+        if isinstance(value, list):
+            for name in value:
+                if not isinstance(name, str):
+                    raise ValueError(f"a case's name must be text; write it in quotes{given(name)}")
+                if value.count(name) > 1:
+                    raise ValueError(f"names case {name!r} twice")
+        return value
+
+    @field_validator("label_map")
+    @classmethod
+    def _zero_is_background(cls, value: dict[int, Label]) -> dict[int, Label]:
+        if value.get(0, "background") != "background":
+            raise ValueError(f"0 is background, not {value[0]!r}")
+        return value
+
+    @property
+    def files(self) -> Layout:
+        """The layout spelled out."""
+        return Layout(**BRATS_LAYOUT) if self.layout == "brats" else self.layout
+
+    @property
+    def values(self) -> dict[int, int]:
+        """The cohort's label values to BraTS label values; background (0 to 0) included."""
+        return {0: 0, **{value: LABELS[name] for value, name in self.label_map.items()}}
+
+
+# --- arms --------------------------------------------------------------------------------------------------------
+
+
+class DefaultArm(Parameters):
+    """nnU-Net's own network, loss and optimiser."""
+
+    learning_rate: PositiveFloat
+
+
+class TverskyBCEArm(Parameters):
+    """nnU-Net's network; Tversky plus weighted binary cross-entropy."""
+
+    learning_rate: PositiveFloat
+    alpha: PositiveFloat  # weight of false positives
+    beta: PositiveFloat  # weight of false negatives
+    positive_weight: PositiveFloat  # weight of a positive voxel's cross-entropy
+
+
+class SegResNetArm(Parameters):
+    """MONAI's SegResNet with Adam."""
+
+    learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    filters: Annotated[int, Field(gt=0, multiple_of=8)]  # feature maps of the first level, normalised in 8 groups
+
+
+class Arms(Parameters):
+    """Settings of the arms that a study runs; an arm that is left out is not run."""
+
+    default: DefaultArm | None = None
+    tversky_bce: TverskyBCEArm | None = None
+    segresnet: SegResNetArm | None = None
+
+    @property
+    def names(self) -> list[Arm]:
+        """The arms that are run, in a fixed order."""
+        return [name for name in ARMS if getattr(self, name) is not None]
+
+
+# --- notebooks ---------------------------------------------------------------------------------------------------
+
+
+def _name_of_files(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        raise ValueError(f"{value!r} may hold letters, digits, '.', '_' and '-' alone, a letter or digit first")
+    return value
+
+
+class NotebookParameters(Parameters):
+    """What every notebook has."""
+
+    study: Annotated[str, AfterValidator(_name_of_files)]
+    work_dir: str
+
+
+class Audit(NotebookParameters):
+    """Notebook 01."""
+
+    seed: int
+    source: Cohort
+    target: Cohort
+    n_folds: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _something_to_test(self) -> Self:
+        if not self.target.held_out:
+            raise ValueError(f"target.held_out: {self.target.held_out!r} leaves no case to test; hold out one or more")
+        return self
+
+
+class Alignment(NotebookParameters):
+    """Notebook 02. ``gpu_memory_gb`` and ``base_features`` are nnU-Net's planner's own two levers."""
+
+    gpu_memory_gb: PositiveFloat
+    base_features: PositiveInt
+    workers: Annotated[int, Field(ge=1)]
+
+
+class Training(NotebookParameters):
+    """What the three training notebooks share.
+
+    ``precision`` "nnunet" trains as nnU-Net and the paper's authors did: on a GPU in mixed float16 for the two U-Net
+    arms, else in float32. "bfloat16" runs every network's forward pass in bfloat16, which halves the time on CPUs
+    that have it.
+    """
+
+    seed: int
+    arms: Arms
+    arm: Arm
+    fold: Fold
+    epochs: PositiveInt
+    iterations_per_epoch: PositiveInt
+    validation_iterations: PositiveInt
+    precision: Literal["nnunet", "bfloat16"]
+    augmentation_workers: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _arm_has_settings(self) -> Self:
+        if self.arm not in self.arms.names:
+            raise ValueError(f"arm: {self.arm!r} has no settings under arms (there: {', '.join(self.arms.names)})")
+        return self
+
+
+class Pretraining(Training):
+    """Notebook 03."""
+
+
+class FineTuning(Training):
+    """Notebook 04.
+
+    The last three go beyond the paper, which used none of them: a linear warm-up of the learning rate over so many
+    epochs, a factor on the learning rate of the layers that were transferred, and the number of first epochs in which
+    the encoder's weights are frozen.
+    """
+
+    transfer_head: bool
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    transferred_rate: Annotated[float, Field(gt=0, le=1)]
+    freeze_encoder_epochs: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _options_end_before_the_training(self) -> Self:
+        for name in ("warmup_epochs", "freeze_encoder_epochs"):
+            if getattr(self, name) >= self.epochs:
+                raise ValueError(f"{name}: {getattr(self, name)} must be below epochs, which is {self.epochs}")
+        return self
+
+
+class FromScratch(Training):
+    """Notebook 05."""
+
+
+class Evaluation(NotebookParameters):
+    """Notebook 06."""
+
+    arm: Arm
+    strategy: Strategy
+    folds: Annotated[list[Fold], Field(min_length=1)]
+    tile_step: Annotated[float, Field(gt=0, le=1)]
+    mirroring: bool
+    lesion_definition: Literal["brats_2023", "brats_2026"]
+    workers: Annotated[int, Field(ge=1)]
+
+
+class Statistics(NotebookParameters):
+    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders."""
+
+    scores_dir: str | None
+    out_dir: str | None
+    alpha: Probability
+    n_bootstrap: Annotated[int, Field(ge=1000)]  # BCa reads the tails of the resamples: with fewer they are noise
+    seed: int
+
+
+class CaseReview(NotebookParameters):
+    """Notebook 08. ``tile_step`` is for the predictions made anew to explain the best model."""
+
+    seed: int
+    arms: Arms
+    folds: Annotated[list[Fold], Field(min_length=1)]
+    n_cases: PositiveInt
+    n_explained: Annotated[int, Field(ge=0)]
+    tile_step: Annotated[float, Field(gt=0, le=1)]
+    pseudonyms: bool
+    expert_folder: bool
+    viewer: Literal["itkwidgets", "niivue", "slices"]
+
+    @model_validator(mode="after")
+    def _explains_shown_cases(self) -> Self:
+        if self.n_explained > self.n_cases:
+            raise ValueError(f"n_explained: {self.n_explained} must be at most n_cases, which is {self.n_cases}")
+        return self
+
+
+class PaperReanalysis(Parameters):
+    """The notebook ``paper_reanalysis``, which is no step of a study.
+
+    ``scores_dir`` holds the paper's released score files, or a folder of them for each release; a relative one is read
+    from the checkout, and so is ``out_dir``.
+    """
+
+    scores_dir: str
+    out_dir: str
+
+
+MODELS: dict[str, type[NotebookParameters]] = dict(
+    zip(
+        NOTEBOOKS,
+        (Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
+        strict=True,
+    )
+)
+SHARED = ("study", "work_dir", "seed", "arms", "folds", "source", "target")
+"""Parameters that are given once, at the top of the YAML, for every notebook that declares them."""
+PER_JOB = ("arm", "fold", "strategy")
+"""Parameters that the engine fills in, one value per job."""

@@ -1,0 +1,340 @@
+"""Experts rate the two best models blinded: hand the cases out, read the rating sheets back, summarise them.
+
+Handed out is a folder with, per case, what 3D Slicer loads and a row of the rating sheet for model A and model B. It
+names no model: the key, which letter is which model in which case, lies beside it and stays behind.
+
+Weighted kappa: Cohen, Psychol. Bull. 70 (1968) 213-220, with quadratic weights; its interval is the percentile
+bootstrap over rated items.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import slicerio
+from matplotlib.colors import to_rgb
+
+from brainmets import nifti
+from brainmets.cohorts.cohort import read_manifest
+from brainmets.files import write_csv, write_text
+from brainmets.params import CaseReview, ParameterError, Statistics
+from brainmets.params.study import Study
+from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.review.case import pseudonyms_of
+from brainmets.review.ranking import best_models
+from brainmets.statistics.tables import read_scores
+from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES, LABELS, SEQUENCES, Model
+
+LETTERS = ("A", "B")
+SCALES = {"overall": (1, 5), "boundary": (1, 5)}
+COUNTS = ("missed_lesions", "false_lesions")
+RATED = (*SCALES, *COUNTS, "acceptable")
+SHEET_COLUMNS = ["rater", "case", "model", *RATED, "comment"]
+
+INSTRUCTIONS = """\
+Expert review
+
+Each folder is one case. Load it in 3D Slicer: drag the folder into the window and confirm. It holds the four
+sequences (t1n, t1c, t2w, t2f), the reference, and the segmentations of two models, A and B. A in one case need not be
+A in another.
+
+Make a copy of ratings.csv with your name in it and fill in one row per case and model, on your own:
+  rater            your name or initials, the same in every row
+  overall          1 (useless) to 5 (as good as the reference)
+  boundary         1 (wrong throughout) to 5 (exact)
+  missed_lesions   lesions that the model missed: 0, 1, 2, ...
+  false_lesions    lesions that the model invented: 0, 1, 2, ...
+  acceptable       yes or no: would you use it after no more than small corrections?
+  comment          anything else
+Leave a row's ratings empty where you did not rate. Not a medical device: no decision about a patient may rest on this.
+"""
+
+
+class RatingError(ValueError):
+    """A rating sheet that cannot be used; the message names the file, the row and the column."""
+
+
+# --- the command brainmets review ----------------------------------------------------------------------------------
+
+
+def hand_out(study: Study) -> None:
+    """Write the study's held-out cases for experts, its two best models blinded, and the key beside the folder."""
+    files, scores = _scored(study)
+    settings = study.notebook("08_case_review")
+    assert isinstance(settings, CaseReview)
+    cases = sorted(scores["case"].unique())
+    names = pseudonyms_of(cases) if settings.pseudonyms else {case: case for case in cases}
+    folder = files.review / "expert"
+    key = write_expert_folder(files, names, best_models(scores), folder, study.content["seed"])
+    print(f"{len(cases)} cases, {len(key)} rows to rate: hand out {folder.name}/ in {files.review.name}/")
+    print(f"the key stays here: {folder.name}_key.csv")
+
+
+def read_back(study: Study, sheets: Path) -> None:
+    """Read a folder of filled-in rating sheets, or one sheet, unblind them, and write and print what they say."""
+    files, scores = _scored(study)
+    key_file = files.review / "expert_key.csv"
+    if not key_file.is_file():
+        raise FileNotFoundError(f"{key_file.name} is not there: run brainmets review without --ratings first")
+    if not sheets.exists():
+        raise ParameterError(f"--ratings: there is no {sheets}; name the folder of the filled-in sheets, or one sheet")
+    found = [sheets]
+    if sheets.is_dir():
+        found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    if not found:
+        raise ParameterError(f"--ratings: {sheets} holds no .csv file")
+    settings = study.notebook("07_statistics")
+    assert isinstance(settings, Statistics)
+    ratings = read_ratings(found, pd.read_csv(key_file, dtype=str, keep_default_na=False))
+    summary = summarise(ratings, scores)
+    kappas = agreement(ratings, settings.n_bootstrap, settings.seed)
+    for name, table in (("ratings", ratings), ("summary", summary), ("agreement", kappas)):
+        write_csv(files.review / f"expert_{name}.csv", table)
+    print(f"{len(ratings)} ratings by {ratings['rater'].nunique()} raters from {len(found)} sheets")
+    print(summary.round(3).to_string(index=False))
+    print(kappas.round(3).to_string(index=False))
+
+
+def _scored(study: Study) -> tuple[StudyPaths, pd.DataFrame]:
+    files = StudyPaths(study.content["work_dir"], study.content["study"])
+    if not any(files.evaluations.rglob("scores.csv")):
+        raise ParameterError(f"study {files.study} has no scores yet: run notebook {NOTEBOOKS[5]} first")
+    return files, read_scores(files.evaluations)
+
+
+# --- the folder that is handed out ---------------------------------------------------------------------------------
+
+
+def write_expert_folder(
+    files: StudyPaths, cases: dict[str, str], models: list[Model], folder: Path, seed: int
+) -> pd.DataFrame:
+    """Write ``folder`` (replacing what an earlier call wrote) and ``<folder>_key.csv`` beside it; gives the key.
+
+    ``cases`` maps case names to what the experts see. Which of the two ``models`` is A is drawn per case. Images are
+    written anew from voxels and affine, so that no other header field of the originals goes along. The key's columns:
+    case (as in the cohort), shown, model (A or B), arm, strategy. Raises ``FileExistsError`` where the folder holds
+    anything else, or a rating sheet that somebody has filled in.
+    """
+    if len(models) != len(LETTERS):
+        raise ValueError(f"{len(models)} models were given; the blinded comparison takes two")
+    _refuse_other_files(folder)
+    manifest = read_manifest(files.manifest("target"))
+    random = np.random.default_rng(seed)
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    rows = []
+    for case, shown in cases.items():
+        for sequence in SEQUENCES:
+            voxels, grid = nifti.read_volume(manifest[case].images[sequence])
+            stored = voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
+            nifti.write(aside / shown / f"{sequence}.nii.gz", stored, grid.affine)
+        write_segmentation(files.references / f"{case}.nii.gz", aside / shown / "reference.seg.nrrd")
+        for letter, place in zip(LETTERS, random.permutation(len(models)), strict=True):
+            prediction = files.predictions(*models[place]) / f"{case}.nii.gz"
+            write_segmentation(prediction, aside / shown / f"{letter}.seg.nrrd")
+            rows.append((case, shown, letter, *models[place]))
+    key = pd.DataFrame(rows, columns=["case", "shown", "model", "arm", "strategy"])
+    sheet = pd.DataFrame({"case": key["shown"], "model": key["model"]}).reindex(columns=SHEET_COLUMNS)
+    write_csv(aside / "ratings.csv", sheet)
+    write_text(aside / "README.txt", INSTRUCTIONS)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    write_csv(folder.with_name(f"{folder.name}_key.csv"), key)
+    return key
+
+
+def _refuse_other_files(folder: Path) -> None:
+    names = {"ratings.csv", "README.txt", "reference.seg.nrrd"}
+    names |= {f"{sequence}.nii.gz" for sequence in SEQUENCES} | {f"{letter}.seg.nrrd" for letter in LETTERS}
+    found = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
+    sheet = folder / "ratings.csv"
+    if sheet.is_file() and pd.read_csv(sheet, dtype=str)["rater"].notna().any():
+        found.append("ratings.csv, filled in")
+    if found:
+        raise FileExistsError(
+            f"{folder.name} holds other files than an expert review hands out ({'; '.join(found[:5])}): move them "
+            "away, or set case_review.expert_folder to false"
+        )
+
+
+def write_segmentation(labels: Path, path: Path) -> None:
+    """A BraTS label map as a ``.seg.nrrd`` on its own grid: 3D Slicer then shows each label's name and colour."""
+    voxels = nifti.read_labels(labels)
+    segments = [
+        {
+            "id": name,
+            "name": LABEL_TITLES[name],
+            "nameAutoGenerated": False,
+            "color": [round(part, 6) for part in to_rgb(LABEL_COLOURS[name])],
+            "colorAutoGenerated": False,
+            "labelValue": value,
+        }
+        for name, value in LABELS.items()
+        if value and value in voxels
+    ]
+    segmentation = {
+        "voxels": voxels,
+        "ijkToLPS": np.diag([-1.0, -1.0, 1.0, 1.0]) @ nifti.read_grid(labels).affine,
+        "containedRepresentationNames": ["Binary labelmap"],
+        "segments": segments,
+    }
+    slicerio.write_segmentation(str(path), segmentation)
+
+
+# --- the sheets that come back -------------------------------------------------------------------------------------
+
+
+def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
+    """Every rating of the sheets, unblinded with the key of ``write_expert_folder``.
+
+    Returns rater, case, arm, strategy, overall, boundary, missed_lesions, false_lesions (integers), acceptable
+    (boolean), comment. A row without any rating is left out. Raises ``RatingError`` for an absent column, a value
+    that its column does not allow, a row half filled in, an unknown case or model, an item that one rater rated
+    twice, and sheets without a single rating.
+    """
+    handed_out = {(line["shown"], line["model"]): line for line in key.to_dict("records")}
+    rows = []
+    for sheet in sheets:
+        for row, cells in _lines(sheet):
+            if not any(cells[name] for name in RATED):
+                continue
+            where = f"{sheet.name}, row {row}"
+            if (cells["case"], cells["model"]) not in handed_out:
+                raise RatingError(f"{where}: {cells['case']!r} model {cells['model']!r} was not handed out")
+            if not cells["rater"]:
+                raise RatingError(f"{where}, column rater: is empty")
+            item = handed_out[cells["case"], cells["model"]]
+            who = {"rater": cells["rater"], "case": item["case"], "arm": item["arm"], "strategy": item["strategy"]}
+            rows.append({**who, **check_ratings(cells, where), "comment": cells["comment"]})
+    if not rows:
+        raise RatingError(f"{', '.join(sheet.name for sheet in sheets) or 'no sheet'}: no rating was filled in")
+    ratings = pd.DataFrame(rows)
+    twice = ratings[ratings.duplicated(["rater", "case", "arm", "strategy"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise RatingError(f"{first['rater']} rated case {first['case']} twice with the same model; keep one row")
+    return ratings
+
+
+def _lines(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and cells of every line below the header that is not blank.
+
+    Cells are separated by commas, tabs, or as spreadsheets do where the comma is the decimal sign, by semicolons.
+    """
+    try:
+        text = sheet.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RatingError(f"{sheet.name} is not in UTF-8; save it as 'CSV UTF-8'") from None
+    separator = max((",", ";", "\t"), key=text.partition("\n")[0].count)
+    header, *rows = list(csv.reader(io.StringIO(text), delimiter=separator)) or [[]]
+    names = [name.strip() for name in header]
+    absent = [name for name in SHEET_COLUMNS if name not in names]
+    if absent:
+        raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
+    for number, row in enumerate(rows, start=2):
+        cells = [cell.strip() for cell in row]
+        if any(cells[len(names) :]):
+            raise RatingError(
+                f"{sheet.name}, row {number}: {len(cells)} cells under {len(names)} columns; put a comment that holds "
+                f"{separator!r} in quotes"
+            )
+        if any(cells):
+            yield number, {**dict.fromkeys(names, ""), **dict(zip(names, cells, strict=False))}
+
+
+def check_ratings(cells: dict[str, str], where: str) -> dict[str, int | bool]:
+    """The values of one row's rated cells (``RATED``); ``RatingError`` names ``where`` and the column of a bad one.
+
+    >>> row = {"overall": "4", "boundary": "3", "missed_lesions": "0", "false_lesions": "2", "acceptable": "Yes"}
+    >>> check_ratings(row, "one.csv, row 2")
+    {'overall': 4, 'boundary': 3, 'missed_lesions': 0, 'false_lesions': 2, 'acceptable': True}
+    """
+    values: dict[str, int | bool] = {}
+    for name in (*SCALES, *COUNTS):
+        low, high = SCALES.get(name, (0, 999))
+        text = cells[name]
+        if not text.isdecimal() or not low <= int(text) <= high:
+            allowed = f"a whole number from {low} to {high}" if name in SCALES else "a count: 0, 1, 2, ..."
+            raise RatingError(f"{where}, column {name}: {text!r} is not {allowed}")
+        values[name] = int(text)
+    if cells["acceptable"].lower() not in ("yes", "no"):
+        raise RatingError(f"{where}, column acceptable: {cells['acceptable']!r} is not yes or no")
+    return {**values, "acceptable": cells["acceptable"].lower() == "yes"}
+
+
+# --- what the ratings say ------------------------------------------------------------------------------------------
+
+
+def summarise(ratings: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Per model: raters, ratings n, median overall and boundary, missed and false lesions a rating, share acceptable.
+
+    Beside them the mean whole-tumour Dice and HD95 of the rated cases (``mean_dice_wt``, ``mean_hd95_wt``).
+    """
+    rows = []
+    for (arm, strategy), group in ratings.groupby(["arm", "strategy"]):
+        rated = scores[
+            (scores["arm"] == arm) & (scores["strategy"] == strategy) & (scores["region"] == "WT")
+            & scores["case"].isin(group["case"])
+        ]  # fmt: skip
+        rows.append(
+            {
+                "arm": arm,
+                "strategy": strategy,
+                "raters": group["rater"].nunique(),
+                "n": len(group),
+                **{f"median_{name}": group[name].median() for name in SCALES},
+                **{f"{name}_per_rating": group[name].mean() for name in COUNTS},
+                "acceptable": group["acceptable"].mean(),
+                **{f"mean_{name}_wt": rated.loc[rated["metric"] == name, "value"].mean() for name in ("dice", "hd95")},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def agreement(ratings: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Weighted kappa of every two raters on what both rated.
+
+    Columns: rater_1, rater_2, item (overall, boundary, acceptable), n, kappa, low, high (95%), note. Kappa is empty,
+    with a note, where both raters gave one and the same value throughout; resamples where that happens are left out
+    of the interval and counted in the note.
+    """
+    rows = []
+    wide = ratings.set_index(["case", "arm", "strategy", "rater"])
+    for first, second in combinations(sorted(ratings["rater"].unique()), 2):
+        for item in (*SCALES, "acceptable"):
+            values = wide[item].unstack("rater")[[first, second]].dropna().astype(int).to_numpy()
+            n = len(values)
+            kappa = weighted_kappa(values[:, 0], values[:, 1])
+            draws = values[np.random.default_rng(seed).integers(0, n, (n_bootstrap, n))]
+            resampled = weighted_kappa(draws[..., 0], draws[..., 1])
+            kept = resampled[np.isfinite(resampled)]
+            low, high = np.quantile(kept, [0.025, 0.975]) if np.isfinite(kappa) and len(kept) else (np.nan, np.nan)
+            note = "no variation: kappa has no meaning" if np.isnan(kappa) else ""
+            if not note and len(kept) < n_bootstrap:
+                note = f"{n_bootstrap - len(kept)} of {n_bootstrap} resamples without variation left out"
+            rows.append((first, second, item, n, float(kappa), low, high, note))
+    return pd.DataFrame(rows, columns=["rater_1", "rater_2", "item", "n", "kappa", "low", "high", "note"])
+
+
+def weighted_kappa(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Cohen's kappa with quadratic weights of two raters' values of the same items, along the last axis.
+
+    1 - (mean squared difference) / (mean squared difference of every value of one with every value of the other),
+    both times the number of items squared: whole numbers, so that nothing is rounded before the division. NaN without
+    items, and where both gave one and the same value throughout.
+
+    >>> float(weighted_kappa(np.array([1, 2, 3]), np.array([1, 2, 2])))  # mean squared differences 1/3 and 1
+    0.6666666666666667
+    """
+    n = first.shape[-1]
+    observed = n * ((first - second) ** 2).sum(-1)
+    expected = n * (first**2 + second**2).sum(-1) - 2 * first.sum(-1) * second.sum(-1)
+    return 1 - np.divide(observed, expected, out=np.full(np.shape(expected), np.nan), where=expected > 0)

@@ -1,0 +1,395 @@
+"""Why a model may have predicted this: how sure the folds are, what each sequence contributes, and one occlusion map.
+
+Uncertainty, in bits, per voxel, of the probability p of one region: the entropy of the folds' mean probability, and
+of it the part that is the folds' disagreement, the entropy of the mean less the mean of the folds' entropies (the
+mutual information of Houlsby et al., arXiv:1112.5745; zero where all folds agree).
+
+A sequence is withheld by the value 0 after normalisation: with nnU-Net's z-score within the head's nonzero mask that
+is the sequence's mean in the head. The occlusion map hides a small cube in all sequences at once by the same value
+(MONAI's ``OcclusionSensitivity``, after Zeiler and Fergus, ECCV 2014, arXiv:1311.2901).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from monai.visualize import OcclusionSensitivity
+from scipy import ndimage
+from scipy.special import entr
+
+from brainmets import nifti
+from brainmets.cohorts.cohort import read_manifest
+from brainmets.files import read_json, write_csv
+from brainmets.paths import StudyPaths
+from brainmets.review.case import ReviewCase
+from brainmets.review.ranking import LESION_REGION
+from brainmets.scoring.case import score_case
+from brainmets.training.inference import Ensemble, NetworkImage
+from brainmets.training.session import training_device
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, Model
+
+REGION = LESION_REGION
+"""Uncertainty and occlusion are of the tumour core, in which lesions are counted: unlike the whole tumour it has no
+diffuse border, which would be uncertain everywhere."""
+NOTHING = "nothing"
+"""The entry of ``withheld`` for the unaltered prediction."""
+COLUMNS = [
+    "arm", "strategy", "case", "region", "withheld", "dice", "dice_drop", "lesions", "detected", "detected_drop",
+    "false_lesions",
+]  # fmt: skip
+
+CUBE_MM = 9.0
+"""Edge of the hidden cube; the nearest odd number of voxels is taken along each axis."""
+MARGIN_MM = 20.0
+"""The occlusion map covers the lesion's bounding box on its slice and this much around it."""
+BATCH = 4
+SEEN = 0.5
+"""Mean probability from which a lesion counts as seen by the model."""
+
+Floats = npt.NDArray[np.float32]
+Affine = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """An occlusion map on axial slice ``z`` of the case's review grid.
+
+    ``drop`` (x, y): probability lost where a cube is hidden, the mean over the cubes that cover a voxel, NaN where
+    none was tried; ``lesion`` (x, y); ``probability``: the lesion's mean probability with nothing hidden;
+    ``cube_mm``: the cube's edges on the network's grid.
+    """
+
+    drop: Floats
+    lesion: Mask
+    z: int
+    probability: float
+    cube_mm: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found for one case and model.
+
+    ``entropy`` and ``disagreement`` (x, y, z) on the case's review grid, in bits; ``disagreement`` is ``None`` with a
+    single fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case. ``occlusion``
+    is ``None`` where none was asked for or the case has no lesion to occlude; ``note`` then says which.
+    """
+
+    case: str
+    shown: ReviewCase
+    model: Model
+    folds: int
+    entropy: Floats
+    disagreement: Floats | None
+    scores: list[dict[str, Any]]
+    occlusion: Occlusion | None = None
+    note: str = ""
+
+
+def explain_cases(
+    files: StudyPaths,
+    shown: Mapping[str, ReviewCase],
+    model: Model,
+    folds: list[int],
+    tile_step: float,
+    report: Callable[[str], None],
+) -> list[Explanation]:
+    """Explain ``model`` on every case of ``shown`` (name in the cohort to the case as reviewed), in that order.
+
+    Predictions are made anew without mirroring. The first case, the hardest, is given the occlusion map. Without
+    cases no checkpoint is read and the list is empty. Raises ``FileNotFoundError`` naming a model that was not
+    trained (with its folds) or not evaluated.
+    """
+    if not shown:
+        return []
+    if not files.evaluation(*model).is_file():
+        raise FileNotFoundError(
+            f"{' '.join(model)} was not evaluated (there is no {files.evaluation(*model).name}): run notebook 06 "
+            "for it, or set case_review.n_explained to 0"
+        )
+    definition = read_json(files.evaluation(*model))["provenance"]["parameters"]["lesion_definition"]
+    checkpoints = {fold: files.checkpoint(model[1], model[0], fold) for fold in folds}
+    if missing := [str(fold) for fold, path in checkpoints.items() if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{' '.join(model)} has no finished training of fold {', '.join(missing)}: run notebook "
+            f"{STAGE_NOTEBOOKS[model[1]][:2]} for it, correct folds, or set case_review.n_explained to 0"
+        )
+    ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
+    manifest = read_manifest(files.manifest("target"))
+    explanations = []
+    for number, (case, review) in enumerate(shown.items(), 1):
+        image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
+        affine = nifti.read_grid(manifest[case].images["t1c"]).affine
+        found = _explain(ensemble, image, affine, case, review, model, definition)
+        if number == 1:
+            try:
+                found = replace(found, occlusion=occlude_lesion(ensemble, image, affine))
+            except ValueError as error:
+                found = replace(found, note=f"no occlusion map: {error}")
+        explanations.append(found)
+        report(f"case {number} of {len(shown)}: {review.name} explained")
+    return explanations
+
+
+def table(explanations: list[Explanation]) -> pd.DataFrame:
+    """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
+
+    Columns: ``COLUMNS``. ``dice_drop`` and ``detected_drop`` are the unaltered prediction's value less this one's;
+    ``detected`` of ``lesions`` reference lesions and ``false_lesions`` follow the evaluation's lesion definition.
+    """
+    rows = [
+        {"arm": one.model[0], "strategy": one.model[1], "case": one.case, **row}
+        for one in explanations
+        for row in one.scores
+    ]
+    values = pd.DataFrame(rows, columns=[name for name in COLUMNS if not name.endswith("_drop")])
+    unaltered = values.groupby(["case", "region"])[["dice", "detected"]].transform("first")
+    for name in unaltered:
+        values[f"{name}_drop"] = unaltered[name] - values[name]
+    return values[COLUMNS]
+
+
+def write_table(folder: Path, values: pd.DataFrame) -> None:
+    """Write ``explanation.csv``; without rows an older one is deleted."""
+    path = folder / "explanation.csv"
+    if values.empty:
+        path.unlink(missing_ok=True)
+    else:
+        write_csv(path, values)
+
+
+def _explain(
+    ensemble: Ensemble,
+    image: NetworkImage,
+    affine: Affine,
+    case: str,
+    review: ReviewCase,
+    model: Model,
+    lesion_definition: Any,
+) -> Explanation:
+    """Uncertainty of the unaltered prediction, and the scores of it and of one prediction per withheld sequence."""
+    rows = []
+    for sequence in (NOTHING, *SEQUENCES):
+        altered = image if sequence == NOTHING else replace(image, data=withheld(image.data, sequence))
+        folds = np.stack(list(ensemble.fold_probabilities(altered)))
+        if sequence == NOTHING:
+            region = folds[:, NETWORK_REGIONS.index(REGION)].copy()
+        labels = _to_ras(ensemble.labels(folds.mean(axis=0)), affine).astype(np.uint8)
+        scored = score_case(review.reference, labels, review.spacing_mm, review.affine, lesion_definition, REGIONS)
+        value = {(row["region"], row["metric"]): row["value"] for row in scored.scores}
+        rows += [
+            {
+                "region": name,
+                "withheld": sequence,
+                "dice": value[name, "dice"],
+                "lesions": int(value[name, "lesion_tp"] + value[name, "lesion_fn"]),
+                "detected": int(value[name, "lesion_tp"]),
+                "false_lesions": int(value[name, "lesion_fp"]),
+            }
+            for name in REGIONS
+        ]
+    disagreement = disagreement_bits(region)
+    return Explanation(
+        case=case,
+        shown=review,
+        model=model,
+        folds=len(region),
+        entropy=_to_ras(entropy_bits(region.mean(axis=0)), affine),
+        disagreement=None if disagreement is None else _to_ras(disagreement, affine),
+        scores=rows,
+    )
+
+
+def _to_ras(volume: npt.NDArray[Any], affine: Affine) -> Floats:
+    """A volume (z, y, x) on the file's grid as (x, y, z) along R, A and S, as ``read_case`` turns images."""
+    return nifti.to_ras(volume.transpose(2, 1, 0).astype(np.float32), affine)[0]
+
+
+# --- uncertainty and withheld sequences --------------------------------------------------------------------------
+
+
+def entropy_bits(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Entropy of a yes-or-no outcome, -p log2 p - (1-p) log2 (1-p), element by element; 0 at 0 and 1.
+
+    >>> entropy_bits([0, 0.5, 1])
+    array([0., 1., 0.])
+    """
+    p = np.clip(np.asarray(probability, np.float64), 0, 1)
+    return np.asarray((entr(p) + entr(1 - p)) / np.log(2))
+
+
+def disagreement_bits(folds: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
+    """The folds' disagreement (fold, ...) to (...): entropy of the mean less mean of the entropies; at least 0.
+
+    ``None`` with fewer than two folds: one opinion cannot disagree.
+    """
+    if len(folds) < 2:
+        return None
+    return np.maximum(entropy_bits(np.mean(folds, axis=0)) - entropy_bits(folds).mean(0), 0.0)
+
+
+def withheld(data: Floats, sequence: str) -> Floats:
+    """A copy of a normalised image (sequence, ...) in which one sequence is 0 throughout: its mean in the head."""
+    copy = data.copy()
+    copy[SEQUENCES.index(sequence)] = 0
+    return copy
+
+
+# --- occlusion ---------------------------------------------------------------------------------------------------
+
+
+class MeanProbability(torch.nn.Module):
+    """A network's mean probability of one output channel over a mask: (batch, channel, ...) to (batch, 1)."""
+
+    def __init__(self, network: torch.nn.Module, channel: int, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.network, self.channel, self.mask = network, channel, mask
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The mean of the sigmoid of ``channel`` where ``mask`` holds."""
+        logits: torch.Tensor = self.network(images)[:, self.channel]
+        return logits[:, self.mask].sigmoid().mean(1, keepdim=True)
+
+
+@torch.no_grad()
+def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> Occlusion:
+    """The occlusion map of one reference lesion of ``REGION`` (``seen_lesion``) on its largest axial slice.
+
+    ``image`` holds the reference; ``affine``, that of the case's files, says which axis is axial. The network is
+    given one patch with the lesion in its middle, for every fold in turn; the folds' maps are averaged. Raises
+    ``ValueError`` where the reference has no such lesion on the network's grid.
+    """
+    assert image.labels is not None, "an occlusion map needs the reference"
+    manager = ensemble.predictor.configuration_manager
+    spacing = np.asarray(manager.spacing)
+    lesion = seen_lesion(
+        pieces_by_size(np.isin(image.labels, REGIONS[REGION])),
+        lambda piece: float(np.mean([float(score(data)) for score, data in _scores(ensemble, image, piece)])),
+    )
+    # the axis of the network's grid (z, y, x, transposed) along which the head's inferior-superior direction runs
+    stored = [int(axis) for axis, _ in nib.orientations.io_orientation(affine)].index(2)
+    axis = list(ensemble.plans.transpose_forward).index(2 - stored)
+    number = int(lesion.sum(tuple(other for other in range(3) if other != axis)).argmax())
+    patch = patch_slices(lesion, manager.patch_size)
+    box = _box(lesion[patch], spacing, axis, number - patch[axis].start)
+    edges = odd_edges(spacing)
+    maps = [occlusion_drop(score, data, box, edges) for score, data in _scores(ensemble, image, lesion)]
+    drop = np.full(lesion.shape, np.nan, np.float32)
+    place = [slice(part.start + first, part.start + end) for part, (first, end) in zip(patch, box, strict=True)]
+    place[axis] = slice(None)
+    drop[tuple(place)] = np.mean([fall for _, fall in maps], axis=0)
+    drop, lesion, z = _review_slice(ensemble, image, affine, drop, lesion, axis, number)
+    sides = tuple(float(edge * step) for edge, step in zip(edges, spacing, strict=True))
+    return Occlusion(drop, lesion, z, float(np.mean([whole for whole, _ in maps])), sides)
+
+
+def seen_lesion(pieces: Sequence[Mask], probability: Callable[[Mask], float]) -> Mask:
+    """The first of ``pieces`` with a mean probability of ``SEEN`` or more; where none has, that with the highest.
+
+    A lesion that the model misses has no probability to lose, and its map would say nothing.
+    """
+    values = []
+    for piece in pieces:
+        values.append(probability(piece))
+        if values[-1] >= SEEN:
+            return piece
+    return pieces[int(np.argmax(values))]
+
+
+def _scores(ensemble: Ensemble, image: NetworkImage, lesion: Mask) -> Iterator[tuple[MeanProbability, torch.Tensor]]:
+    """Each fold's network as a score of the lesion, with the patch (1, sequence, ...) around it to score.
+
+    The patch has the network's patch size, zeros beyond the image's far ends. The network is the same one throughout,
+    with the fold's weights in it: a score holds until the next one is asked for.
+    """
+    device, size = ensemble.predictor.device, ensemble.predictor.configuration_manager.patch_size
+    patch = patch_slices(lesion, size)
+    missing = [(0, edge - part.stop + part.start) for edge, part in zip(size, patch, strict=True)]
+    data = torch.from_numpy(np.pad(image.data[(slice(None), *patch)], [(0, 0), *missing]))[None].to(device)
+    mask = torch.from_numpy(np.pad(lesion[patch], missing)).to(device)
+    network = ensemble.network.to(device).eval()
+    for weights in ensemble.weights:
+        network.load_state_dict(weights)
+        yield MeanProbability(network, NETWORK_REGIONS.index(REGION), mask), data
+
+
+def occlusion_drop(
+    score: torch.nn.Module, image: torch.Tensor, box: list[tuple[int, int]], edges: tuple[int, ...]
+) -> tuple[float, Floats]:
+    """The score of ``image`` (1, channel, x, y, z), and how far it falls where a cube of ``edges`` voxels is zero.
+
+    ``score`` maps images to (batch, 1). ``box``: first and past-the-last voxel per axis; the drop has its shape. Cubes
+    overlap by about a quarter and stay inside the image; a voxel is given the mean over the cubes that cover it.
+    """
+    occlude = OcclusionSensitivity(score, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False)
+    with torch.no_grad(), warnings.catch_warnings():
+        # MONAI 1.6 indexes with a list of slices, which later releases of torch may refuse
+        warnings.filterwarnings("ignore", message="Using a non-tuple sequence")
+        whole = float(score(image))
+        hidden, _ = occlude(image, b_box=[end for ends in box for end in ends])
+    return whole, whole - np.asarray(hidden.cpu(), np.float32)[0, 0]
+
+
+def pieces_by_size(mask: Mask) -> list[Mask]:
+    """The 26-connected pieces of a mask, the largest first. Raises ``ValueError`` for an empty mask."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if not count:
+        raise ValueError("the reference has no lesion of this region on the network's grid")
+    order = np.argsort(-np.bincount(pieces.ravel())[1:], kind="stable") + 1
+    return [np.asarray(pieces == number) for number in order]
+
+
+def odd_edges(spacing: npt.NDArray[np.floating]) -> tuple[int, ...]:
+    """The odd number of voxels nearest to ``CUBE_MM`` along each axis, 1 at least.
+
+    >>> odd_edges(np.array([1.0, 3.0, 8.0]))
+    (9, 3, 1)
+    """
+    return tuple(max(1, 2 * round((CUBE_MM / float(step) - 1) / 2) + 1) for step in spacing)
+
+
+def patch_slices(lesion: Mask, patch_size: Sequence[int]) -> tuple[slice, ...]:
+    """Where a patch with the lesion in its middle lies, moved (or cut, where the image is smaller) to stay inside."""
+    patch = []
+    for at, edge, size in zip(np.argwhere(lesion).mean(0), patch_size, lesion.shape, strict=True):
+        start = int(np.clip(round(float(at) - edge / 2), 0, max(size - edge, 0)))
+        patch.append(slice(start, min(start + edge, size)))
+    return tuple(patch)
+
+
+def _box(lesion: Mask, spacing: npt.NDArray[np.floating], axis: int, number: int) -> list[tuple[int, int]]:
+    """First and past-the-last voxel per axis: the lesion on slice ``number`` along ``axis``, and the margin."""
+    places = np.argwhere(lesion.take([number], axis))
+    margin = np.ceil(MARGIN_MM / spacing).astype(int)
+    first = np.clip(places.min(0) - margin, 0, None)
+    last = np.minimum(places.max(0) + 1 + margin, lesion.shape)
+    box = [(int(start), int(end)) for start, end in zip(first, last, strict=True)]
+    box[axis] = (number, number + 1)
+    return box
+
+
+def _review_slice(
+    ensemble: Ensemble, image: NetworkImage, affine: Affine, drop: Floats, lesion: Mask, axis: int, number: int
+) -> tuple[Floats, Mask, int]:
+    """Both maps on the slice of the review's grid nearest to slice ``number`` along ``axis`` of the network's grid.
+
+    Of equally near slices that with most of the lesion. Returns drop (x, y), lesion (x, y) and z.
+    """
+    numbers = np.indices(lesion.shape, dtype=np.float32)[axis]
+    slices, drops, lesions = (
+        _to_ras(ensemble.on_case_grid(volume, image), affine) for volume in (numbers, drop, lesion.astype(np.float32))
+    )
+    distance = np.abs(slices - number)
+    nearest = np.flatnonzero((distance == np.nanmin(distance)).any((0, 1)))
+    z = int(max(nearest, key=lambda at: np.count_nonzero(lesions[:, :, at] == 1)))
+    return drops[:, :, z], lesions[:, :, z] == 1, z
