@@ -20,7 +20,7 @@ def write_image(path: Path, values: np.ndarray, affine: np.ndarray | None = None
 
 
 def write_case(folder: Path, layout: dict[str, str], case: str, labels: np.ndarray | None = None) -> None:
-    rng = np.random.default_rng(sum(case.encode()))
+    rng = np.random.default_rng(list(case.encode()))
     for name, pattern in layout.items():
         if name == "patient":
             continue

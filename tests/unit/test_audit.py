@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from cohort_files import OWN_LAYOUT, write_case, write_image
 
-from brainmets.cohorts.audit import CASE_COLUMNS, Audit, audit_cohort
+from brainmets.cohorts.audit import CASE_COLUMNS, Audit, audit_cohorts
 from brainmets.cohorts.cohort import CohortError, find_cases
 from brainmets.params import Cohort
+from brainmets.phantoms import sites
 
 
 def labels() -> np.ndarray:
@@ -30,7 +31,7 @@ def cohort(tmp_path: Path) -> Cohort:
 
 
 def audited(cohort: Cohort) -> Audit:
-    return audit_cohort(find_cases(cohort), cohort, ["b"])
+    return audit_cohorts({"target": find_cases(cohort)}, {"target": cohort}, {"target": ["b"]})["target"]
 
 
 def test_a_sound_case_is_measured(cohort: Cohort) -> None:
@@ -208,6 +209,34 @@ def test_the_same_scan_under_two_patients_is_an_error(cohort: Cohort, tmp_path: 
     (tmp_path / "b" / "T1POST.nii.gz").write_bytes((tmp_path / "a" / "T1POST.nii.gz").read_bytes())
     with pytest.raises(CohortError, match="holds the same image"):
         audited(cohort).require_no_errors()
+
+
+def test_the_same_image_as_two_sequences_of_a_case_is_an_error(cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "a" / "T2.nii.gz").write_bytes((tmp_path / "a" / "T1POST.nii.gz").read_bytes())
+    message = r"a/T2\.nii\.gz: holds the same image as a/T1POST\.nii\.gz, another sequence of this case"
+    with pytest.raises(CohortError, match=message):
+        audited(cohort).require_no_errors()
+
+
+def test_a_scan_in_both_cohorts_is_an_error_even_in_disguise(tmp_path: Path) -> None:
+    """The target's scan is the source's, saved as float32, brighter, cropped, and with its axes turned."""
+    image = sites.make_patient("source", 1, 4.0, seed=11).images["t1c"]
+    for case in ("a", "b"):
+        for cohort in ("source", "target"):
+            write_case(tmp_path / cohort, OWN_LAYOUT, f"{cohort}_{case}")
+    write_image(tmp_path / "source" / "source_a" / "T1POST.nii.gz", image, np.diag([4.0, 4.0, 4.0, 1.0]))
+    turned = np.flip(image[2:-2, :, 3:] * 1.5, 0).astype(np.float32)
+    write_image(tmp_path / "target" / "target_b" / "T1POST.nii.gz", turned, np.diag([-4.0, 4.0, 4.0, 1.0]))
+    cohorts = {
+        name: Cohort(folder=str(tmp_path / name), layout=OWN_LAYOUT, label_map={1: "snfh"}, held_out=1)
+        for name in ("source", "target")
+    }
+    cases = {name: find_cases(cohort) for name, cohort in cohorts.items()}
+    found = audit_cohorts(cases, cohorts, {"source": [], "target": []})["target"].findings
+    same = found[found.finding.str.contains("holds the same image as")]
+    assert same.file.tolist() == ["target_b/T1POST.nii.gz"]
+    assert same.severity.tolist() == ["error"]
+    assert "source_a/T1POST.nii.gz of the source cohort: a network would be tested on" in same.finding.iloc[0]
 
 
 def test_an_empty_label_map_and_a_constant_image_are_warnings(cohort: Cohort, tmp_path: Path) -> None:

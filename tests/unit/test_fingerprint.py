@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainmets import nifti
-from brainmets.cohorts.fingerprint import SAME, SIZE, same_scan, similarity, sketch
+from brainmets.cohorts.fingerprint import SAME, SIZE, Fingerprint, fingerprint, pairs_of_one_scan, similarity, sketch
 from brainmets.phantoms import sites
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -45,8 +45,9 @@ def test_ten_disguised_duplicates_among_sixty_scans_are_found_and_no_other(scans
     for number, (name, disguise) in enumerate([*DISGUISES.items()] * 2):
         sketches[f"{name} {number}"] = sketch(*disguise(scans[5 * number]))
         wanted.add((f"scan {5 * number}", f"{name} {number}"))
-    found = {pair for pair in combinations(sketches, 2) if same_scan(*(sketches[name] for name in pair))}
-    assert found == wanted
+    names = list(sketches)
+    found = pairs_of_one_scan([Fingerprint(name, patterns) for name, patterns in sketches.items()])
+    assert {(names[first], names[second]) for first, second in found} == wanted
 
 
 def test_a_sketch_is_small_and_sorted(scans: list[np.ndarray]) -> None:
@@ -60,6 +61,12 @@ def test_an_image_without_structure_is_like_none(scans: list[np.ndarray]) -> Non
     for image in (np.zeros((20, 20, 20)), np.ones((5, 20, 20))):
         assert len(sketch(image, AFFINE)) == 0
     assert similarity(sketch(np.zeros((20, 20, 20)), AFFINE), sketch(scans[0], AFFINE)) == 0.0
+
+
+def test_equal_values_are_one_scan_even_where_there_are_no_patterns() -> None:
+    small = np.arange(24).reshape(2, 3, 4)
+    prints = [fingerprint(image, AFFINE) for image in (small, small + 1, small.copy())]
+    assert pairs_of_one_scan(prints) == [(0, 2)]
 
 
 @pytest.mark.real

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case, CohortError
+from brainmets.cohorts.fingerprint import Fingerprint, fingerprint, pairs_of_one_scan
 from brainmets.params import Cohort
 from brainmets.paths import resolve
 from brainmets.vocabulary import LABELS, REGIONS, region_mask
@@ -35,17 +35,28 @@ SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A
 """The end of a name that distinguishes the scans of a patient: a date, or a number, perhaps after a short word."""
 
 
+class Scan(NamedTuple):
+    """One image, by the name of its file below the cohort's folder, and the fingerprint of its content."""
+
+    case: str
+    patient: str
+    file: str
+    content: Fingerprint
+
+
 @dataclass
 class Audit:
     """What the audit of one cohort gives.
 
     ``cases`` has ``CASE_COLUMNS`` (shape and spacing in the file's axis order, spacing in mm; ``lesions`` counts
     26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
-    cohort's folder, and is empty where the finding is about the whole cohort (case "all").
+    cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``scans`` are the images
+    that could be read.
     """
 
     cases: pd.DataFrame
     findings: pd.DataFrame
+    scans: list[Scan]
 
     def require_no_errors(self, written: Path | None = None) -> None:
         """Raise ``CohortError`` with a line for every finding of severity "error"; ``written`` is their table."""
@@ -66,7 +77,7 @@ class Audit:
 class _Examination:
     row: dict[str, Any]
     folder: Path
-    fingerprint: str = ""
+    scans: list[Scan] = field(default_factory=list)
     findings: list[dict[str, str]] = field(default_factory=list)
 
     def named(self, path: Path) -> str:
@@ -88,37 +99,51 @@ class _Examination:
             self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it again")
 
 
-def audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
-    """Examine every case: geometry, intensities, label values, volumes, lesions, duplicates.
+def audit_cohorts(
+    cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort], held_out: Mapping[str, Sequence[str]]
+) -> dict[str, Audit]:
+    """Examine every case of every cohort: geometry, intensities, label values, volumes, lesions, repeated scans.
 
-    Errors (the study cannot run on them): a file that cannot be read, a sequence on another grid, a value that is
-    not finite, an unknown or fractional label, the same scan under two patients. Warnings: a constant image, an
-    empty label map, the same scan twice within a patient, a region that no case has, names that look like several
-    scans of a patient where each case counts as a patient.
+    The three arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
+    read, a sequence on another grid, a value that is not finite, an unknown or fractional label, the same scan under
+    two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, an empty label map, the
+    same scan twice within a patient, a region that no case has, names that look like several scans of a patient where
+    each case counts as a patient.
     """
+    audits = {name: _audit_cohort(cases[name], declaration, held_out[name]) for name, declaration in cohorts.items()}
+    repeated: dict[str, list[dict[str, str]]] = {name: [] for name in audits}
+    for name, finding in _repeated_scans(audits):
+        repeated[name].append(finding)
+    for name, findings in repeated.items():
+        if findings:
+            audits[name].findings = pd.concat([audits[name].findings, pd.DataFrame(findings)], ignore_index=True)
+    return audits
+
+
+def _audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
     folder = resolve(declaration.folder)
     examinations = [_examine(case, declaration, case.case in held_out, folder) for case in cases]
     table = pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS))
     findings = [finding for one in examinations for finding in one.findings]
-    findings += _duplicates(cases, examinations)
     of_all = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
     findings += [{"severity": "warning", "case": "all", "file": "", "finding": finding} for finding in of_all]
-    return Audit(cases=table, findings=pd.DataFrame(findings, columns=list(FINDING_COLUMNS)))
+    scans = [scan for one in examinations for scan in one.scans]
+    return Audit(cases=table, findings=pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans=scans)
 
 
 def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _Examination:
     one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out}, folder)
     first = None
     with one.reading(case.images["t1c"]):
-        values, first = nifti.read_volume(case.images["t1c"])
+        first = nifti.read_grid(case.images["t1c"])
         _describe_grid(one, first)
-        one.fingerprint = hashlib.sha256(values.tobytes()).hexdigest()
     for path in case.channels:
-        if path != case.images["t1c"] or one.fingerprint:  # else it has been said
+        if path != case.images["t1c"] or first is not None:  # else it has been said
             with one.reading(path):
                 values, grid = nifti.read_volume(path)
                 _check_grid(one, grid, first)
-                _check_intensities(one, path, values)
+                if _check_intensities(one, path, values):
+                    one.scans.append(Scan(case.case, case.patient, one.named(path), fingerprint(values, grid.affine)))
     with one.reading(case.label):
         _check_grid(one, nifti.read_grid(case.label), first)
         _describe_lesions(one, case, declaration)
@@ -149,11 +174,15 @@ def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -
         )  # fmt: skip
 
 
-def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> None:
+def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:
+    """Note what is wrong with the values; gives whether they show anything."""
     if not np.isfinite(values).all():
         one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
     elif values.min() == values.max():
         one.note("warning", path, f"every voxel is {values.min()}: is it the right file?")
+    else:
+        return True
+    return False
 
 
 def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> None:
@@ -169,23 +198,26 @@ def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> Non
         one.note("warning", case.label, "holds no lesion")
 
 
-def _duplicates(cases: Sequence[Case], examinations: Sequence[_Examination]) -> list[dict[str, str]]:
-    seen: dict[str, Case] = {}
-    found = []
-    for case, one in zip(cases, examinations, strict=True):
-        if not one.fingerprint:
-            continue
-        other = seen.setdefault(one.fingerprint, case)
-        if other is not case:
-            across = other.patient != case.patient
-            found.append({
-                "severity": "error" if across else "warning",
-                "case": case.case,
-                "file": one.named(case.images["t1c"]),
-                "finding": f"holds the same image as {one.named(other.images['t1c'])}"
-                + (f" of patient {other.patient}: a split could not keep them together" if across else ""),
-            })  # fmt: skip
-    return found
+def _repeated_scans(audits: Mapping[str, Audit]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(cohort, finding) for every scan that stands in two places, of one cohort or of both."""
+    scans = [(cohort, scan) for cohort, audit in audits.items() for scan in audit.scans]
+    reported = set()
+    for one, other in pairs_of_one_scan([scan.content for _, scan in scans]):
+        (elsewhere, earlier), (cohort, later) = scans[one], scans[other]
+        pair = (elsewhere, earlier.case, cohort, later.case)
+        if pair in reported and earlier.case != later.case:
+            continue  # one sequence of the two cases says it
+        reported.add(pair)
+        severity, what = "error", f"holds the same image as {earlier.file}"
+        if elsewhere != cohort:
+            what += f" of the {elsewhere} cohort: a network would be tested on what it was pretrained on; remove one"
+        elif earlier.case == later.case:
+            what += ", another sequence of this case: correct the file or `layout`"
+        elif earlier.patient != later.patient:
+            what += f" of patient {earlier.patient}: a split could not keep them together"
+        else:
+            severity = "warning"
+        yield cohort, {"severity": severity, "case": later.case, "file": later.file, "finding": what}
 
 
 def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:

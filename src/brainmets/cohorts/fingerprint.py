@@ -9,8 +9,11 @@ few grey levels, has other patterns and is not recognised.
 
 from __future__ import annotations
 
-from itertools import product
-from typing import Any
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations, product
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,14 @@ from brainmets import nifti
 
 Sketch = npt.NDArray[np.uint64]
 
+
+class Fingerprint(NamedTuple):
+    """``values``: SHA-256 of the stored values; ``patterns``: the sketch, empty for an image too small for one."""
+
+    values: str
+    patterns: Sketch
+
+
 SIZE = 512
 """Hashes that a sketch keeps: the standard error of a similarity s is sqrt(s (1 - s) / 512), 0.02 at the most."""
 SAME = 0.05
@@ -27,6 +38,7 @@ SAME = 0.05
 among real scans and phantoms), below the disguises that the first lines name (0.4 and more)."""
 
 FEWEST = 8
+"""Patterns that two sketches must share."""
 
 _RING = [np.array(step) for step in product((-1, 0, 1), repeat=3) if any(step)]
 
@@ -52,9 +64,30 @@ def sketch(voxels: npt.NDArray[Any], affine: nifti.Affine) -> Sketch:
     return np.unique(pattern[strict])[:SIZE]
 
 
-def same_scan(first: Sketch, second: Sketch) -> bool:
-    """Whether two sketches are of one scan: similar, and by enough patterns not to be chance in a small image."""
-    return len(np.intersect1d(first, second)) >= FEWEST and similarity(first, second) >= SAME
+def fingerprint(voxels: npt.NDArray[Any], affine: nifti.Affine) -> Fingerprint:
+    """The fingerprint of a volume (3D): a hash of its stored values, and the sketch of its patterns."""
+    return Fingerprint(hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest(), sketch(voxels, affine))
+
+
+def pairs_of_one_scan(prints: Sequence[Fingerprint]) -> list[tuple[int, int]]:
+    """Places (first, second) in ``prints`` of every two fingerprints that are of one scan, in rising order.
+
+    Two are where their values are equal, or where their sketches are similar and share enough patterns for that not
+    to be chance in a small image.
+    """
+    holders: dict[int | str, list[int]] = {}
+    for place, one in enumerate(prints):
+        for name in (one.values, *one.patterns.tolist()):
+            holders.setdefault(name, []).append(place)
+    shared: Counter[tuple[int, int]] = Counter()
+    for places in holders.values():
+        shared.update(combinations(places, 2))
+    return sorted(
+        (first, second)
+        for (first, second), count in shared.items()
+        if prints[first].values == prints[second].values
+        or (count >= FEWEST and similarity(prints[first].patterns, prints[second].patterns) >= SAME)
+    )
 
 
 def similarity(first: Sketch, second: Sketch) -> float:
