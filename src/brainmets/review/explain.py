@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -26,7 +25,6 @@ from monai.visualize import OcclusionSensitivity
 from scipy import ndimage
 from scipy.special import entr
 
-from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_csv
 from brainmets.paths import StudyPaths
@@ -129,11 +127,10 @@ def explain_cases(
     explanations = []
     for number, (case, review) in enumerate(shown.items(), 1):
         image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
-        affine = nifti.read_grid(manifest[case].images["t1c"]).affine
-        found = _explain(ensemble, image, affine, case, review, model, definition)
+        found = _explain(ensemble, image, case, review, model, definition)
         if number == 1:
             try:
-                found = replace(found, occlusion=occlude_lesion(ensemble, image, affine))
+                found = replace(found, occlusion=occlude_lesion(ensemble, image))
             except ValueError as error:
                 found = replace(found, note=f"no occlusion map: {error}")
         explanations.append(found)
@@ -171,7 +168,6 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
 def _explain(
     ensemble: Ensemble,
     image: NetworkImage,
-    affine: Affine,
     case: str,
     review: ReviewCase,
     model: Model,
@@ -184,7 +180,7 @@ def _explain(
         folds = np.stack(list(ensemble.fold_probabilities(altered)))
         if sequence == NOTHING:
             region = folds[:, NETWORK_REGIONS.index(REGION)].copy()
-        labels = _to_ras(ensemble.labels(folds.mean(axis=0)), affine).astype(np.uint8)
+        labels = _xyz(ensemble.labels(folds.mean(axis=0)))
         scored = score_case(review.reference, labels, review.spacing_mm, review.affine, lesion_definition, REGIONS)
         value = {(row["region"], row["metric"]): row["value"] for row in scored.scores}
         rows += [
@@ -204,15 +200,15 @@ def _explain(
         shown=review,
         model=model,
         folds=len(region),
-        entropy=_to_ras(entropy_bits(region.mean(axis=0)), affine),
-        disagreement=None if disagreement is None else _to_ras(disagreement, affine),
+        entropy=_xyz(entropy_bits(region.mean(axis=0))),
+        disagreement=None if disagreement is None else _xyz(disagreement),
         scores=rows,
     )
 
 
-def _to_ras(volume: npt.NDArray[Any], affine: Affine) -> Floats:
-    """A volume (z, y, x) on the file's grid as (x, y, z) along R, A and S, as ``read_case`` turns images."""
-    return nifti.to_ras(volume.transpose(2, 1, 0).astype(np.float32), affine)[0]
+def _xyz(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A volume (z, y, x), turned to RAS as predictions are, in the order (x, y, z) of ``read_case``'s images."""
+    return volume.transpose(2, 1, 0)
 
 
 # --- uncertainty and withheld sequences --------------------------------------------------------------------------
@@ -262,12 +258,12 @@ class MeanProbability(torch.nn.Module):
 
 
 @torch.no_grad()
-def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> Occlusion:
+def occlude_lesion(ensemble: Ensemble, image: NetworkImage) -> Occlusion:
     """The occlusion map of one reference lesion of ``REGION`` (``seen_lesion``) on its largest axial slice.
 
-    ``image`` holds the reference; ``affine``, that of the case's files, says which axis is axial. The network is
-    given one patch with the lesion in its middle, for every fold in turn; the folds' maps are averaged. Raises
-    ``ValueError`` where the reference has no such lesion on the network's grid.
+    ``image`` holds the reference. The network is given one patch with the lesion in its middle, for every fold in
+    turn; the folds' maps are averaged. Raises ``ValueError`` where the reference has no such lesion on the network's
+    grid.
     """
     assert image.labels is not None, "an occlusion map needs the reference"
     manager = ensemble.predictor.configuration_manager
@@ -276,9 +272,7 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> O
         pieces_by_size(np.isin(image.labels, REGIONS[REGION])),
         lambda piece: float(np.mean([float(score(data)) for score, data in _scores(ensemble, image, piece)])),
     )
-    # the axis of the network's grid (z, y, x, transposed) along which the head's inferior-superior direction runs
-    stored = [int(axis) for axis, _ in nib.orientations.io_orientation(affine)].index(2)
-    axis = list(ensemble.plans.transpose_forward).index(2 - stored)
+    axis = list(ensemble.plans.transpose_forward).index(0)  # along S: the network's grid is (z, y, x) transposed
     number = int(lesion.sum(tuple(other for other in range(3) if other != axis)).argmax())
     patch = patch_slices(lesion, manager.patch_size)
     box = _box(lesion[patch], spacing, axis, number - patch[axis].start)
@@ -288,7 +282,7 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage, affine: Affine) -> O
     place = [slice(part.start + first, part.start + end) for part, (first, end) in zip(patch, box, strict=True)]
     place[axis] = slice(None)
     drop[tuple(place)] = np.mean([fall for _, fall in maps], axis=0)
-    drop, lesion, z = _review_slice(ensemble, image, affine, drop, lesion, axis, number)
+    drop, lesion, z = _review_slice(ensemble, image, drop, lesion, axis, number)
     sides = tuple(float(edge * step) for edge, step in zip(edges, spacing, strict=True))
     return Occlusion(drop, lesion, z, float(np.mean([whole for whole, _ in maps])), sides)
 
@@ -379,7 +373,7 @@ def _box(lesion: Mask, spacing: npt.NDArray[np.floating], axis: int, number: int
 
 
 def _review_slice(
-    ensemble: Ensemble, image: NetworkImage, affine: Affine, drop: Floats, lesion: Mask, axis: int, number: int
+    ensemble: Ensemble, image: NetworkImage, drop: Floats, lesion: Mask, axis: int, number: int
 ) -> tuple[Floats, Mask, int]:
     """Both maps on the slice of the review's grid nearest to slice ``number`` along ``axis`` of the network's grid.
 
@@ -387,7 +381,7 @@ def _review_slice(
     """
     numbers = np.indices(lesion.shape, dtype=np.float32)[axis]
     slices, drops, lesions = (
-        _to_ras(ensemble.on_case_grid(volume, image), affine) for volume in (numbers, drop, lesion.astype(np.float32))
+        _xyz(ensemble.on_case_grid(volume, image)) for volume in (numbers, drop, lesion.astype(np.float32))
     )
     distance = np.abs(slices - number)
     nearest = np.flatnonzero((distance == np.nanmin(distance)).any((0, 1)))

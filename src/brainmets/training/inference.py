@@ -23,6 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.training.arms import TRAINERS
+from brainmets.training.plans import READER
 from brainmets.training.trainer import read_checkpoint
 
 
@@ -64,6 +65,12 @@ class Ensemble:
         for path, checkpoint in zip(checkpoints, read, strict=True):
             if checkpoint["init_args"]["plans"] != first["plans"]:
                 raise ValueError(f"{path} was trained with another plan or another arm than {checkpoints[0]}")
+        if first["plans"]["image_reader_writer"] != READER:
+            raise ValueError(
+                f"{checkpoints[0]} was trained on images in the axes of their files, not turned to one orientation "
+                f"(its plan reads with {first['plans']['image_reader_writer']}, not {READER}): run the study again "
+                "from notebook 02"
+            )
         plans = PlansManager(first["plans"])
         configuration = plans.get_configuration(first["configuration"])
         trainer = TRAINERS[first["plans"]["brainmets"]["arm"]]
@@ -91,8 +98,9 @@ class Ensemble:
         return NetworkImage(data, None if reference is None else labels[0], properties)
 
     def fold_probabilities(self, image: NetworkImage) -> Iterator[npt.NDArray[np.float32]]:
-        """Each fold's probability of each region, (region, z, y, x) on the case's own grid, in the folds' order.
+        """Each fold's probability of each region, in the folds' order.
 
+        Shape (region, z, y, x) on the case's grid turned to RAS, as all that follows: z along S, y along A, x along R.
         Regions are in the network's order (WT, TC, ET). Logits are resampled to the original grid before the
         sigmoid, as nnU-Net does for one model.
         """
@@ -106,7 +114,7 @@ class Ensemble:
             yield np.asarray(probability, np.float32)
 
     def probabilities(self, case: Case) -> npt.NDArray[np.float32]:
-        """The folds' mean probability of each region, (region, z, y, x) on the case's own grid.
+        """The folds' mean probability of each region, (region, z, y, x) on the case's grid turned to RAS.
 
         Regions are in the network's order (WT, TC, ET). Probabilities, not logits, are averaged.
         """
@@ -114,7 +122,7 @@ class Ensemble:
         return reduce(np.add, (probability / np.float32(len(self.weights)) for probability in folds))
 
     def on_case_grid(self, volume: npt.NDArray[np.floating], image: NetworkImage) -> npt.NDArray[np.float32]:
-        """A volume on the network's grid, (z, y, x) on the case's own grid: nearest voxel; NaN where cropped off.
+        """A volume on the network's grid, (z, y, x) on the case's, turned to RAS: nearest voxel; NaN where cropped.
 
         Undoes nnU-Net's resampling, cropping and transposition of ``image``.
         """
@@ -134,9 +142,9 @@ class Ensemble:
 
 
 def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
-    """Write ``<case>.nii.gz`` with the affine of the case's t1c; ``labels`` are (z, y, x)."""
+    """Write ``<case>.nii.gz`` in the axes and with the affine of the case's t1c; ``labels`` are (z, y, x), in RAS."""
     reference = nifti.read_grid(case.images["t1c"])
-    array = labels.transpose(2, 1, 0)
+    array = nifti.from_ras(labels.transpose(2, 1, 0), reference.affine)
     if array.shape != reference.shape:
         raise ValueError(f"the prediction of {case.case} has shape {array.shape}, its image {reference.shape}")
     return nifti.write(folder / f"{case.case}.nii.gz", array, reference.affine)

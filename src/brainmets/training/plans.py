@@ -35,6 +35,10 @@ DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
 PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
 """nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
 
+READER = "NibabelIOWithReorient"
+"""nnU-Net's reader that turns every image to RAS. With its usual one the network sees the axes of the file: two cohorts
+stored differently would be heads in two positions."""
+
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
 channel order, and of its label map in BraTS labels."""
@@ -77,7 +81,7 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
         "regions_class_order": [2, 1, 3],
         "numTraining": len(training),
         "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "SimpleITKIO",
+        "overwrite_image_reader_writer": READER,
         "dataset": {
             case: {
                 "images": [str(path) for path in cases[case].channels],
