@@ -95,6 +95,7 @@ assert "monai" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_a_unet_trains_without_importing_monai(small_study: StudyPaths) -> None:
     helpers = Path(__file__).resolve().parents[1] / "helpers"
     ended = subprocess.run(

@@ -277,6 +277,7 @@ def column(page, number: int):
     return page.locator(f".frame.long tbody tr td:nth-child({number})")
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_notebook_page_sorts_searches_and_shows_its_code_with_the_network_off(index):
     expect = needs_browser().expect
@@ -306,6 +307,7 @@ def test_a_notebook_page_sorts_searches_and_shows_its_code_with_the_network_off(
     assert opened.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_script_a_page_is_whole_and_its_code_can_be_shown(index):
     needs_browser()
@@ -316,6 +318,7 @@ def test_without_script_a_page_is_whole_and_its_code_can_be_shown(index):
         assert opened.page.get_by_text("look()").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_table_of_cases_fits_a_laptop_and_a_turned_sheet(index):
     expect = needs_browser().expect

@@ -95,6 +95,7 @@ def test_without_the_script_the_report_says_so(reviewed_checkout, monkeypatch):
     assert cases.count("<tr>") == 3 * 4 * 3  # the heading's row has a style
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_draws_from_a_file_with_the_network_off(reviewed_checkout, tmp_path):
     needs_browser()
@@ -118,6 +119,7 @@ def test_the_page_draws_from_a_file_with_the_network_off(reviewed_checkout, tmp_
     assert opened.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_without_webgl_the_page_says_where_to_look(reviewed_checkout):
     needs_browser()
@@ -131,6 +133,7 @@ def test_without_webgl_the_page_says_where_to_look(reviewed_checkout):
         assert opened.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_index_opens_quickly_with_the_network_off(reviewed_checkout):
     needs_browser()

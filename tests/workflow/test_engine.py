@@ -64,6 +64,7 @@ def test_a_dry_run_lists_the_steps_and_runs_none(checkout: FakeCheckout) -> None
     assert {path.name for path in checkout.root.iterdir()} == {"notebooks", "params", "workflow"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheckout) -> None:
     def state() -> dict[Path, int]:
         found = (path for path in built_checkout.work.rglob("*") if "iocache" not in path.parts)
@@ -407,6 +408,7 @@ def test_a_stopped_study_leaves_nothing_half_written_and_continues(checkout: Fak
     assert steps(ended.stdout) == ["02_plan_alignment"]
 
 
+@pytest.mark.slow
 def test_a_step_that_is_killed_outright_is_reported(checkout: FakeCheckout) -> None:
     checkout.trap("01_data_audit", "sleep")
     command = checkout.command("study", "params/tiny.yaml", "--", "audit")

@@ -144,6 +144,7 @@ def test_it_runs_from_a_folder_below_the_checkout(checkout: FakeCheckout) -> Non
     assert (checkout.work / "audit/audit.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_kernel_is_this_environments_own(checkout: FakeCheckout, tmp_path: Path) -> None:
     shadow = tmp_path / "jupyter" / "kernels" / "python3"
     shadow.mkdir(parents=True)
@@ -226,6 +227,7 @@ kernel.shell_handlers["kernel_info_request"] = slow
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_kernel_that_ends_with_its_notebook_logs_no_interrupt(checkout: FakeCheckout, fails: bool) -> None:
     """Papermill's last question is answered while the kernel still works at it: then it is shut down."""

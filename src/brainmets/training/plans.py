@@ -36,8 +36,8 @@ PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
 """nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
 
 READER = "NibabelIOWithReorient"
-"""nnU-Net's reader that turns every image to RAS. With its usual one the network sees the axes of the file: two cohorts
-stored differently would be heads in two positions."""
+"""nnU-Net's reader that turns every image to RAS. With its usual one the network sees the axes of the file: cohorts
+stored differently would be heads in different positions."""
 
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
