@@ -81,6 +81,10 @@ class StudyPaths:
         """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""
         return self.work / "audit" / cohort / "labels"
 
+    def images(self, cohort: str) -> Path:
+        """Folder of the copies of images whose background was not 0; absent where there are none."""
+        return self.work / "audit" / cohort / "images"
+
     @property
     def splits(self) -> Path:
         """``splits.json``: held-out cases and folds of both cohorts."""

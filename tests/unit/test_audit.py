@@ -239,6 +239,17 @@ def test_a_scan_in_both_cohorts_is_an_error_even_in_disguise(tmp_path: Path) -> 
     assert "source_a/T1POST.nii.gz of the source cohort: a network would be tested on" in same.finding.iloc[0]
 
 
+def test_a_background_that_is_not_zero_is_a_warning_and_has_its_value(cohort: Cohort, tmp_path: Path) -> None:
+    voxels = np.full((6, 5, 4), -3.25, np.float32)
+    voxels[2:4, 2:4, 1:3] = np.arange(8).reshape(2, 2, 2)
+    path = tmp_path / "a" / "T2.nii.gz"
+    write_image(path, voxels)
+    audit = audited(cohort)
+    audit.require_no_errors()
+    assert audit.on_level == {path: -3.25}
+    assert audit.findings.finding.tolist() == ["-3.25 surrounds the head, not 0: a copy with 0 there is used instead"]
+
+
 def test_an_empty_label_map_and_a_constant_image_are_warnings(cohort: Cohort, tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
     write_image(tmp_path / "a" / "T2.nii.gz", np.full((6, 5, 4), 3, np.int16))

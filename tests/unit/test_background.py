@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from brainmets import nifti
-from brainmets.cohorts.background import background, write_on_zero_background
+from brainmets.cohorts.background import background, with_zero_background
+from brainmets.cohorts.cohort import Case
 
+LEVELS = {"t1n": 0.0, "t1c": -3.25}
 HEAD = (slice(3, 7), slice(3, 7), slice(3, 7))
 
 
@@ -34,16 +36,22 @@ def test_noise_is_no_background() -> None:
 
 
 def test_a_copy_has_zero_around_and_the_same_differences_within(tmp_path: Path) -> None:
-    given = nifti.write(tmp_path / "given.nii.gz", image(-3.25), np.diag([1.0, 1.0, 2.0, 1.0]))
-    copy, grid = nifti.read_volume(write_on_zero_background(given, tmp_path / "copy.nii.gz"))
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    given = {name: nifti.write(tmp_path / f"{name}.nii.gz", image(level), affine) for name, level in LEVELS.items()}
+    case = Case("a", "a", given, tmp_path / "labels.nii.gz")
+    (prepared,) = with_zero_background([case], {given["t1c"]: -3.25}, tmp_path / "copies")
+    assert prepared.images == {**given, "t1c": tmp_path / "copies" / "a_t1c.nii.gz"}
+    copy, grid = nifti.read_volume(prepared.images["t1c"])
     outside = np.ones(copy.shape, bool)
     outside[HEAD] = False
     assert (copy[outside] == 0).all()
     assert np.allclose(copy[HEAD], image(-3.25)[HEAD] + 3.25)
-    assert grid.same(nifti.read_grid(given))
+    assert grid.same(nifti.read_grid(given["t1c"]))
 
 
-def test_a_scan_without_a_constant_background_is_refused(tmp_path: Path) -> None:
-    given = nifti.write(tmp_path / "given.nii.gz", np.random.default_rng(3).normal(size=(9, 9, 9)), np.eye(4))
-    with pytest.raises(ValueError, match=r"given\.nii\.gz: no value surrounds the head"):
-        write_on_zero_background(given, tmp_path / "copy.nii.gz")
+def test_copies_of_an_earlier_audit_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies" / "old_t1c.nii.gz").write_bytes(b"")
+    case = Case("a", "a", {}, tmp_path / "labels.nii.gz")
+    assert with_zero_background([case], {}, tmp_path / "copies") == [case]
+    assert not (tmp_path / "copies").exists()

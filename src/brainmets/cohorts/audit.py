@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from brainmets import nifti
+from brainmets.cohorts.background import background
 from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.fingerprint import Fingerprint, fingerprint, pairs_of_one_scan
 from brainmets.params import Cohort
@@ -51,12 +52,13 @@ class Audit:
     ``cases`` has ``CASE_COLUMNS`` (shape and spacing in the file's axis order, spacing in mm; ``lesions`` counts
     26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
     cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``scans`` are the images
-    that could be read.
+    that could be read; ``on_level`` are those with another value than 0 around the head, and that value.
     """
 
     cases: pd.DataFrame
     findings: pd.DataFrame
     scans: list[Scan]
+    on_level: dict[Path, float]
 
     def require_no_errors(self, written: Path | None = None) -> None:
         """Raise ``CohortError`` with a line for every finding of severity "error"; ``written`` is their table."""
@@ -78,6 +80,7 @@ class _Examination:
     row: dict[str, Any]
     folder: Path
     scans: list[Scan] = field(default_factory=list)
+    on_level: dict[Path, float] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
 
     def named(self, path: Path) -> str:
@@ -106,9 +109,9 @@ def audit_cohorts(
 
     The three arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
     read, a sequence on another grid, a value that is not finite, an unknown or fractional label, the same scan under
-    two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, an empty label map, the
-    same scan twice within a patient, a region that no case has, names that look like several scans of a patient where
-    each case counts as a patient.
+    two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, a background that is not
+    0, an empty label map, the same scan twice within a patient, a region that no case has, names that look like
+    several scans of a patient where each case counts as a patient.
     """
     audits = {name: _audit_cohort(cases[name], declaration, held_out[name]) for name, declaration in cohorts.items()}
     repeated: dict[str, list[dict[str, str]]] = {name: [] for name in audits}
@@ -128,7 +131,8 @@ def _audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence
     of_all = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
     findings += [{"severity": "warning", "case": "all", "file": "", "finding": finding} for finding in of_all]
     scans = [scan for one in examinations for scan in one.scans]
-    return Audit(cases=table, findings=pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans=scans)
+    on_level = {path: level for one in examinations for path, level in one.on_level.items()}
+    return Audit(table, pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans, on_level)
 
 
 def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _Examination:
@@ -176,11 +180,15 @@ def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -
 
 def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:
     """Note what is wrong with the values; gives whether they show anything."""
+    level = background(values)
     if not np.isfinite(values).all():
         one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
     elif values.min() == values.max():
         one.note("warning", path, f"every voxel is {values.min()}: is it the right file?")
     else:
+        if level:
+            one.on_level[path] = level
+            one.note("warning", path, f"{level:g} surrounds the head, not 0: a copy with 0 there is used instead")
         return True
     return False
 

@@ -8,6 +8,9 @@ else, since z-scores do not depend on an offset.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brainmets import nifti
+from brainmets.cohorts.cohort import Case
 
 
 def background(voxels: npt.NDArray[Any]) -> float | None:
@@ -32,13 +36,20 @@ def background(voxels: npt.NDArray[Any]) -> float | None:
     return float(values[counts.argmax()])
 
 
-def write_on_zero_background(source: Path, target: Path) -> Path:
-    """Write ``source`` as float32 with its background at 0 to ``target``.
+def with_zero_background(cases: Sequence[Case], on_level: Mapping[Path, float], folder: Path) -> list[Case]:
+    """The cases, with a copy in place of every image that ``on_level`` names, from which that value is subtracted.
 
-    Raises ``ValueError`` where there is no constant background, and ``nifti.ImageError`` as ``read_volume`` does.
+    The copies, float32 and named ``<case>_<sequence>.nii.gz``, go to ``folder``, which is emptied first and not made
+    where no image needs a copy.
     """
-    voxels, grid = nifti.read_volume(source)
-    level = background(voxels)
-    if level is None:
-        raise ValueError(f"{source}: no value surrounds the head, so that there is none to subtract")
-    return nifti.write(target, (voxels.astype(np.float64) - level).astype(np.float32), grid.affine)
+    shutil.rmtree(folder, ignore_errors=True)
+    prepared = []
+    for case in cases:
+        images = dict(case.images)
+        for sequence, path in case.images.items():
+            if path in on_level:
+                voxels, grid = nifti.read_volume(path)
+                shifted = (voxels.astype(np.float64) - on_level[path]).astype(np.float32)
+                images[sequence] = nifti.write(folder / f"{case.case}_{sequence}.nii.gz", shifted, grid.affine)
+        prepared.append(replace(case, images=images))
+    return prepared

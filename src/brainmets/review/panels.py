@@ -254,6 +254,12 @@ def window_around(marked: Mask, spacing_mm: Sequence[float], shape: Sequence[int
 
 
 def brightness(image: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """Black at 0, white at the 99.7th percentile of what is not background."""
-    inside = image[image > 0]
-    return 0.0, float(np.percentile(inside, 99.7)) if inside.size else 1.0
+    """What is drawn black and white: 0 and the 99.7th percentile of what is not background, which is 0.
+
+    An image whose tissue is partly below 0, such as a z-scored one, is black at the darkest half percent of it.
+    """
+    inside = image[image != 0]
+    if not inside.size:
+        return 0.0, 1.0
+    dark, white = np.percentile(inside, (0.5, 99.7))
+    return min(0.0, float(dark)), float(white)

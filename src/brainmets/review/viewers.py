@@ -180,7 +180,7 @@ def colormap() -> dict[str, Any]:
 
 def brain_only(case: ReviewCase) -> ReviewCase:
     """The case cut to the brain and a small margin: less to send to the browser. An empty image stays whole."""
-    marked = np.any([image > 0 for image in case.images.values()], axis=0) | (case.reference > 0)
+    marked = np.any([image != 0 for image in case.images.values()], axis=0) | (case.reference > 0)
     if not marked.any():
         return case
     places = np.argwhere(marked)
@@ -201,5 +201,5 @@ def brain_only(case: ReviewCase) -> ReviewCase:
 
 def display_volume(image: npt.NDArray[np.float32]) -> Bytes:
     """Intensities as 0..255, white at the 99.7th percentile of what is not background: a quarter of the bytes."""
-    white = brightness(image)[1]
-    return np.clip(np.rint(image * (255 / white)), 0, 255).astype(np.uint8)
+    black, white = brightness(image)
+    return np.clip(np.rint((image - black) * (255 / (white - black))), 0, 255).astype(np.uint8)
