@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -19,7 +19,7 @@ from brainmets import __version__
 from brainmets.files import write_csv
 from brainmets.params import ParameterError
 from brainmets.processes import BusyError
-from brainmets.vocabulary import LABELS, STRATEGIES
+from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` gives."""
@@ -161,7 +161,7 @@ def _add_score(commands: Commands) -> None:
     )
     parser.add_argument(
         "--lesion-definition",
-        choices=("brats_2023", "brats_2026"),
+        choices=get_args(LesionDefinition),
         default="brats_2023",
         help="rules of the lesion-wise metrics (default: brats_2023)",
     )
@@ -273,7 +273,7 @@ def _review(args: argparse.Namespace) -> int:
 def _add_export(commands: Commands) -> None:
     parser = commands.add_parser("export", help="write a trained arm as a stock nnU-Net model archive")
     _add_params(parser)
-    parser.add_argument("arm", help="default, tversky_bce or segresnet")
+    parser.add_argument("arm", help=f"one of {', '.join(ARMS)}")
     parser.add_argument("strategy", choices=STRATEGIES, help="which of the arm's models")
     parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the archive to write")
     parser.set_defaults(run=_export)

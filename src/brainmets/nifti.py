@@ -179,7 +179,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     except Exception as error:
         try:
             return nib.Nifti2Image.from_filename(path)
-        except Exception:  # the first error tells more
+        except Exception:  # the first error is the informative one
             raise ImageError(path, _unreadable(path, error)) from error
 
 

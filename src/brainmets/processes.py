@@ -1,4 +1,4 @@
-"""What processes owe one another: to work on one thing one at a time, and not to outlive who started them."""
+"""Locks between processes, and a process that ends with the one that started it."""
 
 from __future__ import annotations
 

@@ -61,6 +61,11 @@ NETWORK_REGIONS = ("WT", "TC", "ET")
 """Output channels of every network, as ``dataset.json`` lists the regions: a later one is painted over an earlier."""
 REGION_COLOURS = {"WT": "#029e73", "TC": "#d55e00", "ET": "#cc78bc"}
 """One colour per region's outline, of seaborn's colour-blind palette."""
+REGION_LINES: dict[str, Literal["-", "--", "-."]] = {"WT": "--", "TC": "-.", "ET": "-"}
+"""One line style per region's outline, so that they differ in print."""
+
+LesionDefinition = Literal["brats_2023", "brats_2026"]
+"""Whose rules the lesion-wise metrics follow."""
 
 # --- metrics and tables ------------------------------------------------------------------------------------------
 

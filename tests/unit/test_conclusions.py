@@ -97,7 +97,7 @@ def test_a_stricter_level_changes_the_words() -> None:
     scores = example_scores(9, gain=0.05)
     assert "12 of the better" in written(scores)
     strict = written(scores, Settings(0.001, 100, 1))
-    assert "no outcome of 12 paired tests could have been told from chance with 9 cases" in strict
+    assert "no outcome of 12 paired tests could have been distinguished from chance with 9 cases" in strict
 
 
 def test_that_no_outcome_could_survive_holm_is_said_in_place_of_none_did() -> None:
@@ -209,9 +209,11 @@ def test_too_few_cases_are_said_to_be_too_few() -> None:
     assert "no outcome could have reached" not in written(example_scores(5, gain=0.05))
     scores = example_scores(1)
     assert "1 held-out case scored" in written(scores)
-    assert "Between arms, no outcome of 3 paired comparisons could have been told from chance" in written(scores)
+    assert "Between arms, no outcome of 3 paired comparisons could have been distinguished from chance" in written(
+        scores
+    )
     found = answered(scores)
-    assert "no outcome of 12 paired tests could have been told from chance with 1 case." in found[1]
+    assert "no outcome of 12 paired tests could have been distinguished from chance with 1 case." in found[1]
 
 
 def test_one_strategy_and_one_arm_are_named_as_such() -> None:

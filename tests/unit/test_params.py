@@ -164,7 +164,7 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
         (
             "target.layout.t2w",
             "{patient}/{case}",
-            "target.layout.t2w: '{patient}/{case}' holds {patient}; {case} alone",
+            "target.layout.t2w: '{patient}/{case}' holds {patient}; only {case}",
         ),
         (
             "target.layout.label",

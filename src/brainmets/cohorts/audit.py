@@ -207,7 +207,7 @@ def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> Non
 
 
 def _repeated_scans(audits: Mapping[str, Audit]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(cohort, finding) for every scan that stands in two places, of one cohort or of both."""
+    """(cohort, finding) for every scan that occurs twice, in one cohort or in both."""
     scans = [(cohort, scan) for cohort, audit in audits.items() for scan in audit.scans]
     reported = set()
     for one, other in pairs_of_one_scan([scan.content for _, scan in scans]):

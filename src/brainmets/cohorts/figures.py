@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,10 @@ from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.figures import Drawing
 from brainmets.params import Cohort
-from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCES, region_mask
+from brainmets.vocabulary import REGION_COLOURS, REGION_LINES, REGIONS, SEQUENCES, region_mask
 
 COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
 """Colour and marker of each cohort, from seaborn's colour-blind palette."""
-REGION_LINES: dict[str, Literal["--", "-.", "-"]] = {"WT": "--", "TC": "-.", "ET": "-"}
 
 
 def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:

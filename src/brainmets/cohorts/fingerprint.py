@@ -1,4 +1,4 @@
-"""A small fingerprint of an image's content, to find one scan that stands in two places, disguised or not.
+"""A small fingerprint of an image's content, to find a scan that occurs twice, disguised or not.
 
 The fingerprint is a bottom-k sketch (Broder, Compression and Complexity of Sequences (1997) 21-29) of the image's
 local patterns: at every local maximum inside the head, which of its neighbours are brighter than which. That survives

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from brainmets.paths import NOTEBOOKS
-from brainmets.vocabulary import ARMS, LABELS, SEQUENCES, Arm, Label, Strategy
+from brainmets.vocabulary import ARMS, LABELS, SEQUENCES, Arm, Label, LesionDefinition, Strategy
 
 Fold = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -170,7 +170,7 @@ def _wrong_pattern(pattern: str) -> str:
     rest = pattern.replace("{case}", "")
     if "{" in rest or "}" in rest:
         found = re.findall(r"\{[^{}]*\}", rest) or ["a brace without its partner"]
-        return f"holds {found[0]}; {{case}} alone may stand in braces"
+        return f"holds {found[0]}; only {{case}} is allowed in braces"
     return "must start below the cohort's folder, not at / or ~" if pattern[0] in "/~" else ""
 
 
@@ -382,7 +382,7 @@ class Evaluation(NotebookParameters):
     folds: Annotated[list[Fold], Field(min_length=1)]
     tile_step: Annotated[float, Field(gt=0, le=1)]
     mirroring: bool
-    lesion_definition: Literal["brats_2023", "brats_2026"]
+    lesion_definition: LesionDefinition
     workers: Annotated[int, Field(ge=1)]
 
 

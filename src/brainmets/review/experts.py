@@ -317,7 +317,7 @@ def agreement(ratings: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFram
             resampled = weighted_kappa(draws[..., 0], draws[..., 1])
             kept = resampled[np.isfinite(resampled)]
             low, high = np.quantile(kept, [0.025, 0.975]) if np.isfinite(kappa) and len(kept) else (np.nan, np.nan)
-            note = "no variation: kappa has no meaning" if np.isnan(kappa) else ""
+            note = "" if np.isfinite(kappa) else "no variation: kappa has no meaning" if n else "no item rated by both"
             if not note and len(kept) < n_bootstrap:
                 note = f"{n_bootstrap - len(kept)} of {n_bootstrap} resamples without variation left out"
             rows.append((first, second, item, n, float(kappa), low, high, note))

@@ -18,7 +18,7 @@ from brainmets.figures import save
 from brainmets.review.case import slug
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
 from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around, worst_slice
-from brainmets.vocabulary import REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
+from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
 
 REFERENCE, PREDICTION = MISSED, INVENTED
 HATCHES = {"ET": "", "TC": "///", "WT": "..."}
@@ -149,7 +149,15 @@ def withheld_figure(table: pd.DataFrame) -> Figure:
         drops = table[table["region"] == region].pivot(index="case", columns="withheld", values="dice_drop")
         drops = drops[list(SEQUENCES)]
         at = np.arange(len(SEQUENCES)) + (number - 1) * 0.27
-        left.bar(at, drops.mean(), 0.25, color=palette[number], hatch=HATCHES[region], edgecolor="black", label=region)
+        left.bar(
+            at,
+            drops.mean(),
+            0.25,
+            color=REGION_COLOURS[region],
+            hatch=HATCHES[region],
+            edgecolor="black",
+            label=region,
+        )
         left.plot(at, drops.T, "o", color="black", markersize=3)
     left.axhline(0, color="black", linewidth=0.8)
     left.set_xticks(range(4), titles, fontsize=8)

@@ -13,17 +13,10 @@ from brainmets.nifti import Spacing
 from brainmets.scoring import lesions as lesion_wise
 from brainmets.scoring import metrics
 from brainmets.scoring.boxes import Box, Labels, Mask, crop, foreground_boxes, in_memory_order
-from brainmets.scoring.lesions import (
-    Definition,
-    LesionCollector,
-    Lesions,
-    LesionScores,
-    score_brats_2023,
-    score_brats_2026,
-)
+from brainmets.scoring.lesions import LesionCollector, Lesions, LesionScores, score_brats_2023, score_brats_2026
 from brainmets.scoring.metrics import Overlap, check_spacing, image_diagonal, whole_region_metrics
 from brainmets.scoring.surface import Floats, Ints, Surface, SurfacePair, border_voxels, join, surface_elements
-from brainmets.vocabulary import LABELS, REGIONS, RESECTION_CAVITY
+from brainmets.vocabulary import LABELS, REGIONS, RESECTION_CAVITY, LesionDefinition
 
 UNITS: dict[str, str] = {**metrics.UNITS, **lesion_wise.UNITS}
 """Every metric of the scores table, in its order, with its unit."""
@@ -50,7 +43,7 @@ def score_case(
     prediction: Labels,
     spacing: Spacing,
     affine: npt.NDArray[np.float64],
-    lesion_definition: Definition,
+    lesion_definition: LesionDefinition,
     regions: Iterable[str] = (*REGIONS, RESECTION_CAVITY),
 ) -> CaseScores:
     """Score one pair of label maps: 3D, ``uint8``, BraTS labels, equal shapes, on one grid.
@@ -93,7 +86,7 @@ _Surfaces = tuple[Surface, Surface]
 
 
 def _collect(
-    boxes: list[Box], values: tuple[int, ...], definition: Definition, spacing: Spacing
+    boxes: list[Box], values: tuple[int, ...], definition: LesionDefinition, spacing: Spacing
 ) -> tuple[Lesions, _Surfaces, _Surfaces]:
     """The lesions, surface elements and border voxels (of brats_2026 only) of the region with these label values."""
     lesions = LesionCollector(definition, float(np.prod(spacing)))

@@ -16,8 +16,7 @@ import pandas as pd
 
 from brainmets.nifti import SUFFIXES, ImageError, read_grid, read_labels
 from brainmets.scoring.case import CaseScores, score_case
-from brainmets.scoring.lesions import Definition
-from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS
+from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS, LesionDefinition
 
 EXCLUDED_COLUMNS = ("arm", "strategy", "case", "region", "metric", "reason")
 
@@ -48,7 +47,7 @@ class _Job(NamedTuple):
     reference: Path
     prediction: Path | None
     label_map: Mapping[int, int] | None
-    lesion_definition: Definition
+    lesion_definition: LesionDefinition
 
 
 def score_folders(
@@ -59,7 +58,7 @@ def score_folders(
     strategy: str,
     label_map: Mapping[int, int] | None = None,
     missing: Literal["fail", "worst"] = "fail",
-    lesion_definition: Definition = "brats_2023",
+    lesion_definition: LesionDefinition = "brats_2023",
     workers: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Scores:
@@ -109,8 +108,8 @@ def score_folders(
 def _check_arguments(missing: str, definition: str, workers: int, label_map: Mapping[int, int] | None) -> None:
     if missing not in ("fail", "worst"):
         raise ValueError(f"missing: {missing!r} must be 'fail' or 'worst'")
-    if definition not in get_args(Definition):
-        raise ValueError(f"lesion_definition: {definition!r} must be one of {', '.join(get_args(Definition))}")
+    if definition not in get_args(LesionDefinition):
+        raise ValueError(f"lesion_definition: {definition!r} must be one of {', '.join(get_args(LesionDefinition))}")
     if workers < 1:
         raise ValueError(f"workers: {workers} must be 1 or more")
     for value, label in (label_map or {}).items():

@@ -14,7 +14,6 @@ Both are written from the challenges' published rules; ``docs/metrics.md`` gives
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cc3d
 import numpy as np
@@ -33,8 +32,7 @@ from brainmets.scoring.surface import (
     restricted,
     weighted_percentile,
 )
-
-Definition = Literal["brats_2023", "brats_2026"]
+from brainmets.vocabulary import LesionDefinition
 
 UNITS: dict[str, str] = {
     "lesion_dice": "1",
@@ -84,7 +82,7 @@ class Lesions:
 class LesionCollector:
     """Collects the lesions of a region crop by crop; numbers run on from one crop to the next."""
 
-    def __init__(self, definition: Definition, voxel_mm3: float) -> None:
+    def __init__(self, definition: LesionDefinition, voxel_mm3: float) -> None:
         self._definition = definition
         self._voxel_mm3 = voxel_mm3
         self._n = np.zeros(2, np.int64)
@@ -115,7 +113,7 @@ class LesionCollector:
         return Lesions(mm3, (centroids[0], centroids[1]), self._voxel_mm3, pairs, shared, touching)
 
 
-def _number(reference: Mask, prediction: Mask, definition: Definition) -> tuple[Numbers, Numbers, Ints]:
+def _number(reference: Mask, prediction: Mask, definition: LesionDefinition) -> tuple[Numbers, Numbers, Ints]:
     """The definition's lesion numbers of both masks, and the pairs (n, 2) of lesions that touch."""
     predicted = _components(prediction)
     if definition == "brats_2026":

@@ -222,7 +222,7 @@ def facts(checked: pd.DataFrame) -> list[Facts]:
         for kind, rows in own.groupby(own["quantity"].map(KINDS), sort=False):
             lost = rows[rows["status"] != "supported"].to_dict("records")
             usual = str(rows["usual"].iloc[0])
-            readings = {f"{arm} arm": f"the {arm_title(arm)} arm's" for arm in ARMS} | {"": "no one thing"}
+            readings = {f"{arm} arm": f"the {arm_title(arm)} arm's" for arm in ARMS} | {"": "no single reading"}
             kinds[kind] = {
                 "n": len(rows),
                 "supported": len(rows) - len(lost),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import Drawing
 from brainmets.training.session import TrainingSession
-from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, SEQUENCE_TITLES, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES, SEQUENCES
 
 DRAWING_SHARE = 0.01
 """Share of the training's time that may go into drawing."""
-REGION_LINES: dict[str, Literal["-", "--", "-."]] = {"WT": "--", "TC": "-.", "ET": "-"}
 REGION_MARKERS = {"WT": "s", "TC": "^", "ET": "o"}
-"""Each region's line and marker, told apart without colours."""
+"""A marker for each region, so that curves differ without colours."""
 
 
 class LiveCurves:
