@@ -318,7 +318,7 @@ LAYOUT = {
         ),
         (
             {"layout": {**LAYOUT, "t2w": "{patient}/{case}_T2.nii.gz"}},
-            "target.layout.t2w: '{patient}/{case}_T2.nii.gz' holds {patient}; {case} alone may stand in braces",
+            "target.layout.t2w: '{patient}/{case}_T2.nii.gz' holds {patient}; only {case} is allowed in braces",
         ),
         ({"layout": "brats"}, "target: own holds no case: no file matches '{case}/{case}-t1c.nii.gz'; correct"),
     ],
