@@ -165,9 +165,9 @@ def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
     [
         ("/data/site/a/b.nii.gz", ".../b.nii.gz"),
         ("open('/data/site/b.txt')", "open('.../b.txt')"),
-        ("/reviewed_checkout/work/x.csv", "work/x.csv"),
-        ("cd /reviewed_checkout", "cd ."),
-        ("/reviewed_checkout-old/x/y", ".../y"),
+        ("/checkout/work/x.csv", "work/x.csv"),
+        ("cd /checkout", "cd ."),
+        ("/checkout-old/x/y", ".../y"),
         ("T1/T2/FLAIR at 0.5/1 mm", "T1/T2/FLAIR at 0.5/1 mm"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("work/demo/audit", "work/demo/audit"),
@@ -175,7 +175,7 @@ def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
     ],
 )
 def test_redaction(text, redacted):
-    redact = Redactor({Path("/reviewed_checkout"): ""}, {"P1": "case 1", "P10": "case 2"})
+    redact = Redactor({Path("/checkout"): ""}, {"P1": "case 1", "P10": "case 2"})
     assert redact(text) == redacted
     assert leaks(redacted) == []
 

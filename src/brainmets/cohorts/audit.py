@@ -180,13 +180,12 @@ def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -
 
 def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:
     """Note what is wrong with the values; gives whether they show anything."""
-    level = background(values)
     if not np.isfinite(values).all():
         one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
     elif values.min() == values.max():
         one.note("warning", path, f"every voxel is {values.min()}: is it the right file?")
     else:
-        if level:
+        if level := background(values):
             one.on_level[path] = level
             one.note("warning", path, f"{level:g} surrounds the head, not 0: a copy with 0 there is used instead")
         return True
