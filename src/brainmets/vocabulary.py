@@ -19,6 +19,8 @@ ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet":
 
 Strategy = Literal["finetune", "scratch"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+COMPARED_STRATEGIES = ("finetune", "scratch")
+"""The two of the study's question: the first is asked to be the better one."""
 STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
 
 Stage = Literal["pretraining", "finetune", "scratch"]

@@ -48,7 +48,7 @@ from brainmets.statistics.tests import (
     smallest_p,
     wilcoxon,
 )
-from brainmets.vocabulary import ARMS, PAPER_METRICS, REGION_ORDER, STRATEGIES, Alternative, better, ordered
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, PAPER_METRICS, REGION_ORDER, Alternative, better, ordered
 
 COMPARED = ["kind", "first", "second", "strategies"]
 TEST_COLUMNS = [
@@ -56,8 +56,8 @@ TEST_COLUMNS = [
     "p_worse_holm", "smallest_p", "effect", "effect_low", "effect_high", "note",
 ]  # fmt: skip
 ALL_ARMS, MEAN_OVER_ARMS = "all arms", "mean over arms"
-AGAINST_SCRATCH = " vs ".join(STRATEGIES)
-BOTH_STRATEGIES = "+".join(STRATEGIES)
+AGAINST_SCRATCH = " vs ".join(COMPARED_STRATEGIES)
+BOTH_STRATEGIES = "+".join(COMPARED_STRATEGIES)
 
 FAMILY_STRATEGIES = (
     "Holm family: all rows of this table with the same kind of comparison (paper; directed; paired per arm with all "
@@ -171,11 +171,11 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
 def against_scratch(scores: pd.DataFrame) -> Iterator[tuple[Sides, list[Sides]]]:
     """Per tested metric and region: all arms pooled, and each arm; where there are several, the mean over them too."""
     for metric, region, table in _tested(scores):
-        arms = _arms_with(STRATEGIES, table)
+        arms = _arms_with(COMPARED_STRATEGIES, table)
         if not arms:
             continue
-        ours, theirs = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in STRATEGIES)
-        remarks = _left_out(STRATEGIES, arms, table)
+        ours, theirs = (table[[(arm, side) for arm in arms]].to_numpy(float) for side in COMPARED_STRATEGIES)
+        remarks = _left_out(COMPARED_STRATEGIES, arms, table)
         what = (AGAINST_SCRATCH, metric, region, unit_of(scores, metric), table.index, ours, theirs, remarks)
         pooled = Sides(ALL_ARMS, ALL_ARMS, *what)
         mean = [Sides(MEAN_OVER_ARMS, MEAN_OVER_ARMS, *what)] if len(arms) > 1 else []
@@ -190,7 +190,7 @@ def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     over both) and ``mixed`` (both) take every pair once, two-sided. A table without rows where there is one arm.
     """
     rows: list[dict[str, object]] = []
-    strategies = ordered(scores["strategy"], STRATEGIES)
+    strategies = ordered(scores["strategy"], COMPARED_STRATEGIES)
     readings = [strategies, *([strategy] for strategy in strategies)] if len(strategies) > 1 else [strategies]
     for metric, region, table in _tested(scores):
         for chosen in readings:

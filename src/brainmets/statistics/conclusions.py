@@ -22,10 +22,10 @@ from brainmets.statistics.comparisons import BOTH_STRATEGIES, MEAN_OVER_ARMS, Se
 from brainmets.statistics.tables import models, undefined, values
 from brainmets.vocabulary import (
     ARMS,
+    COMPARED_STRATEGIES,
     METRIC_TITLES,
     PAPER_METRICS,
     REGION_ORDER,
-    STRATEGIES,
     STRATEGY_TITLES,
     arm_title,
     better,
@@ -102,9 +102,9 @@ def answer(known: Facts) -> list[str]:
 def arms_left_out(scores: pd.DataFrame) -> list[Facts]:
     """Each strategy with the arms that lack it where others have both; an empty list where no arm has both."""
     present, arms = models(scores), ordered(scores["arm"], ARMS)
-    if not any(all((arm, side) in present for side in STRATEGIES) for arm in arms):
+    if not any(all((arm, side) in present for side in COMPARED_STRATEGIES) for arm in arms):
         return []
-    lacking = {side: [arm_title(arm) for arm in arms if (arm, side) not in present] for side in STRATEGIES}
+    lacking = {side: [arm_title(arm) for arm in arms if (arm, side) not in present] for side in COMPARED_STRATEGIES}
     return [{"strategy": side, "arms": titles} for side, titles in lacking.items() if titles]
 
 
@@ -113,8 +113,10 @@ def _pairs(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
     pairs = {}
     for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
         table = values(scores, metric, region)
-        both = [arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table for side in STRATEGIES)]
-        parts = {arm: table[arm][list(STRATEGIES)].dropna() for arm in both}
+        both = [
+            arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table for side in COMPARED_STRATEGIES)
+        ]
+        parts = {arm: table[arm][list(COMPARED_STRATEGIES)].dropna() for arm in both}
         if any(len(part) for part in parts.values()):
             pairs[region] = pd.concat(parts, names=["arm", "case"])
     return pairs
@@ -136,7 +138,7 @@ def means(scores: pd.DataFrame) -> list[Facts]:
 def infinite(scores: pd.DataFrame) -> dict[str, int] | None:
     """How many distances of each strategy are infinite, which no mean can hold; None where none is."""
     found = scores.loc[np.isinf(scores["value"]), "strategy"].value_counts()
-    return {side: int(found.get(side, 0)) for side in STRATEGIES} if len(found) else None
+    return {side: int(found.get(side, 0)) for side in COMPARED_STRATEGIES} if len(found) else None
 
 
 def overturned(scores: pd.DataFrame) -> list[Facts]:
@@ -144,7 +146,7 @@ def overturned(scores: pd.DataFrame) -> list[Facts]:
     found = []
     for metric in MEAN_METRICS:
         for region, pairs in _pairs(scores, metric).items():
-            table = (pairs[STRATEGIES[0]] - pairs[STRATEGIES[1]]).unstack("arm")
+            table = (pairs[COMPARED_STRATEGIES[0]] - pairs[COMPARED_STRATEGIES[1]]).unstack("arm")
             single: dict[str | None, pd.Series] = {arm: table[arm] for arm in ordered(table.columns, ARMS)}
             every = {None: table.dropna().mean(axis=1), **single} if len(single) > 1 else {None: table.iloc[:, 0]}
             for arm, differences in every.items():
@@ -269,7 +271,10 @@ def volumes(scores: pd.DataFrame, alpha: float) -> Facts | None:
         return None
     mean = table.groupby(["region", "strategy"])["bias"].mean()
     regions = [
-        {"region": region, "biases": {side: mean[region][side] for side in STRATEGIES if side in mean[region].index}}
+        {
+            "region": region,
+            "biases": {side: mean[region][side] for side in COMPARED_STRATEGIES if side in mean[region].index},
+        }
         for region in ordered(table["region"], REGION_ORDER)
     ]
     below, above = int((table["bias_high"] < 0).sum()), int((table["bias_low"] > 0).sum())
@@ -285,7 +290,7 @@ def lesions(by_size: pd.DataFrame) -> list[Facts]:
             "size": size,
             "found": [
                 {"strategy": strategy, **counts.loc[(size, strategy)].to_dict()}
-                for strategy in STRATEGIES
+                for strategy in COMPARED_STRATEGIES
                 if (size, strategy) in counts.index
             ],
         }

@@ -21,7 +21,7 @@ import pandas as pd
 from brainmets.statistics.conclusions import Facts, render
 from brainmets.statistics.tables import WIDE_NAME, ScoreTableError, models, read_score_files
 from brainmets.statistics.tests import NAN, Floats, mann_whitney
-from brainmets.vocabulary import ARMS, REGIONS, STRATEGIES, arm_title
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, REGIONS, arm_title
 
 SOURCE = "https://github.com/luumsk/BrainMetaSeg"
 """Where the authors publish their score files, as the paper says."""
@@ -110,7 +110,7 @@ def read_releases(files: Mapping[str, list[Path]]) -> dict[str, pd.DataFrame]:
         cases = sorted(scores["case"].unique())
         if len(cases) != N_PAPER_CASES or not all(case.startswith(PAPER_CASES) for case in cases):
             raise ScoreTableError(f"{name}: these are not the paper's ten held-out cases ({', '.join(cases)})")
-        if set(models(scores)) != set(product(ARMS, STRATEGIES)):
+        if set(models(scores)) != set(product(ARMS, COMPARED_STRATEGIES)):
             there = ", ".join(" ".join(model) for model in models(scores))
             raise ScoreTableError(f"{name}: the paper has six models, here are {there}; give the folder all six files")
     return releases
@@ -147,7 +147,7 @@ def _readings(item: Printed, scores: pd.DataFrame) -> Iterator[tuple[str, str, f
             yield f"{arm} arm", item.region, float(_values(scores, item, regions, (arm,), (item.model,)).mean())
         yield THREE_ARMS, item.region, float(_values(scores, item, regions, ARMS, (item.model,)).mean())
     elif item.quantity == "p-value":
-        for strategies in ((STRATEGIES[0],), (STRATEGIES[1],), STRATEGIES):
+        for strategies in ((COMPARED_STRATEGIES[0],), (COMPARED_STRATEGIES[1],), COMPARED_STRATEGIES):
             name = " and ".join(strategies)
             for region in regions:
                 yield name, region, _p_value(scores, item, [region], strategies)
