@@ -25,6 +25,15 @@ def test_other_metrics_give_no_marks():
     assert marks(scores([0.5, 0.1], "precision")).empty
 
 
+def test_a_resection_cavity_gives_no_mark_and_no_lowest_dice():
+    """Case b alone has a cavity, which no model can output: it would be marked by every model."""
+    cavity = scores([0.0, 0.0], region="RC").assign(case=["b", "c"], value=[0.0, 1.0])
+    together = pd.concat([scores([0.1, 0.2, 0.3]), cavity])
+    assert marks(together)["case"].tolist() == ["a"]
+    ranking = rank(together, NO_LESIONS).set_index("case")
+    assert ranking.loc["b", ["marks", "lowest_dice", "lowest_dice_in"]].tolist() == [0, 0.2, "default finetune, ET"]
+
+
 def test_every_tied_case_is_marked_and_counted():
     given = marks(scores([0.1, 0.1, 0.9]))
     assert given["case"].tolist() == ["a", "b"]

@@ -13,10 +13,15 @@ Each row tests one metric in one region, a first side against a second: fine-tun
 In place of an arm is "all arms" where the arms' values are pooled, and "mean over arms" where each case counts once,
 with its mean; a paired test of "finetune+scratch" takes the mean of a case's two values in the same way.
 
-Strategies are compared one-sided, since that fine-tuning helps is the study's hypothesis; arms are compared two-sided
-where the paper's own test does not say otherwise, since no arm is expected to win. That fine-tuning makes worse is
-tested by the same standard: ``p_worse`` is the paired test the other way round. A metric without a direction
-(volumes) is described and not tested.
+``family`` says what a row may carry. One family is *confirmatory*, declared before any data: paired, on the mean over
+arms (the arm itself where there is one), one-sided towards fine-tuning being better, ``CONFIRMATORY_METRICS`` on ET, TC
+and WT, corrected by Holm over these nine. It is the family that the paper's authors chose when they published paired
+tests of their own. Every other row is *exploratory*: corrected within its own block at most, it can raise a question
+and answers none. So is ``p_worse`` in every row, the paired test the other way round: it describes harm.
+
+Arms are compared two-sided where the paper's own test does not say otherwise, since no arm is expected to win. A metric
+without a direction (volumes) is described and not tested; nor is the resection cavity, which no network has an output
+for: every arm scores the same there whatever it has learnt, so that a test of it would only cost the others.
 """
 
 from __future__ import annotations
@@ -48,32 +53,48 @@ from brainmets.statistics.tests import (
     smallest_p,
     wilcoxon,
 )
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, PAPER_METRICS, REGION_ORDER, Alternative, better, ordered
+from brainmets.vocabulary import (
+    ARMS,
+    COMPARED_STRATEGIES,
+    PAPER_METRICS,
+    REGION_ORDER,
+    REGIONS,
+    RESECTION_CAVITY,
+    Alternative,
+    better,
+    ordered,
+)
 
 COMPARED = ["kind", "first", "second", "strategies"]
 TEST_COLUMNS = [
-    *COMPARED, "metric", "region", "test", "alternative", "n", "statistic", "p_value", "p_holm", "p_worse",
+    *COMPARED, "family", "metric", "region", "test", "alternative", "n", "statistic", "p_value", "p_holm", "p_worse",
     "p_worse_holm", "smallest_p", "effect", "effect_low", "effect_high", "note",
 ]  # fmt: skip
 ALL_ARMS, MEAN_OVER_ARMS = "all arms", "mean over arms"
 AGAINST_SCRATCH = " vs ".join(COMPARED_STRATEGIES)
 BOTH_STRATEGIES = "+".join(COMPARED_STRATEGIES)
 
+CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
+CONFIRMATORY_METRICS = ("dice", "hd95", "sensitivity")
+CONFIRMATORY_TESTS = len(CONFIRMATORY_METRICS) * len(REGIONS)
+
 FAMILY_STRATEGIES = (
-    "Holm family: all rows of this table with the same kind of comparison (paper; directed; paired per arm with all "
-    "arms together; paired mean over arms; mixed) within the paper's four metrics (dice hd95 sensitivity specificity) "
-    "or within the other metrics; every region counts; a row without a p-value does not"
+    "confirmatory family: the paired rows of the mean over arms (of the arm where there is one) for dice hd95 and "
+    "sensitivity on ET TC and WT; one-sided towards better; Holm over these nine. All other rows are exploratory: Holm "
+    "within the rows of the same kind (paired per arm with all arms together) and within the paper's four metrics "
+    "(dice hd95 sensitivity specificity) or within the other metrics; RC is described and not tested"
 )
 FAMILY_ARMS = (
-    "Holm family: all rows of this table with the same kind of comparison and the same strategies (all pairs of arms "
-    "together) within the paper's four metrics (dice hd95 sensitivity specificity) or within the other metrics; "
-    "every region counts; a row without a p-value does not"
+    "all rows are exploratory: Holm within the rows of the same kind and the same strategies (all pairs of arms "
+    "together) and within the paper's four metrics (dice hd95 sensitivity specificity) or within the other metrics; "
+    "a row without a p-value does not count; RC is described and not tested"
 )
 READING = (
     "effect: Cliff's delta in paper and directed rows (interval by resampling cases); Hodges-Lehmann shift in paired "
     "rows and model coefficient or mean difference in mixed rows - both first minus second in the metric's unit; "
     "intervals are two-sided; n: values on each side; in paired rows pairs; in mixed rows values or cases; "
-    "p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction in its family; "
+    "p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction over the same rows "
+    "- exploratory in every row; "
     "smallest_p: the smallest p that any outcome of the pairs could give"
 )
 
@@ -141,6 +162,7 @@ class Sides:
             "first": self.first,
             "second": self.second,
             "strategies": self.strategies,
+            "family": EXPLORATORY,
             "metric": self.metric,
             "region": self.region,
         }
@@ -157,19 +179,27 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
     """Fine-tuned against scratch, with the columns ``TEST_COLUMNS``.
 
     ``paper``, ``directed`` and ``mixed`` run over all arms that have both strategies, ``paired`` over each arm, and
-    over the mean of the arms where there are several. ``note`` names the arms that lack a strategy. A table without
-    rows where no arm has both.
+    over the mean of the arms where there are several. ``note`` names the arms that lack a strategy. The confirmatory
+    rows are nine (see the module), fewer only where the scores lack a metric or region of them, which ``note`` says. A
+    table without rows where no arm has both.
     """
     rows: list[dict[str, object]] = []
     for pooled, paired_sides in against_scratch(scores):
         rows += [unpaired(pooled, "paper", "greater", settings), unpaired(pooled, "directed", pooled.better, settings)]
-        rows += [paired(sides, sides.better, settings) for sides in paired_sides]
+        rows += [paired(sides, sides.better, settings) for sides in paired_sides[:-1]]
+        rows.append({**paired(paired_sides[-1], pooled.better, settings), "family": _family(pooled)})
         rows.append(mixed(pooled, pooled.better, settings))
     return _with_holm(rows, settings.alpha)
 
 
+def _family(sides: Sides) -> str:
+    """The family of the paired test over all arms."""
+    declared = sides.metric in CONFIRMATORY_METRICS and sides.region in REGIONS
+    return CONFIRMATORY if declared else EXPLORATORY
+
+
 def against_scratch(scores: pd.DataFrame) -> Iterator[tuple[Sides, list[Sides]]]:
-    """Per tested metric and region: all arms pooled, and each arm; where there are several, the mean over them too."""
+    """Per tested metric and region: all arms pooled, and each arm; where there are several, at last their mean."""
     for metric, region, table in _tested(scores):
         arms = _arms_with(COMPARED_STRATEGIES, table)
         if not arms:
@@ -211,10 +241,12 @@ def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def _tested(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Metric, region and their values, for every metric with a direction, the paper's first."""
-    for metric in ordered(scores["metric"], PAPER_METRICS):
+    """Metric, region and their values, for every metric with a direction, the paper's first, and every region that
+    the networks have an output for."""
+    tested = scores[scores["region"] != RESECTION_CAVITY]
+    for metric in ordered(tested["metric"], PAPER_METRICS):
         if better(metric) is not None:
-            for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
+            for region in ordered(tested.loc[tested["metric"] == metric, "region"], REGION_ORDER):
                 yield metric, region, values(scores, metric, region, infinite=True)
 
 
@@ -342,21 +374,28 @@ def mixed(sides: Sides, alternative: Alternative, settings: Settings) -> dict[st
 
 
 def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
-    """The table, comparison by comparison, with Holm's correction within ``FAMILY_STRATEGIES`` or ``FAMILY_ARMS``."""
+    """The table, comparison by comparison, with Holm's correction within each block of rows.
+
+    A block is what ``FAMILY_STRATEGIES`` and ``FAMILY_ARMS`` say: the confirmatory family, and of the exploratory rows
+    those of one kind, the same strategies, the arms or their mean, and the paper's metrics or the others.
+    """
     if not rows:
         return pd.DataFrame(columns=TEST_COLUMNS)
     table = pd.DataFrame(rows).reindex(columns=[*TEST_COLUMNS, "smallest_p_without_zeros"])
     of_paper, averaged = table["metric"].isin(PAPER_METRICS), table["first"] == MEAN_OVER_ARMS
-    families = table.groupby(["kind", "strategies", averaged.rename("averaged"), of_paper.rename("of_paper")])
+    blocks = table.groupby(["family", "kind", "strategies", averaged.rename("averaged"), of_paper.rename("of_paper")])
     for p_value, corrected in (("p_value", "p_holm"), ("p_worse", "p_worse_holm")):
-        table[corrected] = families[p_value].transform(lambda p_values: holm(p_values.to_list()))
-    size = families["p_value"].transform("count")
-    hopeless = families["smallest_p"].transform("min") * size >= alpha
-    zeros = families["smallest_p_without_zeros"].transform("min") * size < alpha
+        table[corrected] = blocks[p_value].transform(lambda p_values: holm(p_values.to_list()))
+    size = blocks["p_value"].transform("count")
+    hopeless = blocks["smallest_p"].transform("min") * size >= alpha
+    zeros = blocks["smallest_p_without_zeros"].transform("min") * size < alpha
     said = table["smallest_p"] >= alpha
     for few, concerned in (("pairs", hopeless & ~zeros), ("non-zero differences", hopeless & zeros)):
         note = f"; no outcome of so few {few} survives Holm in this family"
         table.loc[concerned & ~said, "note"] += note
+    confirmatory = table["family"] == CONFIRMATORY
+    if (tests := int(confirmatory.sum())) < CONFIRMATORY_TESTS:
+        table.loc[confirmatory, "note"] += f"; the scores hold {tests} of the family's {CONFIRMATORY_TESTS} tests"
     order = table.groupby(COMPARED, sort=False).ngroup()
     return table.assign(order=order).sort_values("order", kind="stable", ignore_index=True)[TEST_COLUMNS]
 
