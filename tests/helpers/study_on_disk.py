@@ -130,7 +130,7 @@ def finish(files: StudyPaths, study: Study) -> None:
             Provenance(notebook, values, root=files.work).write(result(files, notebook, job))
             executed(files.runs / f"{step_name(notebook, job)}.ipynb", f"{notebook[:2]} What does {notebook} do?")
     scores = read_scores(files.evaluations)
-    table = describe(scores, alpha=0.05, n_bootstrap=50, seed=1)
+    table = describe(scores, alpha=0.05)
     table.to_csv(files.statistics / "descriptive.csv", index=False)
     entries = []
     for metric in ("dice", "hd95"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from score_examples import lesion, scores
+from score_examples import lesion, scores, two_cases
 
 from brainmets.review.ranking import explain, lesion_load, marks, rank
 from brainmets.statistics.tables import read_scores
@@ -32,6 +32,20 @@ def test_a_resection_cavity_gives_no_mark_and_no_lowest_dice():
     assert marks(together)["case"].tolist() == ["a"]
     ranking = rank(together, NO_LESIONS).set_index("case")
     assert ranking.loc["b", ["marks", "lowest_dice", "lowest_dice_in"]].tolist() == [0, 0.2, "default finetune, ET"]
+
+
+def test_a_false_voxel_in_a_case_without_the_region_gives_no_mark_of_overlap():
+    table = two_cases(invented_ml=0.003)
+    third = table[table["case"] == "missed"].assign(case="found")
+    better = {"dice": 0.8, "hd95": 1.0, "sensitivity": 0.8, "predicted_volume": 1.0}
+    third["value"] = third["metric"].map(better).fillna(third["value"])
+    given = marks(pd.concat([table, third], ignore_index=True))
+    overlap = given[given["metric"] != "specificity"]
+    assert set(overlap["case"]) == {"missed"}
+    assert overlap["n"].tolist() == [2] * 6
+    assert given.loc[given["metric"] == "specificity", "case"].tolist() == ["empty"], "the invented volume is judged"
+    ranking = rank(pd.concat([table, third], ignore_index=True), NO_LESIONS).set_index("case")
+    assert np.isnan(ranking.loc["empty", "lowest_dice"])
 
 
 def test_every_tied_case_is_marked_and_counted():

@@ -4,13 +4,15 @@ For every model (arm and strategy), metric and region the worst case is marked: 
 specificity, the highest HD95 ("Transfer Learning Approaches for Brain Metastases Screenings", 2024, section 3.2).
 Cases are ranked by their marks. The paper does not say what a tie does; here every tied case is marked and the tie is
 counted, but where all cases tie nobody is worst and no mark is given. The resection cavity gives no mark: no network
-has an output for it, so that its scores tell nothing of how hard a case was for a model.
+has an output for it, so that its scores tell nothing of how hard a case was for a model. Nor does a Dice, sensitivity
+or HD95 of a case whose reference lacks the region (docs/metrics.md): one false voxel would make it the worst.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
+from brainmets.statistics.tables import with_reference
 from brainmets.vocabulary import METRIC_TITLES, REGIONS, RESECTION_CAVITY, STRATEGY_TITLES, Model, arm_title
 
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
@@ -25,10 +27,11 @@ def marks(scores: pd.DataFrame) -> pd.DataFrame:
 
     Columns: arm, strategy, metric, region, case, value; ``n`` cases compared; ``tied`` cases that share the worst
     value (1 without a tie); ``undefined`` cases left out because their value is NaN. An infinite HD95 (a region that
-    was missed or invented) counts as the highest. Groups with fewer than two defined cases, or where all cases tie,
+    was missed) counts as the highest. Groups with fewer than two defined cases, or where all cases tie,
     give no mark. A table without these metrics gives an empty one.
     """
     rows = []
+    scores = with_reference(scores)
     chosen = scores[scores["metric"].isin(WORST) & (scores["region"] != RESECTION_CAVITY)]
     for (arm, strategy, metric, region), group in chosen.groupby(["arm", "strategy", "metric", "region"]):
         defined = group[group["value"].notna()].sort_values("case")
@@ -45,10 +48,11 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``rank`` (equal marks share the smallest rank), case, marks, ``tied_marks`` (marks shared with another
     case), one count per metric of ``WORST``, one per strategy (``marks_finetune`` ...), the lowest Dice with its model
-    and region (the resection cavity aside), and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
-    the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
-    and ``missed_by_any`` (lesions no model, or not every model, detected); empty where it has no row of the case.
-    Cases with equal marks are sorted by name.
+    and region (the resection cavity and regions that the reference lacks aside), and the reference's
+    ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table the reference tumour-core
+    lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any``
+    (lesions no model, or not every model, detected); empty where it has no row of the case. Cases with equal marks are
+    sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
@@ -62,7 +66,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         table[metric] = count(given[given["metric"] == metric])
     for strategy in sorted(scores["strategy"].unique()):
         table[f"marks_{strategy}"] = count(given[given["strategy"] == strategy])
-    dice = scores[(scores["metric"] == "dice") & scores["value"].notna() & (scores["region"] != RESECTION_CAVITY)]
+    judged = with_reference(scores)
+    dice = judged[(judged["metric"] == "dice") & judged["value"].notna() & (judged["region"] != RESECTION_CAVITY)]
     lowest = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case").set_index("case")
     table["lowest_dice"] = table["case"].map(lowest["value"])
     table["lowest_dice_in"] = table["case"].map(lowest["arm"] + " " + lowest["strategy"] + ", " + lowest["region"])
