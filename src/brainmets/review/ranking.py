@@ -6,6 +6,10 @@ Cases are ranked by their marks. The paper does not say what a tie does; here ev
 counted, but where all cases tie nobody is worst and no mark is given. The resection cavity gives no mark: no network
 has an output for it, so that its scores tell nothing of how hard a case was for a model. Nor does a Dice, sensitivity
 or HD95 of a case whose reference lacks the region (docs/metrics.md): one false voxel would make it the worst.
+
+Give these functions the rows of models that were trained on the target (``tables.of_trained``). A model that is
+pretrained only fails where the target is foreign to it, which says nothing of how hard a case is; and nearly every
+lesion would be one that "at least one model" missed.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import pandas as pd
 
 from brainmets.statistics.tables import with_reference
-from brainmets.vocabulary import METRIC_TITLES, REGIONS, RESECTION_CAVITY, STRATEGY_TITLES, Model, arm_title
+from brainmets.vocabulary import METRIC_TITLES, REGIONS, RESECTION_CAVITY, STRATEGY_TITLES, arm_title
 
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
@@ -124,18 +128,6 @@ def regions_to_show(marks: pd.DataFrame, case: str) -> list[str]:
     counts = marks.loc[marks["case"] == case, "region"].value_counts()
     most = max(REGIONS, key=lambda region: int(counts.get(region, 0)))
     return list(dict.fromkeys([most, "WT"]))
-
-
-def best_models(scores: pd.DataFrame, count: int = 2) -> list[Model]:
-    """The models with the highest mean Dice over all cases and regions; of equals the first by name.
-
-    Raises ``ValueError`` where there are fewer models than asked for.
-    """
-    dice = scores[scores["metric"] == "dice"]
-    means = dice.groupby(["arm", "strategy"])["value"].mean().sort_index().sort_values(ascending=False, kind="stable")
-    if len(means) < count:
-        raise ValueError(f"{len(means)} model(s) are scored, {count} are needed: run notebook 06 for more models")
-    return [(str(arm), str(strategy)) for arm, strategy in means.index[:count]]
 
 
 def explain(ranking: pd.DataFrame, case: str) -> str:

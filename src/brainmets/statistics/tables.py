@@ -24,6 +24,7 @@ import pandas as pd
 
 from brainmets.vocabulary import (
     ARMS,
+    COMPARED_STRATEGIES,
     LESION_COLUMNS,
     REGION_ORDER,
     REGIONS,
@@ -245,6 +246,15 @@ def models(scores: pd.DataFrame) -> list[Model]:
     present = set(zip(scores["arm"], scores["strategy"], strict=True))
     every = [(arm, strategy) for arm in ordered(scores["arm"], ARMS) for strategy in STRATEGIES]
     return [model for model in every if model in present]
+
+
+def of_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that were trained on the target (``COMPARED_STRATEGIES``); all rows where there is none.
+
+    For figures of six models, in which three more would hide the question, and for what is said of hard cases.
+    """
+    trained = table["strategy"].isin(COMPARED_STRATEGIES)
+    return table[trained] if trained.any() else table
 
 
 def undefined(scores: pd.DataFrame) -> pd.DataFrame:
