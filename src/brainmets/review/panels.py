@@ -20,6 +20,7 @@ from scipy import ndimage
 from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
 from brainmets.review.ranking import LESION_REGION
+from brainmets.scoring.one_to_one import LEAST_IOU
 from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
 
 Mask = npt.NDArray[np.bool_]
@@ -166,7 +167,7 @@ def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, column
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
         )
-    figure.suptitle(f"Missed {LESION_REGION} lesions, smallest first (reference outlined)", fontsize=10)
+    figure.suptitle(f"Missed {LESION_REGION} lesions (no predicted lesion of their own with IoU {LEAST_IOU:g} or more), smallest first", fontsize=10)
     return figure
 
 
