@@ -167,7 +167,10 @@ def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, column
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
         )
-    figure.suptitle(f"Missed {LESION_REGION} lesions (no predicted lesion of their own with IoU {LEAST_IOU:g} or more), smallest first", fontsize=10)
+    figure.suptitle(
+        f"Missed {LESION_REGION} lesions (no predicted lesion of their own with IoU {LEAST_IOU:g} or more), smallest first",
+        fontsize=10,
+    )
     return figure
 
 

@@ -30,13 +30,14 @@ class CaseScores:
     """Rows without arm, strategy and case.
 
     ``scores``: region, metric, value, unit. ``excluded``: region, metric, reason. ``lesions``: region, kind, lesion,
-    volume_mm3, x_mm, y_mm, z_mm, matched, dice, detected, detected_iou. ``has_cavity``: label 4 occurs.
+    volume_mm3, x_mm, y_mm, z_mm, matched, dice, detected, detected_iou. ``values``: the labels other than 0
+    of the reference and of the prediction.
     """
 
     scores: list[dict[str, Any]] = field(default_factory=list)
     excluded: list[dict[str, Any]] = field(default_factory=list)
     lesions: list[dict[str, Any]] = field(default_factory=list)
-    has_cavity: bool = False
+    values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 
 def score_case(
@@ -59,7 +60,8 @@ def score_case(
     affine = np.column_stack([affine[:, list(axes)], affine[:, 3]])
     boxes = foreground_boxes(reference, prediction)
     confusion = _confusion(boxes)
-    result = CaseScores(has_cavity=bool(confusion[4].any() or confusion[:, 4].any()))
+    of_reference, of_prediction = (np.flatnonzero(confusion.any(axis)).tolist() for axis in (1, 0))
+    result = CaseScores(values=(frozenset(of_reference) - {0}, frozenset(of_prediction) - {0}))
     for region in regions:
         overlap = _overlap(confusion, _VALUES[region], reference.size)
         lesions, elements, borders = _collect(boxes, _VALUES[region], lesion_definition, spacing)
