@@ -33,7 +33,7 @@ from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.case import score_case
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, Model
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, STRATEGY_STAGES, Model
 
 REGION = LESION_REGION
 """Uncertainty and occlusion are of the tumour core, in which lesions are counted: unlike the whole tumour it has no
@@ -116,11 +116,12 @@ def explain_cases(
             "for it, or set case_review.n_explained to 0"
         )
     definition = read_json(files.evaluation(*model))["provenance"]["parameters"]["lesion_definition"]
-    checkpoints = {fold: files.checkpoint(model[1], model[0], fold) for fold in folds}
+    stage = STRATEGY_STAGES[model[1]]
+    checkpoints = {fold: files.checkpoint(stage, model[0], fold) for fold in folds}
     if missing := [str(fold) for fold, path in checkpoints.items() if not path.is_file()]:
         raise FileNotFoundError(
             f"{' '.join(model)} has no finished training of fold {', '.join(missing)}: run notebook "
-            f"{STAGE_NOTEBOOKS[model[1]][:2]} for it, correct folds, or set case_review.n_explained to 0"
+            f"{STAGE_NOTEBOOKS[stage][:2]} for it, correct folds, or set case_review.n_explained to 0"
         )
     ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
     manifest = read_manifest(files.manifest("target"))

@@ -4,18 +4,22 @@ For every model (arm and strategy), metric and region the worst case is marked: 
 specificity, the highest HD95 ("Transfer Learning Approaches for Brain Metastases Screenings", 2024, section 3.2).
 Cases are ranked by their marks. The paper does not say what a tie does; here every tied case is marked and the tie is
 counted, but where all cases tie nobody is worst and no mark is given.
+
+Give these functions the rows of models that were trained on the target (``tables.of_trained``). A model that is
+pretrained only fails where the target is foreign to it, which says nothing of how hard a case is; and nearly every
+lesion would be one that "at least one model" missed.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from brainmets.vocabulary import METRIC_TITLES, REGIONS, STRATEGY_TITLES, Model, arm_title
+from brainmets.vocabulary import METRIC_TITLES, REGIONS, STRATEGY_TITLES, arm_title
 
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
 LESION_REGION = "TC"
-"""Lesions are counted, shown and called missed in the tumour core, by the one-to-one rule (column ``detected_iou``)."""
+"""Lesions are counted, shown and called missed in the tumour core, by the one-to-one rule (``detected_iou``)."""
 MARK_COLUMNS = ["arm", "strategy", "metric", "region", "case", "value", "n", "tied", "undefined"]
 
 
@@ -46,7 +50,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     case), one count per metric of ``WORST``, one per strategy (``marks_finetune`` ...), the lowest Dice with its model
     and region, and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
     the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
-    and ``missed_by_any`` (lesions that no model, or not every model, found by the one-to-one rule); empty where it has no row of the case.
+    and ``missed_by_any`` (lesions that no model, or not every model, found by the one-to-one rule); empty where it
+    has no row of the case.
     Cases with equal marks are sorted by name.
     """
     given = marks(scores)
@@ -97,7 +102,7 @@ def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def missed_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Reference lesions of ``LESION_REGION`` that at least one model missed by the one-to-one rule, the smallest first.
+    """Reference lesions of ``LESION_REGION`` that at least one model missed (one-to-one rule), the smallest first.
 
     Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
     models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
@@ -118,18 +123,6 @@ def regions_to_show(marks: pd.DataFrame, case: str) -> list[str]:
     counts = marks.loc[marks["case"] == case, "region"].value_counts()
     most = max(REGIONS, key=lambda region: int(counts.get(region, 0)))
     return list(dict.fromkeys([most, "WT"]))
-
-
-def best_models(scores: pd.DataFrame, count: int = 2) -> list[Model]:
-    """The models with the highest mean Dice over all cases and regions; of equals the first by name.
-
-    Raises ``ValueError`` where there are fewer models than asked for.
-    """
-    dice = scores[scores["metric"] == "dice"]
-    means = dice.groupby(["arm", "strategy"])["value"].mean().sort_index().sort_values(ascending=False, kind="stable")
-    if len(means) < count:
-        raise ValueError(f"{len(means)} model(s) are scored, {count} are needed: run notebook 06 for more models")
-    return [(str(arm), str(strategy)) for arm, strategy in means.index[:count]]
 
 
 def explain(ranking: pd.DataFrame, case: str) -> str:

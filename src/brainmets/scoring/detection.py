@@ -1,8 +1,8 @@
 """Lesion tables: detection sensitivity by lesion size, and false positives per case.
 
 Both read ``lesions.csv`` (see ``brainmets.scoring.folders``) and go by its ``detected_iou``: the one-to-one rule of
-``brainmets.scoring.one_to_one``, not the challenge's. A table without that column is refused. Neither drops a size, a region or a case that has no
-lesion.
+``brainmets.scoring.one_to_one``, not the challenge's. A table without that column is refused. Neither drops a size,
+a region or a case that has no lesion.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def detection_by_size(
 def false_positives_per_case(
     lesions: pd.DataFrame, cases: Iterable[str], *, regions: Sequence[str] = tuple(REGIONS), confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Predicted lesions that are paired with no reference lesion, per case; every one of ``cases`` counts, lesions or not.
+    """Predicted lesions paired with no reference lesion, per case; every one of ``cases`` counts, lesions or not.
 
     One row per arm, strategy and region (``regions`` and any further one in the table). Columns: arm, strategy,
     region, n_cases, false_positives, per_case, low, high (exact Poisson interval of the mean, Garwood 1936),

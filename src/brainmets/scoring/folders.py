@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Scores:
     ``table``: scores.csv, one row per case, region and metric, no value missing. ``lesions``: lesions.csv, one row per
     reference or predicted lesion. ``excluded``: arm, strategy, case, region, metric, reason of every value that the
     definition leaves undefined and that ``table`` therefore does not hold. ``cases``: all cases scored. ``missing``:
-    those of them that had no prediction and were scored as empty predictions. ``values``: by case the labels other than
-    0 in the reference and in the prediction.
+    those of them that had no prediction and were scored as empty predictions. ``values``: by case the labels other
+    than 0 in the reference and in the prediction.
     """
 
     table: pd.DataFrame
@@ -58,6 +58,7 @@ def score_folders(
     *,
     arm: str,
     strategy: str,
+    cases: Collection[str] | None = None,
     label_map: Mapping[int, int] | None = None,
     missing: Literal["fail", "worst"] = "fail",
     lesion_definition: LesionDefinition = "brats_2023",
@@ -66,10 +67,11 @@ def score_folders(
 ) -> Scores:
     """Score every case, in ``workers`` processes that hold one case each.
 
-    A case is a file name without ``.nii.gz`` or ``.nii``; both folders must name the same cases. ``label_map`` takes
-    the values of both folders' files to BraTS values. ``missing="worst"`` scores a reference without a prediction as
-    an empty prediction; a prediction without a reference is always an error. ``progress`` is called with one line per
-    finished case. RC is scored for every case when label 4 occurs in any file.
+    A case is a file name without ``.nii.gz`` or ``.nii``; both folders must name the same cases, or with ``cases``
+    these, where ``references`` may hold others too. ``label_map`` takes the values of both folders' files to BraTS
+    values. ``missing="worst"`` scores a reference without a prediction as an empty prediction; a prediction without a
+    reference is always an error. ``progress`` is called with one line per finished case. RC is scored for every case
+    when label 4 occurs in any file.
 
     Raises ``ScoringError`` for folders that do not match, different grids, and labels that are not known whole
     numbers (``ImageError`` where the voxels show it); ``ValueError`` for a wrong argument.
@@ -78,7 +80,7 @@ def score_folders(
     _check_arguments(missing, lesion_definition, workers, label_map)
     jobs = [
         _Job(case, reference, prediction, label_map, lesion_definition)
-        for case, reference, prediction in _match_cases(Path(predictions), Path(references), missing)
+        for case, reference, prediction in _match_cases(Path(predictions), Path(references), cases, missing)
     ]
     _check_grids(jobs)
     found: dict[str, CaseScores] = {}
@@ -87,15 +89,15 @@ def score_folders(
         found[case] = scores
         if progress is not None:
             progress(f"{len(found)} of {len(jobs)}: {case}, {time.monotonic() - started:.1f} s elapsed")
-    cases = tuple(job.case for job in jobs)
-    values = {case: found[case].values for case in cases}
+    scored = tuple(job.case for job in jobs)
+    values = {case: found[case].values for case in scored}
     has_cavity = any(LABELS["rc"] in side for sides in values.values() for side in sides)
     regions = {*REGIONS, RESECTION_CAVITY} if has_cavity else set(REGIONS)
 
     def table(kind: str, columns: tuple[str, ...]) -> pd.DataFrame:
         rows = [
             {"arm": arm, "strategy": strategy, "case": case, **row}
-            for case in cases
+            for case in scored
             for row in getattr(found[case], kind)
             if row["region"] in regions
         ]
@@ -105,7 +107,7 @@ def score_folders(
     assert scores_table["value"].notna().all()
     missing_cases = tuple(job.case for job in jobs if job.prediction is None)
     lesions, excluded = table("lesions", LESION_COLUMNS), table("excluded", EXCLUDED_COLUMNS)
-    return Scores(scores_table, lesions, excluded, cases, missing_cases, values)
+    return Scores(scores_table, lesions, excluded, scored, missing_cases, values)
 
 
 def require_one_convention(scores: Scores) -> list[str]:
@@ -174,10 +176,16 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _match_cases(predictions: Path, references: Path, missing: str) -> list[tuple[str, Path, Path | None]]:
+def _match_cases(
+    predictions: Path, references: Path, cases: Collection[str] | None, missing: str
+) -> list[tuple[str, Path, Path | None]]:
     """(case, reference, prediction) by name."""
     given, wanted = _files(predictions), _files(references)
     problems = []
+    if cases is not None:
+        if unknown := sorted(set(cases) - wanted.keys()):
+            problems.append(f"{references} holds no reference of {', '.join(unknown)}")
+        wanted = {case: path for case, path in wanted.items() if case in cases}
     if stray := sorted(given.keys() - wanted.keys()):
         problems.append(f"predictions without a reference in {references}: {', '.join(stray)}")
     if (absent := sorted(wanted.keys() - given.keys())) and missing == "fail":

@@ -21,7 +21,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
 from brainmets.scoring.detection import detection_by_size as share_by_size
-from brainmets.statistics.tables import unit_of, values
+from brainmets.statistics.tables import of_trained, unit_of, values
 from brainmets.statistics.tests import rounded
 from brainmets.vocabulary import (
     ARMS,
@@ -66,8 +66,8 @@ LineStyle = Literal["-", "--", ":"]
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = {"finetune": "", "scratch": "///"}
-STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
+HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///"}
+STYLES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
@@ -134,8 +134,9 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     Rows are arms, columns regions. A solid line is better when fine-tuned, a dashed one worse, a dotted one level (or
     of a metric without a direction). Distances stand on a scale that is linear up to 1 mm and logarithmic above, so
     that one bad case does not flatten the others; infinite ones are counted in the panel's corner. With one strategy
-    there are points without lines.
+    there are points without lines. Models that are pretrained only are left out.
     """
+    scores = of_trained(scores)
     arms = ordered(scores["arm"], ARMS)
     chosen = scores[scores["metric"] == metric]
     regions = ordered(chosen["region"], REGION_ORDER)
@@ -167,15 +168,17 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
 
     ``pairs`` is ``agreement.volume_pairs``'s table, ``limits`` ``agreement.bland_altman``'s at ``alpha``. Filled
     points and solid lines are fine-tuned, open points and dashed lines from scratch; the thicker line is the mean
-    difference (bias), the thinner ones the limits of agreement.
+    difference (bias), the thinner ones the limits of agreement. Models that are pretrained only are left out: their
+    differences would set the scale.
     """
+    pairs, limits = of_trained(pairs), of_trained(limits)
     arms, regions = ordered(pairs["arm"], ARMS), ordered(pairs["region"], REGION_ORDER)
     figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey="col")
     for row, arm in enumerate(arms):
         for column, region in enumerate(regions):
             panel = panels[row, column]
             panel.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
-            for strategy in STRATEGIES:
+            for strategy in ordered(pairs["strategy"], STRATEGIES):
                 points = pairs[_model(pairs, arm, strategy) & (pairs["region"] == region)]
                 lines = limits[_model(limits, arm, strategy) & (limits["region"] == region)]
                 _difference(panel, points, lines, arm, strategy)
@@ -187,7 +190,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
         Line2D([], [], color="grey", linewidth=BIAS_WIDTH, label="thick: mean difference"),
         Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {1 - alpha:.0%} limits of agreement"),
     ]
-    keys = [*_strategy_keys(), *widths]
+    keys = [*_strategy_keys(pairs), *widths]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
@@ -197,9 +200,9 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
 
     ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
     ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
-    a table without rows gives a figure that says so.
+    a table without rows gives a figure that says so. Models that are pretrained only are left out.
     """
-    table = share_by_size(lesions)
+    table = share_by_size(of_trained(lesions))
     regions = ordered(table["region"], REGION_ORDER)
     figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
@@ -213,7 +216,7 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
         Line2D([], [], color=arm_colour(arm), marker=arm_marker(arm), linestyle="", label=arm_title(arm))
         for arm in ordered(table["arm"], ARMS)
     ]
-    keys = [*arms, *_strategy_keys()]
+    keys = [*arms, *_strategy_keys(table)]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
     return figure
 
@@ -288,10 +291,10 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
     panel.set_ylim(-0.05, 1.05)
 
 
-def _strategy_keys() -> list[Line2D]:
-    """Grey legend entries: filled and solid is fine-tuned, open and dashed from scratch."""
+def _strategy_keys(table: pd.DataFrame) -> list[Line2D]:
+    """Grey legend entries of the table's strategies: filled and solid is fine-tuned, open and dashed from scratch."""
     keys = []
-    for strategy in STRATEGIES:
+    for strategy in ordered(table["strategy"], STRATEGIES):
         fill = "grey" if strategy == "finetune" else "white"
         look: dict[str, Any] = {"color": "grey", "marker": "o", "linestyle": STYLES[strategy], "markerfacecolor": fill}
         keys.append(Line2D([], [], label=STRATEGY_TITLES[strategy], **look))

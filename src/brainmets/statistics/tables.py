@@ -24,6 +24,7 @@ import pandas as pd
 
 from brainmets.vocabulary import (
     ARMS,
+    COMPARED_STRATEGIES,
     LESION_COLUMNS,
     REGION_ORDER,
     REGIONS,
@@ -172,8 +173,8 @@ def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFra
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
-    ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
-    ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
+    ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
+    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
     case that is not among ``cases``, where these are given.
     """
     tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
@@ -242,6 +243,15 @@ def models(scores: pd.DataFrame) -> list[Model]:
     present = set(zip(scores["arm"], scores["strategy"], strict=True))
     every = [(arm, strategy) for arm in ordered(scores["arm"], ARMS) for strategy in STRATEGIES]
     return [model for model in every if model in present]
+
+
+def of_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models that were trained on the target (``COMPARED_STRATEGIES``); all rows where there is none.
+
+    For figures of six models, in which three more would hide the question, and for what is said of hard cases.
+    """
+    trained = table["strategy"].isin(COMPARED_STRATEGIES)
+    return table[trained] if trained.any() else table
 
 
 def undefined(scores: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from brainmets.training import exported_trainer
 from brainmets.training.arms import SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
 from brainmets.training.trainer import FINAL, read_checkpoint
-from brainmets.vocabulary import STAGE_NOTEBOOKS, Strategy
+from brainmets.vocabulary import STAGE_NOTEBOOKS, STRATEGY_STAGES, Strategy
 
 EXTERNAL = "nnUNet_extTrainer"
 """Folder of the archive, and the environment variable, under which nnU-Net finds a trainer that is not its own."""
@@ -47,9 +47,10 @@ def export(
     ``tile_step`` and ``mirroring`` only enter the command that the archive's README gives. Raises
     ``FileNotFoundError`` where a fold is not trained.
     """
-    paths = {fold: files.checkpoint(strategy, arm, fold) for fold in folds}
+    stage = STRATEGY_STAGES[strategy]
+    paths = {fold: files.checkpoint(stage, arm, fold) for fold in folds}
     if missing := [fold for fold, path in paths.items() if not path.is_file()]:
-        notebook = STAGE_NOTEBOOKS[strategy]
+        notebook = STAGE_NOTEBOOKS[stage]
         raise FileNotFoundError(
             f"fold(s) {missing} of {arm}, {strategy} are not trained; run notebook {notebook} for them"
         )
