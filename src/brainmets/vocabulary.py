@@ -81,7 +81,7 @@ METRIC_AXES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity"
 SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
 LESION_COLUMNS = (
     "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
-    "detected",
+    "detected", "detected_iou",
 )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def better(metric: str) -> Alternative | None:
     >>> better("dice"), better("lesion_hd95"), better("predicted_volume")
     ('greater', 'less', None)
     """
-    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_")
+    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_").removeprefix("iou_")
     if plain in HIGHER_IS_BETTER:
         return "greater"
     return "less" if plain in LOWER_IS_BETTER else None

@@ -103,7 +103,7 @@ def lesion_rows(arm, strategy, case, reference, predicted, affine):
         place = np.argwhere(pieces == lesion)
         x, y, z = nib.affines.apply_affine(affine, place.mean(0))
         hit = bool((region_mask(predicted, "TC") & (pieces == lesion)).any())
-        rows.append((arm, strategy, case, "TC", "reference", lesion, len(place) * volume, x, y, z, "", "", hit))
+        rows.append((arm, strategy, case, "TC", "reference", lesion, len(place) * volume, x, y, z, "", "", hit, hit))
     return [dict(zip(LESION_COLUMNS, row, strict=True)) for row in rows]
 
 

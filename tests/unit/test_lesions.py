@@ -275,7 +275,7 @@ def test_memory_order_changes_nothing(definition):
 
 
 def lesion_table(rows):
-    columns = ["case", "region", "kind", "volume_mm3", "matched", "detected"]
+    columns = ["case", "region", "kind", "volume_mm3", "matched", "detected_iou"]
     return pd.DataFrame(rows, columns=columns).assign(arm="default", strategy="scratch")
 
 
@@ -298,14 +298,14 @@ def test_detection_refuses_bins_that_lose_lesions():
         detection_by_size(table, bins=[SizeBin("one", 0, 2), SizeBin("two", 3, 9)])
     with pytest.raises(ValueError, match="none of the bins"):
         detection_by_size(table, bins=[SizeBin("one", 6, 9)])
-    with pytest.raises(ValueError, match="detected"):
-        detection_by_size(table.drop(columns="detected"))
+    with pytest.raises(ValueError, match="detected_iou: score the cases anew"):
+        detection_by_size(table.drop(columns="detected_iou"))
 
 
 def test_false_positives_count_cases_without_any():
     rows = [
         ("a", "ET", "predicted", 9.0, "", False),
-        ("a", "ET", "predicted", 9.0, None, False),  # an empty field of a file that was read back
+        ("a", "ET", "predicted", 9.0, "1", False),  # beside a lesion, where the challenge's rule lets it pass
         ("b", "ET", "predicted", 9.0, "1", True),
         ("b", "ET", "reference", 9.0, "", False),
     ]

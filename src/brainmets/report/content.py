@@ -23,9 +23,9 @@ CASE_METRICS = {
     "nsd_1mm": ("Surface Dice at 1 mm", 3),
     "sensitivity": ("Sensitivity", 3),
     "precision": ("Precision", 3),
-    "lesion_tp": ("Lesions found", 0),
-    "lesion_fn": ("Lesions missed", 0),
-    "lesion_fp": ("False lesions", 0),
+    "lesion_iou_tp": ("Lesions found", 0),
+    "lesion_iou_fn": ("Lesions missed", 0),
+    "lesion_iou_fp": ("False lesions", 0),
     "reference_volume": ("Reference, mL", 2),
     "predicted_volume": ("Predicted, mL", 2),
 }

@@ -14,6 +14,7 @@ from brainmets.review.case import ReviewCase, slug
 from brainmets.review.panels import BEST_SEQUENCE, case_panel, compared_models, missed_montage, worst_slice
 from brainmets.review.ranking import explain
 from brainmets.review.viewers import write_volumes
+from brainmets.scoring.one_to_one import IN_WORDS
 from brainmets.vocabulary import SEQUENCE_TITLES
 
 RULE = (
@@ -72,7 +73,8 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
             "file": file,
             "alt": f"{len(missed)} lesions that at least one model missed, the smallest first",
             "shows": f"All {len(missed)} tumour-core lesions that at least one model missed ({by_all} of them by "
-            f"every model), of {volumes.min():.0f} to {volumes.max():.0f} mm³.",
+            f"every model), of {volumes.min():.0f} to {volumes.max():.0f} mm³, outlined as the reference has them. "
+            f"{IN_WORDS}",
             "cannot_show": "Why a lesion was missed, and the lesions that no reference holds.",
         }
     ]

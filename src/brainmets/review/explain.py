@@ -143,7 +143,8 @@ def table(explanations: list[Explanation]) -> pd.DataFrame:
     """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
 
     Columns: ``COLUMNS``. ``dice_drop`` and ``detected_drop`` are the unaltered prediction's value less this one's;
-    ``detected`` of ``lesions`` reference lesions and ``false_lesions`` follow the evaluation's lesion definition.
+    ``detected`` of ``lesions`` reference lesions (the evaluation's definition parts them) and ``false_lesions`` are by
+    the one-to-one rule (``brainmets.scoring.one_to_one``).
     """
     rows = [
         {"arm": one.model[0], "strategy": one.model[1], "case": one.case, **row}
@@ -189,9 +190,9 @@ def _explain(
                 "region": name,
                 "withheld": sequence,
                 "dice": value[name, "dice"],
-                "lesions": int(value[name, "lesion_tp"] + value[name, "lesion_fn"]),
-                "detected": int(value[name, "lesion_tp"]),
-                "false_lesions": int(value[name, "lesion_fp"]),
+                "lesions": int(value[name, "lesion_iou_tp"] + value[name, "lesion_iou_fn"]),
+                "detected": int(value[name, "lesion_iou_tp"]),
+                "false_lesions": int(value[name, "lesion_iou_fp"]),
             }
             for name in REGIONS
         ]

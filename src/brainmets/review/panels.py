@@ -20,6 +20,10 @@ from scipy import ndimage
 from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
 from brainmets.review.ranking import LESION_REGION
+<<<<<<< HEAD
+from brainmets.scoring.one_to_one import LEAST_IOU
+from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
+=======
 from brainmets.vocabulary import (
     COMPARED_STRATEGIES,
     LABEL_COLOURS,
@@ -30,6 +34,7 @@ from brainmets.vocabulary import (
     arm_title,
     region_mask,
 )
+>>>>>>> strategies
 
 Mask = npt.NDArray[np.bool_]
 
@@ -180,7 +185,10 @@ def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, column
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
         )
-    figure.suptitle(f"Missed {LESION_REGION} lesions, smallest first (reference outlined)", fontsize=10)
+    figure.suptitle(
+        f"Missed {LESION_REGION} lesions (no predicted lesion of their own, IoU {LEAST_IOU:g} or more), smallest first",
+        fontsize=10,
+    )
     return figure
 
 

@@ -22,7 +22,7 @@ from brainmets.vocabulary import METRIC_TITLES, REGIONS, RESECTION_CAVITY, STRAT
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
 LESION_REGION = "TC"
-"""Lesions are counted, shown and called missed in the tumour core."""
+"""Lesions are counted, shown and called missed in the tumour core, by the one-to-one rule (``detected_iou``)."""
 MARK_COLUMNS = ["arm", "strategy", "metric", "region", "case", "value", "n", "tied", "undefined"]
 
 
@@ -55,8 +55,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     and region (the resection cavity and regions that the reference lacks aside), and the reference's
     ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table the reference tumour-core
     lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any``
-    (lesions no model, or not every model, detected); empty where it has no row of the case. Cases with equal marks are
-    sorted by name.
+    (lesions that no model, or not every model, found by the one-to-one rule); empty where it has no row of the case.
+    Cases with equal marks are sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
@@ -92,7 +92,7 @@ def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for case, group in _reference_lesions(lesions).groupby("case"):
-        detected = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected")
+        detected = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected_iou")
         if detected.isna().to_numpy().any():
             raise ValueError(
                 f"case {case}: the models' lesion tables list different {LESION_REGION} reference lesions; "
@@ -107,14 +107,14 @@ def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def missed_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Reference lesions of ``LESION_REGION`` that at least one model missed, the smallest first.
+    """Reference lesions of ``LESION_REGION`` that at least one model missed (one-to-one rule), the smallest first.
 
     Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
     models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
     """
     rows = []
     for (case, lesion), group in _reference_lesions(lesions).groupby(["case", "lesion"]):
-        missed = group[~group["detected"].astype(bool)]
+        missed = group[~group["detected_iou"].astype(bool)]
         if len(missed):
             size_and_place = group.iloc[0][["volume_mm3", "x_mm", "y_mm", "z_mm"]]
             names = ", ".join(sorted(missed["arm"] + " " + missed["strategy"]))

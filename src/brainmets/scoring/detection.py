@@ -1,7 +1,8 @@
 """Lesion tables: detection sensitivity by lesion size, and false positives per case.
 
-Both read ``lesions.csv`` (see ``brainmets.scoring.folders``); neither drops a size, a region or a case that has no
-lesion.
+Both read ``lesions.csv`` (see ``brainmets.scoring.folders``) and go by its ``detected_iou``: the one-to-one rule of
+``brainmets.scoring.one_to_one``, not the challenge's. A table without that column is refused. Neither drops a size,
+a region or a case that has no lesion.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def detection_by_size(
     interval is 0 to 1. No lesion rows give no rows. Raises ``ValueError`` for bins that overlap or leave a gap, or a
     reference lesion outside all of them.
     """
-    _check_columns(lesions, [*_SERIES, "region", "kind", "volume_mm3", "detected"])
+    _check_columns(lesions, [*_SERIES, "region", "kind", "volume_mm3", "detected_iou"])
     _check_bins(bins)
     reference = lesions[lesions["kind"] == "reference"]
     outside = reference[~reference["volume_mm3"].between(bins[0].low, bins[-1].high)]
@@ -70,7 +71,7 @@ def detection_by_size(
     for key, own in _groups(lesions, reference, regions):
         for size in bins:
             within = own[(own["volume_mm3"] >= size.low) & (own["volume_mm3"] < size.high)]
-            n, detected = len(within), int(within["detected"].astype(bool).sum())
+            n, detected = len(within), int(within["detected_iou"].astype(bool).sum())
             share = detected / n if n else math.nan
             rows.append((*key, size.name, size.range, n, detected, share, *binomial_interval(detected, n, confidence)))
     columns = [*_SERIES, "region", "bin", "volume", "n", "detected", "sensitivity", "low", "high"]
@@ -80,21 +81,20 @@ def detection_by_size(
 def false_positives_per_case(
     lesions: pd.DataFrame, cases: Iterable[str], *, regions: Sequence[str] = tuple(REGIONS), confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Predicted lesions that match no reference lesion, per case; every one of ``cases`` counts, lesions or not.
+    """Predicted lesions paired with no reference lesion, per case; every one of ``cases`` counts, lesions or not.
 
     One row per arm, strategy and region (``regions`` and any further one in the table). Columns: arm, strategy,
     region, n_cases, false_positives, per_case, low, high (exact Poisson interval of the mean, Garwood 1936),
     cases_with_false_positives, most_in_one_case. Raises ``ValueError`` for no cases, a case named twice, or lesions
     of a case that is not among them.
     """
-    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "matched"])
+    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "detected_iou"])
     names = [str(case) for case in cases]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"cases: {names} must name at least one case, each once")
     if stray := sorted(set(lesions["case"].astype(str)) - set(names)):
         raise ValueError(f"lesions of cases that are not in the list of cases: {', '.join(stray)}")
-    unmatched = lesions["matched"].isna() | (lesions["matched"].astype(str).str.strip() == "")
-    false = lesions[(lesions["kind"] == "predicted") & unmatched]
+    false = lesions[(lesions["kind"] == "predicted") & ~lesions["detected_iou"].astype(bool)]
     rows = []
     for key, own in _groups(lesions, false, regions):
         counts = own["case"].astype(str).value_counts().reindex(names, fill_value=0)
@@ -138,7 +138,7 @@ def _groups(
 
 def _check_columns(table: pd.DataFrame, needed: list[str]) -> None:
     if absent := [column for column in needed if column not in table.columns]:
-        raise ValueError(f"the lesion table lacks the columns {', '.join(absent)}")
+        raise ValueError(f"the lesion table lacks the columns {', '.join(absent)}: score the cases anew")
 
 
 def _check_bins(bins: Sequence[SizeBin]) -> None:

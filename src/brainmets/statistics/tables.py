@@ -177,9 +177,9 @@ def read_wide(file: Path) -> pd.DataFrame:
 def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
-    A table without rows where there is no lesion (score tables alone hold none). ``detected`` is boolean,
-    ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
-    ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
+    A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
+    ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
+    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
     case that is not among ``cases``, where these are given.
     """
     tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
@@ -209,14 +209,16 @@ def _lesions_of(file: Path) -> pd.DataFrame:
     table = _read_text(file)
     absent = [name for name in LESION_COLUMNS if name not in table.columns]
     if absent:
-        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
+        older = "; score the cases anew (notebook 06, brainmets score)" if "detected_iou" in absent else ""
+        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}{older}; see docs/statistics.md")
     table["arm"] = table["arm"].map(arm_name)
     table["case"] = table["case"].str.removesuffix(SUFFIX)
     name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
     for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
         table[column] = _numbers(file, name + " " + column, table[column])
-    _refuse_unknown(file, table, "detected", ("True", "False"))
-    table["detected"] = table["detected"] == "True"
+    for column in ("detected", "detected_iou"):
+        _refuse_unknown(file, table, column, ("True", "False"))
+        table[column] = table[column] == "True"
     return table[list(LESION_COLUMNS)].assign(file=str(file))
 
 
