@@ -12,11 +12,13 @@ import pytest
 import study_on_disk
 from browser import needs_browser, tab
 from bs4 import BeautifulSoup
+from score_examples import two_cases
 
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
+from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,12 +67,25 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     for line in table[table["metric"] == "dice"].to_dict("records"):
         assert f"{line['mean']:.3f}<span" in text
         assert f"{line['ci_low']:.3f} to {line['ci_high']:.3f}" in text
-    assert text.count("n 3</span>") == 4 * 6
+    assert text.count("n 3: 3/0/0/0</span>") == 4 * 6
     assert text.index("fine-tuned") < text.index("from scratch")
     assert "Not a medical device" in text
     assert "phantoms" in text
     assert "Nothing was trained. So nothing is better." in text
     assert "Nothing was trained, so nothing can be concluded." in text
+
+
+def test_the_table_counts_the_masks_beside_every_mean():
+    regions, rows, _ = report_content.result_table(describe(two_cases(invented_ml=0.003), alpha=0.05))
+    assert regions == ["ET"]
+    finetuned, scratch = (row["cells"][0] for row in rows)
+    assert finetuned == {"mean": "0.000", "interval": "no interval", "n": "1", "masks": "0/1/1/0"}
+    assert scratch["masks"] == "0/1/0/1"
+    only_empty = two_cases(invented_ml=0.0).query("case == 'empty'")
+    cell = report_content.result_table(describe(only_empty, alpha=0.05))[1][0]["cells"][0]
+    assert cell == {"mean": "none", "interval": "", "n": "0", "masks": "0/0/0/1"}
+    without_volumes = two_cases(invented_ml=0.0).query("unit != 'mL'")
+    assert report_content.result_table(describe(without_volumes, alpha=0.05))[1][0]["cells"][0]["masks"] == ""
 
 
 def test_cases_and_panels_are_shown(reviewed_checkout, index):
