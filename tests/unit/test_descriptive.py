@@ -6,12 +6,18 @@ import pytest
 from scipy import stats
 from score_examples import example_scores
 
+from brainmets.scoring.intervals import mean_interval
 from brainmets.statistics.descriptive import describe, normality, shapiro, summarise
-from brainmets.statistics.tests import bca_interval, generator
+from brainmets.statistics.tests import bca_interval, generator, widened
 
 
 def summary(values: list[float], alpha: float = 0.05) -> tuple[dict[str, float], list[str]]:
-    return summarise(np.array(values), alpha, 500, np.random.default_rng(0))
+    return summarise(np.array(values), names(len(values)), alpha, 500, np.random.default_rng(0))
+
+
+def names(n: int) -> list[str]:
+    """So many patients with one case each."""
+    return [f"p{number:03d}" for number in range(n)]
 
 
 def test_summary_of_one_to_five() -> None:
@@ -41,12 +47,47 @@ def test_few_or_equal_values_say_what_has_no_meaning() -> None:
     assert "few distinct resamples" in remarks[0]
 
 
-def test_bca_equals_scipys_on_the_same_sample() -> None:
+def test_bca_equals_scipys_on_the_same_sample_at_the_widened_level() -> None:
     values = np.random.default_rng(4).gamma(2, size=25)
-    scipys = stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", random_state=1)
+    level = 1 - widened(0.05, 25)
+    scipys = stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", confidence_level=level, rng=1)
     expected = scipys.confidence_interval
-    found, _ = summarise(values, 0.05, 40_000, np.random.default_rng(2))
+    found, _ = summarise(values, names(25), 0.05, 40_000, np.random.default_rng(2))
     assert (found["bca_low"], found["bca_high"]) == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_a_bootstrap_of_few_is_read_at_levels_that_give_ts_width() -> None:
+    """Of n normal values a resampled mean has sd s sqrt((n - 1) / n) / sqrt(n); t's interval is t s / sqrt(n) wide."""
+    assert widened(0.05, 10) == pytest.approx(2 * stats.norm.sf(2.262157 * np.sqrt(10 / 9)), rel=1e-5)
+    assert widened(0.05, 10_000) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_intervals_of_a_mean_count_patients() -> None:
+    """Ten patients scanned twice with the same result know no more than ten patients scanned once."""
+    values = np.random.default_rng(3).normal(size=10)
+    once, _ = summarise(values, names(10), 0.05, 2000, np.random.default_rng(1))
+    twice, remarks = summarise(
+        np.repeat(values, 2), list(np.repeat(names(10), 2)), 0.05, 2000, np.random.default_rng(1)
+    )
+    for name in ("ci_low", "ci_high", "bca_low", "bca_high"):
+        assert twice[name] == pytest.approx(once[name])
+    assert (twice["n"], remarks) == (20, ["20 cases of 10 patients"])
+    alone, remarks = summarise(values, ["p"] * 10, 0.05, 100, np.random.default_rng(1))
+    assert np.isnan([alone["ci_low"], alone["bca_high"]]).all()
+    assert remarks == ["10 cases of one patient: no interval"]
+
+
+def test_the_interval_of_patients_with_unequal_scans_by_hand() -> None:
+    """Sums 1 and 5 of 1 and 2 values: mean 2, residuals -1 and 1, standard error sqrt(2 * 2) / 3."""
+    low, high = mean_interval(np.array([1.0, 5.0]), np.array([1.0, 2.0]), 0.95)
+    assert (low, high) == pytest.approx((2 - 12.706205 * 2 / 3, 2 + 12.706205 * 2 / 3))
+
+
+def test_a_resection_cavity_is_described_and_says_that_it_is_not_tested() -> None:
+    scores = example_scores(3, arms=("default",))
+    table = describe(pd.concat([scores, scores[scores["region"] == "ET"].assign(region="RC")]), 0.05, 100, 1)
+    assert (table["note"].str.contains("RC: described and not tested") == (table["region"] == "RC")).all()
+    assert (table["region"] == "RC").any()
 
 
 def test_bca_without_bias_and_skew_is_the_percentile_interval() -> None:

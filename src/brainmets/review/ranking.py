@@ -45,10 +45,10 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``rank`` (equal marks share the smallest rank), case, marks, ``tied_marks`` (marks shared with another
     case), one count per metric of ``WORST``, one per strategy (``marks_finetune`` ...), the lowest Dice with its model
-    and region (the resection cavity aside), and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
-    the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
-    and ``missed_by_any`` (lesions no model, or not every model, detected); empty where it has no row of the case.
-    Cases with equal marks are sorted by name.
+    and region (the resection cavity aside), and the reference's ``whole_tumour_ml`` (empty where the scores hold no
+    volume). From the lesion table the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``,
+    ``total_mm3``, ``missed_by_all`` and ``missed_by_any`` (lesions no model, or not every model, detected); empty
+    where it has no row of the case. Cases with equal marks are sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
