@@ -20,10 +20,7 @@ from scipy import ndimage
 from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
 from brainmets.review.ranking import LESION_REGION
-<<<<<<< HEAD
 from brainmets.scoring.one_to_one import LEAST_IOU
-from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
-=======
 from brainmets.vocabulary import (
     COMPARED_STRATEGIES,
     LABEL_COLOURS,
@@ -34,7 +31,6 @@ from brainmets.vocabulary import (
     arm_title,
     region_mask,
 )
->>>>>>> strategies
 
 Mask = npt.NDArray[np.bool_]
 
@@ -186,7 +182,7 @@ def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, column
             fontsize=8,
         )
     figure.suptitle(
-        f"Missed {LESION_REGION} lesions (no predicted lesion of their own, IoU {LEAST_IOU:g} or more), smallest first",
+        f"Missed {LESION_REGION} lesions (no lesion predicted there with IoU {LEAST_IOU:g} or more), smallest first",
         fontsize=10,
     )
     return figure

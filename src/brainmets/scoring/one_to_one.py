@@ -22,8 +22,8 @@ from brainmets.scoring.surface import Floats, Ints
 
 LEAST_IOU = 0.1
 IN_WORDS = (
-    f"A lesion counts as found where a predicted lesion overlaps it with an intersection over union of {LEAST_IOU:g} or "
-    "more, and a predicted lesion can find one lesion only."
+    f"A lesion counts as found where a predicted lesion overlaps it with an intersection over union of {LEAST_IOU:g} "
+    "or more, and a predicted lesion can find one lesion only."
 )
 """The rule, for readers of figures and tables."""
 

@@ -179,8 +179,8 @@ def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFra
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
     ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
-    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
-    case that is not among ``cases``, where these are given.
+    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that
+    occurs twice, or lesions of a case that is not among ``cases``, where these are given.
     """
     tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
     if not tables:
