@@ -43,7 +43,7 @@ from brainmets.paths import StudyPaths
 from brainmets.training import plans
 from brainmets.training.export import export
 from brainmets.training.inference import Ensemble, predict_cases
-from brainmets.training.session import device_name, prepare, seed_everything, training_device
+from brainmets.training.session import device_name, prepare, training_device
 from brainmets.training.trainer import keep_channels_last
 from brainmets.vocabulary import REGIONS, region_mask
 
@@ -159,7 +159,6 @@ def in_nnunets_layout(one: Any) -> Any:
 
 
 def drawn(one: Any) -> list[Any]:
-    seed_everything(1)
     loader, _ = one.get_dataloaders()
     return [next(loader) for _ in range(4)]
 
@@ -196,7 +195,6 @@ def wait(files: StudyPaths, workers: int) -> str:
 def five_folds(files: StudyPaths) -> list[Path]:
     """Five models that differ by a few steps each; the arm that weighs what is missed predicts lesions soonest."""
     one = trainer(files, "tversky_bce", "bfloat16")
-    seed_everything(3)
     loader, _ = one.get_dataloaders()
     one.network.train()
     for _ in range(300):
