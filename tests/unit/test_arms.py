@@ -17,10 +17,11 @@ from small_study import training_parameters
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
+from brainmets.training import trainer as trainer_module
 from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.seeds import seed_everything, training_seeds
 from brainmets.training.session import prepare
-from brainmets.training.trainer import StudyTrainer
+from brainmets.training.trainer import StudyTrainer, choose_convolutions
 
 
 def trainer_of(files: StudyPaths, arm: str, **changed: object) -> StudyTrainer:
@@ -138,6 +139,23 @@ def test_the_default_arms_first_steps_equal_stock_nnunets(small_study: StudyPath
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for mine, theirs in zip(ours.network.parameters(), stock.network.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_cudnn_chooses_its_convolutions_on_a_gpu_alone(
+    small_study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net sets it in its command, which the study does not call."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    trainer_of(small_study, "default")
+    assert not torch.backends.cudnn.benchmark
+    choose_convolutions(torch.device("cuda"))
+    assert torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.deterministic
+    asked = []
+    monkeypatch.setattr(trainer_module, "choose_convolutions", asked.append)
+    for arm in ("default", "segresnet"):
+        trainer_of(small_study, arm)
+    assert asked == [torch.device("cpu")] * 2, "every trainer asks for its own device"
 
 
 def test_bfloat16_stays_close_to_float32(small_study: StudyPaths) -> None:
