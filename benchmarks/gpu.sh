@@ -8,14 +8,14 @@
 # benchmarks/results/gpu.md. Without a GPU it stops. "bash benchmarks/gpu.sh --cpu" goes the same way with the smoke
 # study on the CPU, in minutes, and writes nothing: it shows that the script works.
 #
-# The environment is, in this order: WHEELS, .venv (see the Makefile), or whatever PYTHON (python3) has installed.
+# The environment is, in this order: WHEELS (a folder, read from the checkout), .venv (see the Makefile), or whatever
+# PYTHON (python3) has installed.
 # WHEELS=folder is for a machine that has a CUDA torch and no network: it installs the folder's wheels, and nothing
 # else, into work/gpu_benchmark_env beside the machine's own torch. Fill the folder where there is a network, with the
 # Python version and system of the machine:
 #
 #     grep -vE '^(torch|torchvision|triton|nvidia-|cuda-)' requirements.lock > others.txt
-#     pip download --no-deps --only-binary :all: --dest wheels -r others.txt
-#     pip wheel --no-deps --wheel-dir wheels -r others.txt        # for the packages that are published as source alone
+#     pip wheel --no-deps --wheel-dir wheels -r others.txt
 #
 # torchvision is left out on purpose: nnU-Net's networks do without it, and one that does not match torch breaks them.
 set -euo pipefail

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -116,7 +117,7 @@ def export(
         if arm == SegResNetTrainer.arm:
             archive.write(exported_trainer.__file__, f"{folder}/{EXTERNAL}/{trainer}.py")
         words = {"arm": arm, "strategy": strategy, "folds": " ".join(map(str, folds)), "tile_step": tile_step}
-        words |= {"mirroring": "" if mirroring else " --disable_tta", "archive": out.name}
+        words |= {"mirroring": "" if mirroring else " --disable_tta", "archive": shlex.quote(out.name)}
         archive.writestr(f"{folder}/README.txt", read_me(folder, plans, dataset, words))
     return out
 
