@@ -213,7 +213,7 @@ def test_cavities_without_any_enhancing_tumour_are_the_old_labels(cohort: Cohort
         write_image(tmp_path / case / "GT.nii.gz", np.where(labels() == 3, 4, labels()).astype(np.int16))
     audit = audited(Cohort(**{**cohort.model_dump(), "label_map": label_map}))
     with pytest.raises(
-        CohortError, match=r"all: : label 4, .* in 2 case\(s\).*label_map: \{1: netc, 2: snfh, 4: et\}"
+        CohortError, match=r"all: label 4, .* in 2 case\(s\).*label_map: \{1: netc, 2: snfh, 4: et\}"
     ):
         audit.require_no_errors()
     assert audit.cases.RC_mL.tolist() == [0.002, 0.002]

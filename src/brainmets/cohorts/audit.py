@@ -75,7 +75,8 @@ class Audit:
         errors = self.findings[self.findings.severity == "error"]
         if errors.empty:
             return
-        lines = ["  " + ": ".join(filter(None, (row.case, row.file, row.finding))) for row in errors.itertuples()]
+        places = errors.case + ": " + errors.file.where(errors.file == "", errors.file + ": ")
+        lines = ("  " + places + errors.finding).tolist()
         if len(lines) > LONGEST_LIST:
             lines = [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]
         where = written or "findings.csv beside the cohort's cases.csv, in the study's audit/"
