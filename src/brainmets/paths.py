@@ -66,7 +66,7 @@ class StudyPaths:
 
     # 01 data audit
     def cases(self, cohort: str) -> Path:
-        """``cases.csv``: one row per case: case, patient, held_out, files, shape, spacing, volumes."""
+        """``cases.csv``: one row per case: case, patient, shape, spacing, volumes, held_out."""
         return self.work / "audit" / cohort / "cases.csv"
 
     def findings(self, cohort: str) -> Path:

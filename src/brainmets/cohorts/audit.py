@@ -24,7 +24,7 @@ from brainmets.vocabulary import LABELS, REGIONS, region_mask
 
 Severity = Literal["error", "warning"]
 CASE_COLUMNS = (
-    "case", "patient", "held_out", "shape", "spacing_mm", "orientation",
+    "case", "patient", "shape", "spacing_mm", "orientation",
     *(f"{region}_mL" for region in REGIONS), "lesions", "smallest_lesion_mm3",
 )  # fmt: skip
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
@@ -59,6 +59,11 @@ class Audit:
     findings: pd.DataFrame
     scans: list[Scan]
     on_level: dict[Path, float]
+
+    @property
+    def loads(self) -> dict[str, float]:
+        """Each case's whole-tumour volume in mL, for a draw by load."""
+        return dict(zip(self.cases.case, self.cases.WT_mL, strict=True))
 
     def require_no_errors(self, written: Path | None = None) -> None:
         """Raise ``CohortError`` with a line for every finding of severity "error"; ``written`` is their table."""
@@ -102,18 +107,16 @@ class _Examination:
             self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it again")
 
 
-def audit_cohorts(
-    cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort], held_out: Mapping[str, Sequence[str]]
-) -> dict[str, Audit]:
+def audit_cohorts(cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort]) -> dict[str, Audit]:
     """Examine every case of every cohort: geometry, intensities, label values, volumes, lesions, repeated scans.
 
-    The three arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
+    The two arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
     read, a sequence on another grid, a value that is not finite, an unknown or fractional label, the same scan under
     two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, a background that is not
     0, an empty label map, the same scan twice within a patient, a region that no case has, names that look like
     several scans of a patient where each case counts as a patient.
     """
-    audits = {name: _audit_cohort(cases[name], declaration, held_out[name]) for name, declaration in cohorts.items()}
+    audits = {name: _audit_cohort(cases[name], declaration) for name, declaration in cohorts.items()}
     repeated: dict[str, list[dict[str, str]]] = {name: [] for name in audits}
     for name, finding in _repeated_scans(audits):
         repeated[name].append(finding)
@@ -123,9 +126,9 @@ def audit_cohorts(
     return audits
 
 
-def _audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
+def _audit_cohort(cases: Sequence[Case], declaration: Cohort) -> Audit:
     folder = resolve(declaration.folder)
-    examinations = [_examine(case, declaration, case.case in held_out, folder) for case in cases]
+    examinations = [_examine(case, declaration, folder) for case in cases]
     table = pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS))
     findings = [finding for one in examinations for finding in one.findings]
     of_all = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
@@ -135,8 +138,8 @@ def _audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence
     return Audit(table, pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans, on_level)
 
 
-def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _Examination:
-    one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out}, folder)
+def _examine(case: Case, declaration: Cohort, folder: Path) -> _Examination:
+    one = _Examination({"case": case.case, "patient": case.patient}, folder)
     first = None
     with one.reading(case.images["t1c"]):
         first = nifti.read_grid(case.images["t1c"])
