@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 NOTEBOOKS: tuple[str, ...] = (
@@ -48,7 +49,7 @@ class StudyPaths:
     """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
 
     ``work_dir`` is read from the checkout when relative. ``stage`` is "pretraining", "finetune" or "scratch";
-    ``strategy`` is "finetune" or "scratch"; ``cohort`` is "source" or "target".
+    ``strategy`` is "pretrained", "finetune" or "scratch"; ``cohort`` is "source" or "target".
     """
 
     work_dir: str
@@ -66,7 +67,7 @@ class StudyPaths:
 
     # 01 data audit
     def cases(self, cohort: str) -> Path:
-        """``cases.csv``: one row per case: case, patient, held_out, files, shape, spacing, volumes."""
+        """``cases.csv``: one row per case: case, patient, shape, spacing, volumes, held_out."""
         return self.work / "audit" / cohort / "cases.csv"
 
     def findings(self, cohort: str) -> Path:
@@ -124,6 +125,11 @@ class StudyPaths:
         """``training.json``: curves, device, seconds, checkpoint hash, provenance; written last."""
         return self.training_folder(stage, arm, fold) / "training.json"
 
+    def left_out_training(self, stage: str, arm: str, fold: int) -> Path:
+        """A new folder for a training that other parameters made: ``fold_<k>-1``, or the first number not taken."""
+        folder = self.work / "left_out" / "training" / stage / arm
+        return next(path for n in count(1) if not (path := folder / f"fold_{fold}-{n}").exists())
+
     # 06 evaluation
     @property
     def evaluations(self) -> Path:
@@ -134,9 +140,9 @@ class StudyPaths:
         """Predictions and tables of one (arm, strategy)."""
         return self.evaluations / arm / strategy
 
-    def left_out(self, arm: str) -> Path:
-        """Where the evaluation of an arm goes that the study no longer has."""
-        return self.work / "left_out" / "evaluation" / arm
+    def left_out(self, folder: Path) -> Path:
+        """Where a folder of an arm's evaluation goes that the study no longer has."""
+        return self.work / "left_out" / folder.relative_to(self.work)
 
     def predictions(self, arm: str, strategy: str) -> Path:
         """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""
@@ -159,11 +165,26 @@ class StudyPaths:
         """``evaluation.json``: provenance of notebook 06; written last."""
         return self.evaluation_folder(arm, strategy) / "evaluation.json"
 
+    # 06 evaluation, of the training cases: beside the held-out ones, where no reader of those finds them
+    @property
+    def cross_validations(self) -> Path:
+        """The folder that holds every (arm, strategy)'s scores of the target's training cases."""
+        return self.work / "cross_validation"
+
+    def cross_validation_folder(self, arm: str, strategy: str) -> Path:
+        """``predictions/``, ``scores.csv``, ``lesions.csv``, ``excluded.csv``; ``folds.csv``: who predicted what."""
+        return self.cross_validations / arm / strategy
+
     # 07 statistics and 08 case review
     @property
     def statistics(self) -> Path:
         """Folder of notebook 07's tables, figures and ``statistics.json`` (written last)."""
         return self.work / "statistics"
+
+    @property
+    def best_model(self) -> Path:
+        """``best_model.json``: the model that notebook 07 chose, by cross-validated scores alone."""
+        return self.statistics / "best_model.json"
 
     @property
     def review(self) -> Path:

@@ -17,14 +17,16 @@ Arm = Literal["default", "tversky_bce", "segresnet"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
 
-Strategy = Literal["finetune", "scratch"]
+Strategy = Literal["pretrained", "finetune", "scratch"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 COMPARED_STRATEGIES = ("finetune", "scratch")
-"""The two of the study's question: the first is asked to be the better one."""
-STRATEGY_TITLES = {"finetune": "fine-tuned", "scratch": "from scratch"}
+"""The two of the study's question, trained on the target: the first is asked to be the better one."""
+STRATEGY_TITLES = {"pretrained": "pretrained only", "finetune": "fine-tuned", "scratch": "from scratch"}
 
 Stage = Literal["pretraining", "finetune", "scratch"]
-"""What a training is: the two strategies' trainings and the one that fine-tuning starts from."""
+"""What a training is: on the source, or on the target from the source's weights or from random ones."""
+STRATEGY_STAGES: dict[str, Stage] = {"pretrained": "pretraining", "finetune": "finetune", "scratch": "scratch"}
+"""The stage whose models a strategy predicts the target with; ``pretrained`` takes them as they are (zero-shot)."""
 STAGE_NOTEBOOKS: dict[str, str] = {
     "pretraining": "03_pretraining",
     "finetune": "04_fine_tuning",
@@ -79,7 +81,7 @@ METRIC_AXES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity"
 SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
 LESION_COLUMNS = (
     "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
-    "detected",
+    "detected", "detected_iou",
 )  # fmt: skip
 
 
@@ -133,7 +135,7 @@ def better(metric: str) -> Alternative | None:
     >>> better("dice"), better("lesion_hd95"), better("predicted_volume")
     ('greater', 'less', None)
     """
-    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_")
+    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_").removeprefix("iou_")
     if plain in HIGHER_IS_BETTER:
         return "greater"
     return "less" if plain in LOWER_IS_BETTER else None

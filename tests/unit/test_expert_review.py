@@ -19,7 +19,6 @@ from brainmets.review.experts import (
     weighted_kappa,
     write_expert_folder,
 )
-from brainmets.review.ranking import best_models
 
 MODELS = [("default", "finetune"), ("segresnet", "finetune")]
 
@@ -110,15 +109,6 @@ def test_what_an_expert_left_in_the_folder_is_never_overwritten(handed_out, tmp_
     sheet.assign(rater="Dr A").to_csv(folder / "ratings.csv", index=False)
     with pytest.raises(FileExistsError, match=r"ratings\.csv, filled in"):
         write_expert_folder(files, names, MODELS, folder, seed=3)
-
-
-def test_best_models_by_mean_dice():
-    table = pd.concat(
-        [scores([0.5, 0.7]), scores([0.9, 0.9], strategy="scratch"), scores([0.6, 0.6], arm="segresnet")]
-    )
-    assert best_models(table) == [("default", "scratch"), ("default", "finetune")]  # 0.6 twice: the first by name
-    with pytest.raises(ValueError, match="1 model"):
-        best_models(scores([0.5, 0.7]))
 
 
 KEY = pd.DataFrame(
@@ -246,28 +236,46 @@ def ratings(rater, values):
 
 def test_agreement_names_what_has_no_meaning():
     both = pd.concat([ratings("R1", [1, 2, 3, 4]), ratings("R2", [1, 2, 3, 5])])
-    table = agreement(both, n_bootstrap=200, seed=1).set_index("item")
-    assert table.loc["overall", "n"] == 4
-    assert table.loc["overall", "low"] <= table.loc["overall", "kappa"] <= table.loc["overall", "high"]
-    assert np.isnan(table.loc["boundary", "kappa"])
+    table = agreement(both, {}).set_index("item")
+    assert table.loc["overall", ["n", "patients"]].tolist() == [4, 4]
+    assert -1 < table.loc["overall", "low"] < table.loc["overall", "kappa"] < table.loc["overall", "high"] < 1
+    assert table.loc["boundary", ["kappa", "low", "high"]].isna().all()
     assert table.loc["boundary", "note"] == "no variation: kappa has no meaning"
 
 
 def test_agreement_of_raters_without_a_common_item_is_undefined():
     one, two = ratings("R1", [1, 2]), ratings("R2", [1, 2])
     two["case"] = ["P7", "P8"]
-    table = agreement(pd.concat([one, two]), n_bootstrap=50, seed=1)
+    table = agreement(pd.concat([one, two]), {})
     assert table["n"].tolist() == [0, 0, 0]
     assert table[["kappa", "low", "high"]].isna().all(axis=None)
     assert (table["note"] != "").all()
 
 
-def test_resamples_without_variation_are_counted():
-    table = agreement(pd.concat([ratings("R1", [1, 2]), ratings("R2", [1, 2])]), n_bootstrap=200, seed=1)
-    line = table.set_index("item").loc["overall"]
-    assert (line["kappa"], line["low"], line["high"]) == (1, 1, 1)
-    left_out = int(line["note"].split(" of 200 resamples without variation")[0])
-    assert 70 < left_out < 130  # two items, drawn twice: half of the resamples hold one of them alone
+def test_raters_who_never_differ_or_one_varying_patient_give_no_interval():
+    line = agreement(pd.concat([ratings("R1", [1, 2, 4]), ratings("R2", [1, 2, 4])]), {}).iloc[0]
+    assert line["kappa"] == 1
+    assert np.isnan([line["low"], line["high"]]).all()
+    assert "never differ" in line["note"]
+    line = agreement(pd.concat([ratings("R1", [3, 3, 4]), ratings("R2", [3, 3, 5])]), {}).iloc[0]
+    assert np.isnan([line["low"], line["high"]]).all()
+    assert line["note"] == "no interval: without one patient nothing varies"
+
+
+def test_the_interval_of_kappa_leaves_out_patients_and_not_ratings():
+    """Four cases of two patients: two values of kappa, each without one patient."""
+    one, two = [1, 2, 3, 4, 2, 5], [1, 3, 3, 5, 2, 4]
+    whose = {"P0": "x", "P1": "x", "P2": "y", "P3": "y", "P4": "z", "P5": "z"}
+    line = agreement(pd.concat([ratings("R1", one), ratings("R2", two)]), whose).iloc[0]
+    left_out = np.array(
+        [weighted_kappa(np.delete(one, part), np.delete(two, part)) for part in ([0, 1], [2, 3], [4, 5])]
+    )
+    error = np.sqrt(2 / 3 * ((left_out - left_out.mean()) ** 2).sum())
+    half = 4.302653 * error / (1 - line["kappa"] ** 2)
+    assert (line["n"], line["patients"]) == (6, 3)
+    assert np.arctanh([line["low"], line["high"]]) == pytest.approx(
+        np.arctanh(line["kappa"]) + np.array([-half, half])
+    )
 
 
 def test_summary_stands_beside_the_metrics():
@@ -287,7 +295,17 @@ def test_command_hands_out_and_reads_back(tmp_path, monkeypatch, capsys):
     files = study_on_disk.make(tmp_path / "work", patients=2)
     params = tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(study_on_disk.parameters(tmp_path / "work")))
+    study_on_disk.choose(files, [("segresnet", "scratch")])
+    assert cli.main(["review", str(params)]) == 2
+    assert "has 1 model(s) to choose from by cross-validation" in capsys.readouterr().err
+    files.best_model.unlink()
+    assert cli.main(["review", str(params)]) == 2
+    assert "best_model.json is not in statistics: run notebook 07" in capsys.readouterr().err
+    chosen = [("segresnet", "scratch"), ("default", "scratch")]  # the worst two on the held-out cases
+    study_on_disk.choose(files, [*chosen, ("default", "finetune")])
     assert cli.main(["review", str(params)]) == 0
+    key = pd.read_csv(files.review / "expert_key.csv")
+    assert set(zip(key["arm"], key["strategy"], strict=True)) == set(chosen)
     table = pd.read_csv(files.review / "expert" / "ratings.csv", dtype=str)
     assert len(table) == 4
     filled = tmp_path / "filled"

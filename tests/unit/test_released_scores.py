@@ -42,7 +42,7 @@ def test_six_models_of_the_same_ten_cases(scores: pd.DataFrame) -> None:
 
 
 def test_means_are_those_of_the_files(folder: Path, scores: pd.DataFrame) -> None:
-    table = describe(scores, 0.05, 100, 1).set_index(["arm", "strategy", "region", "metric"])["mean"]
+    table = describe(scores, 0.05).set_index(["arm", "strategy", "region", "metric"])["mean"]
     for file in folder.glob("*.csv"):
         arm, _, strategy = file.stem.removeprefix("scores_").rpartition("_")
         arm = {"tverskybce": "tversky_bce"}.get(arm, arm)

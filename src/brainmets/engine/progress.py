@@ -1,7 +1,8 @@
 """How a study is followed while it runs: the steps' logs, Snakemake's events, and the lines on the terminal.
 
 A log holds everything that a step's notebook prints. Lines of the engine's own start with ``== ``; they say when the
-step started, finished or failed. A line of the form ``epoch 3 of 20: ...`` is progress, which the study shows live.
+step started, finished or failed. A line such as ``epoch 3 of 20: ...`` or ``training case 2 of 8: ...`` is
+progress, which the study shows live.
 Logs and events are files that only grow (a rerun adds to its step's log): a reader never loses its place, on a shared
 file system either, and needs no connection to the machine that a step runs on.
 """
@@ -24,7 +25,7 @@ from brainmets.params.study import section
 from brainmets.paths import NOTEBOOKS, StudyPaths
 
 MARK = "== "
-PROGRESS = re.compile(r"\w+ \d+ of \d+\b")
+PROGRESS = re.compile(r"([a-z]+ )+\d+ of \d+\b")
 RULES = {section(notebook): notebook for notebook in NOTEBOOKS}
 """The Snakefile's rules are named as the sections of the parameters are."""
 

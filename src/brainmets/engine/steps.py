@@ -85,14 +85,15 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
 
 
 def set_aside_other_arms(study: Study, files: StudyPaths) -> list[str]:
-    """Move evaluations of arms that the study no longer has out of what notebooks 07 and 08 read; gives the arms."""
-    stale = [path for path in files.evaluations.glob("*/") if path.name not in study.arms]
+    """Move scores of arms that the study no longer has out of what notebooks 07 and 08 read; gives the arms."""
+    scored = [*files.evaluations.glob("*/"), *files.cross_validations.glob("*/")]
+    stale = [folder for folder in scored if folder.name not in study.arms]
     for folder in stale:
-        target = files.left_out(folder.name)
+        target = files.left_out(folder)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.replace(target)
-    return sorted(folder.name for folder in stale)
+    return sorted({folder.name for folder in stale})
 
 
 def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:

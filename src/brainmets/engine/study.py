@@ -52,7 +52,7 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     with locked(files.work / ".study.lock", f"study {files.study}") as lock:
         print(heading, flush=True)
         for arm in set_aside_other_arms(study, files):
-            print(f"  {arm} is no arm of this study any more: its evaluation is now {shown(files.left_out(arm))}")
+            print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
         return _work(study, files, options, further, lock)
 
 

@@ -30,7 +30,10 @@ from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
-TABLES = ("descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv")
+TABLES = (
+    "descriptive.csv", "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv",
+    "cross_validated.csv",
+)  # fmt: skip
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 PARTS = ("notebooks", "figures", "tables", "viewer", "scripts")
 PAGES = jinja2.Environment(
@@ -93,7 +96,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         phantoms=all(study.content[name].get("phantoms") for name in ("source", "target")),
         answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows, notes=notes,
-        figures=figures, cases=cases, overviews=overviews, rule=rule,
+        figures=figures, cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
         without_3d=without_3d, without_sorting=without_sorting,
         tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),
         steps=[(step, titles.get(step.name), content.duration(step.record["seconds"])) for step in steps],

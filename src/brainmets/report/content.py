@@ -23,9 +23,9 @@ CASE_METRICS = {
     "nsd_1mm": ("Surface Dice at 1 mm", 3),
     "sensitivity": ("Sensitivity", 3),
     "precision": ("Precision", 3),
-    "lesion_tp": ("Lesions found", 0),
-    "lesion_fn": ("Lesions missed", 0),
-    "lesion_fp": ("False lesions", 0),
+    "lesion_iou_tp": ("Lesions found", 0),
+    "lesion_iou_fn": ("Lesions missed", 0),
+    "lesion_iou_fp": ("False lesions", 0),
     "reference_volume": ("Reference, mL", 2),
     "predicted_volume": ("Predicted, mL", 2),
 }
@@ -61,10 +61,15 @@ def conclusions(files: StudyPaths) -> tuple[list[str], list[str], list[Picture]]
     return written["answer"], written["conclusion"].split("\n\n"), figures
 
 
+def best_model(files: StudyPaths) -> str:
+    """Notebook 07's sentence on the model that is explained and handed to experts, and how it was chosen."""
+    return str(_results(files.best_model, "07")["sentence"])
+
+
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]], list[str]]:
     """Regions; one row per model with ``arm, strategy, first, cells``; and the remarks below the table.
 
-    ``descriptive`` is notebook 07's table. Fine-tuned stands above scratch within each arm; every cell has the mean,
+    ``descriptive`` is notebook 07's table. Strategies stand in their order within each arm; every cell has the mean,
     its 95% interval (t for Dice, BCa for HD95) and n; a mean without a defined value reads "none".
     """
     table = descriptive[descriptive["metric"].isin(METRICS)].assign(note=descriptive["note"].fillna("").astype(str))

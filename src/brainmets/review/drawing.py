@@ -11,15 +11,16 @@ from IPython.display import Image, display
 
 from brainmets.figures import save
 from brainmets.review.case import ReviewCase, slug
-from brainmets.review.panels import BEST_SEQUENCE, case_panel, missed_montage, worst_slice
+from brainmets.review.panels import BEST_SEQUENCE, case_panel, compared_models, missed_montage, worst_slice
 from brainmets.review.ranking import explain
 from brainmets.review.viewers import write_volumes
+from brainmets.scoring.one_to_one import IN_WORDS
 from brainmets.vocabulary import SEQUENCE_TITLES
 
 RULE = (
-    "For every model, metric (Dice, sensitivity, specificity, HD95) and region the worst case is marked, and cases "
-    "are ranked by their marks, as in the paper. Tied cases are all marked; where every case ties, none is. The cases "
-    "marked most often are shown."
+    "For every model that was trained on the target, metric (Dice, sensitivity, specificity, HD95) and region the "
+    "worst case is marked, and cases are ranked by their marks, as in the paper. Tied cases are all marked; where "
+    "every case ties, none is. The cases marked most often are shown."
 )
 
 Entry = dict[str, str]
@@ -46,12 +47,13 @@ def draw_case(
         save(case_panel(case, region, scores), folder / file)
         z, area = worst_slice(case, region)
         models = f"{len(case.predictions)} models"
+        compared = f"{len(compared_models(case))} models trained on the target"
         entries.append(
             {
                 "file": file,
                 "alt": f"{case.name}, {region}: axial slice {z} with the prediction of {models}",
                 "shows": f"{region} of {case.name} on {SEQUENCE_TITLES[BEST_SEQUENCE[region]]}, on the axial slice "
-                f"where the {models} together differ most from the reference ({area:.0f} mm²).",
+                f"where the {compared} together differ most from the reference ({area:.0f} mm²).",
                 "cannot_show": "One slice of one case, chosen because it is the worst: nothing about the other "
                 "slices, and nothing about how often such errors occur.",
             }
@@ -71,7 +73,8 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
             "file": file,
             "alt": f"{len(missed)} lesions that at least one model missed, the smallest first",
             "shows": f"All {len(missed)} tumour-core lesions that at least one model missed ({by_all} of them by "
-            f"every model), of {volumes.min():.0f} to {volumes.max():.0f} mm³.",
+            f"every model), of {volumes.min():.0f} to {volumes.max():.0f} mm³, outlined as the reference has them. "
+            f"{IN_WORDS}",
             "cannot_show": "Why a lesion was missed, and the lesions that no reference holds.",
         }
     ]

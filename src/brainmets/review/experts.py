@@ -30,8 +30,8 @@ from brainmets.params import CaseReview, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.review.case import pseudonyms_of
-from brainmets.review.ranking import best_models
 from brainmets.scoring.intervals import NO_INTERVAL, jackknife_error, patients_of
+from brainmets.statistics.choice import read_best_models
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES, LABELS, SEQUENCES, Model
 
@@ -68,14 +68,23 @@ class RatingError(ValueError):
 
 
 def hand_out(study: Study) -> None:
-    """Write the study's held-out cases for experts, its two best models blinded, and the key beside the folder."""
+    """Write the study's held-out cases for experts, its two best models blinded, and the key beside the folder.
+
+    Which models these are notebook 07 has chosen by cross-validated scores; ``ParameterError`` without two of them.
+    """
     files, scores = _scored(study)
+    best = read_best_models(files.best_model)[: len(LETTERS)]
+    if len(best) < len(LETTERS):
+        raise ParameterError(
+            f"study {files.study} has {len(best)} model(s) to choose from by cross-validation, and an expert review "
+            "needs two: run notebook 06 for more models, then notebook 07"
+        )
     settings = study.notebook("08_case_review")
     assert isinstance(settings, CaseReview)
     cases = sorted(scores["case"].unique())
     names = pseudonyms_of(cases) if settings.pseudonyms else {case: case for case in cases}
     folder = files.review / "expert"
-    key = write_expert_folder(files, names, best_models(scores), folder, study.content["seed"])
+    key = write_expert_folder(files, names, best, folder, study.content["seed"])
     print(f"{len(cases)} cases, {len(key)} rows to rate: hand out {folder.name}/ in {files.review.name}/")
     print(f"the key stays here: {folder.name}_key.csv")
 

@@ -33,7 +33,7 @@ from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.case import score_case
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, Model
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, STRATEGY_STAGES, Model
 
 REGION = LESION_REGION
 """Uncertainty and occlusion are of the tumour core, in which lesions are counted: unlike the whole tumour it has no
@@ -116,11 +116,12 @@ def explain_cases(
             "for it, or set case_review.n_explained to 0"
         )
     definition = read_json(files.evaluation(*model))["provenance"]["parameters"]["lesion_definition"]
-    checkpoints = {fold: files.checkpoint(model[1], model[0], fold) for fold in folds}
+    stage = STRATEGY_STAGES[model[1]]
+    checkpoints = {fold: files.checkpoint(stage, model[0], fold) for fold in folds}
     if missing := [str(fold) for fold, path in checkpoints.items() if not path.is_file()]:
         raise FileNotFoundError(
             f"{' '.join(model)} has no finished training of fold {', '.join(missing)}: run notebook "
-            f"{STAGE_NOTEBOOKS[model[1]][:2]} for it, correct folds, or set case_review.n_explained to 0"
+            f"{STAGE_NOTEBOOKS[stage][:2]} for it, correct folds, or set case_review.n_explained to 0"
         )
     ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
     manifest = read_manifest(files.manifest("target"))
@@ -142,7 +143,8 @@ def table(explanations: list[Explanation]) -> pd.DataFrame:
     """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
 
     Columns: ``COLUMNS``. ``dice_drop`` and ``detected_drop`` are the unaltered prediction's value less this one's;
-    ``detected`` of ``lesions`` reference lesions and ``false_lesions`` follow the evaluation's lesion definition.
+    ``detected`` of ``lesions`` reference lesions (the evaluation's definition parts them) and ``false_lesions`` are by
+    the one-to-one rule (``brainmets.scoring.one_to_one``).
     """
     rows = [
         {"arm": one.model[0], "strategy": one.model[1], "case": one.case, **row}
@@ -188,9 +190,9 @@ def _explain(
                 "region": name,
                 "withheld": sequence,
                 "dice": value[name, "dice"],
-                "lesions": int(value[name, "lesion_tp"] + value[name, "lesion_fn"]),
-                "detected": int(value[name, "lesion_tp"]),
-                "false_lesions": int(value[name, "lesion_fp"]),
+                "lesions": int(value[name, "lesion_iou_tp"] + value[name, "lesion_iou_fn"]),
+                "detected": int(value[name, "lesion_iou_tp"]),
+                "false_lesions": int(value[name, "lesion_iou_fp"]),
             }
             for name in REGIONS
         ]

@@ -20,7 +20,17 @@ from scipy import ndimage
 from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
 from brainmets.review.ranking import LESION_REGION
-from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, STRATEGY_TITLES, Model, arm_title, region_mask
+from brainmets.scoring.one_to_one import LEAST_IOU
+from brainmets.vocabulary import (
+    COMPARED_STRATEGIES,
+    LABEL_COLOURS,
+    LABELS,
+    SEQUENCE_TITLES,
+    STRATEGY_TITLES,
+    Model,
+    arm_title,
+    region_mask,
+)
 
 Mask = npt.NDArray[np.bool_]
 
@@ -49,14 +59,19 @@ def disagreement_mm2(
     return np.asarray(differing * float(spacing_mm[0] * spacing_mm[1]))
 
 
-def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
-    """The axial slice with the largest disagreement over all models, and that disagreement in mm².
+def compared_models(case: ReviewCase) -> list[Model]:
+    """The case's models that were trained on the target, which choose the slice to show; all where there is none."""
+    return [model for model in case.predictions if model[1] in COMPARED_STRATEGIES] or list(case.predictions)
 
-    Of equal slices the lowest; where all models agree with the reference, the slice with most of the region (0 mm²),
+
+def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
+    """The axial slice with the largest disagreement over the ``compared_models``, and that disagreement in mm².
+
+    Of equal slices the lowest; where they all agree with the reference, the slice with most of the region (0 mm²),
     and the middle slice where there is none of it.
     """
     reference = region_mask(case.reference, region)
-    masks = [region_mask(labels, region) for labels in case.predictions.values()]
+    masks = [region_mask(case.predictions[model], region) for model in compared_models(case)]
     areas = disagreement_mm2(reference, masks, case.spacing_mm)
     if areas.any():
         return int(areas.argmax()), float(areas.max())
@@ -97,7 +112,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
     figure.suptitle(
         f"{case.name}, {region}: {SEQUENCE_TITLES[sequence]}, axial slice {z} (S {height_mm:.0f} mm), "
-        f"{area:.0f} mm² of disagreement over {len(masks)} models",
+        f"{area:.0f} mm² of disagreement over {len(compared_models(case))} models",
         fontsize=10,
     )
     keys: list[Patch | Line2D] = [Patch(color=colour, alpha=0.7, label=title) for colour, title in AREA_TITLES.items()]
@@ -166,7 +181,10 @@ def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, column
             f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
             fontsize=8,
         )
-    figure.suptitle(f"Missed {LESION_REGION} lesions, smallest first (reference outlined)", fontsize=10)
+    figure.suptitle(
+        f"Missed {LESION_REGION} lesions (no lesion predicted there with IoU {LEAST_IOU:g} or more), smallest first",
+        fontsize=10,
+    )
     return figure
 
 

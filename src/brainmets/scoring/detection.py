@@ -1,7 +1,9 @@
 """Lesion tables: detection sensitivity by lesion size, and false positives per case.
 
-Both read ``lesions.csv`` (see ``brainmets.scoring.folders``); neither drops a size, a region or a case that has no
-lesion. Lesions of one patient are alike: every interval counts patients (``brainmets.scoring.intervals``).
+Both read ``lesions.csv`` (see ``brainmets.scoring.folders``) and go by its ``detected_iou``: the one-to-one rule of
+``brainmets.scoring.one_to_one``, not the challenge's. A table without that column is refused. Neither drops a size,
+a region or a case that has no lesion. Lesions of one patient are alike: every interval counts patients
+(``brainmets.scoring.intervals``).
 """
 
 from __future__ import annotations
@@ -50,15 +52,12 @@ def detection_by_size(
     *,
     bins: Sequence[SizeBin] = SIZE_BINS,
     regions: Sequence[str] = tuple(REGIONS),
-    detected: str = "detected",
     patients: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """Detected share of reference lesions by volume.
 
-    ``detected`` names the column that says which lesions were found: "detected" by the challenge's rule, for which one
-    shared voxel may do, "detected_iou" by one-to-one overlap. ``patients`` maps every case to its patient; without it
-    each case is a patient of its own.
+    ``patients`` maps every case to its patient; without it each case is a patient of its own.
 
     One row per arm, strategy, region (``regions`` and any further one in the table) and bin, those without a lesion
     included. Columns: arm, strategy, region, bin, volume (the bin in words), patients (that have such a lesion), n,
@@ -67,7 +66,7 @@ def detection_by_size(
     ``ValueError`` for bins that overlap or leave a gap, a reference lesion outside all of them, or a case that
     ``patients`` lacks.
     """
-    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "volume_mm3", detected])
+    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "volume_mm3", "detected_iou"])
     _check_bins(bins)
     reference = lesions[lesions["kind"] == "reference"]
     outside = reference[~reference["volume_mm3"].between(bins[0].low, bins[-1].high)]
@@ -77,11 +76,11 @@ def detection_by_size(
     for key, own in _groups(lesions, reference, regions):
         for size in bins:
             within = own[(own["volume_mm3"] >= size.low) & (own["volume_mm3"] < size.high)]
-            whose, found = patients_of(within["case"], patients or {}), within[detected].to_numpy(bool)
-            n, hits = len(within), int(found.sum())
-            share = hits / n if n else math.nan
+            whose, found = patients_of(within["case"], patients or {}), within["detected_iou"].to_numpy(bool)
+            n, detected = len(within), int(found.sum())
+            share = detected / n if n else math.nan
             interval = share_interval(sums_by(whose, found), sums_by(whose, [1] * n), confidence)
-            rows.append((*key, size.name, size.range, len(set(whose)), n, hits, share, *interval))
+            rows.append((*key, size.name, size.range, len(set(whose)), n, detected, share, *interval))
     columns = [*_SERIES, "region", "bin", "volume", "patients", "n", "detected", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -94,7 +93,7 @@ def false_positives_per_case(
     patients: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """Predicted lesions that match no reference lesion, per case; every one of ``cases`` counts, lesions or not.
+    """Predicted lesions paired with no reference lesion, per case; every one of ``cases`` counts, lesions or not.
 
     ``patients`` maps every case to its patient; without it each case is a patient of its own.
 
@@ -103,14 +102,13 @@ def false_positives_per_case(
     cases_with_false_positives, most_in_one_case. Raises ``ValueError`` for no cases, a case named twice or that
     ``patients`` lacks, or lesions of a case that is not among them.
     """
-    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "matched"])
+    _check_columns(lesions, [*_SERIES, "case", "region", "kind", "detected_iou"])
     names = [str(case) for case in cases]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"cases: {names} must name at least one case, each once")
     if stray := sorted(set(lesions["case"].astype(str)) - set(names)):
         raise ValueError(f"lesions of cases that are not in the list of cases: {', '.join(stray)}")
-    unmatched = lesions["matched"].isna() | (lesions["matched"].astype(str).str.strip() == "")
-    false = lesions[(lesions["kind"] == "predicted") & unmatched]
+    false = lesions[(lesions["kind"] == "predicted") & ~lesions["detected_iou"].astype(bool)]
     whose = patients_of(names, patients or {})
     scans = sums_by(whose, [1] * len(names))
     rows = []
@@ -135,7 +133,7 @@ def _groups(
 
 def _check_columns(table: pd.DataFrame, needed: list[str]) -> None:
     if absent := [column for column in needed if column not in table.columns]:
-        raise ValueError(f"the lesion table lacks the columns {', '.join(absent)}")
+        raise ValueError(f"the lesion table lacks the columns {', '.join(absent)}: score the cases anew")
 
 
 def _check_bins(bins: Sequence[SizeBin]) -> None:

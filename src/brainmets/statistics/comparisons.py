@@ -40,7 +40,7 @@ import pandas as pd
 
 from brainmets.files import replacing
 from brainmets.scoring.intervals import patients_of
-from brainmets.statistics.tables import unit_of, values
+from brainmets.statistics.tables import unit_of, values, with_reference
 from brainmets.statistics.tests import (
     NAN,
     Floats,
@@ -104,11 +104,10 @@ FAMILY_PRETRAINED = (
 )
 READING = (
     "family: what p_value and p_holm may carry; effect: Cliff's delta in paper and directed rows (interval by "
-    "resampling patients); Hodges-Lehmann shift in paired rows and mean difference in permutation rows - both first minus second "
-    "in the metric's unit; intervals are two-sided; n: values on each side; in paired and permutation rows patients; "
-    "p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction over the same "
-    "rows - exploratory in every row; "
-    "smallest_p: the smallest p that any outcome of the pairs could give"
+    "resampling patients); Hodges-Lehmann shift in paired rows and mean difference in permutation rows - both first "
+    "minus second in the metric's unit; intervals are two-sided; n: values on each side; in paired and permutation "
+    "rows patients; p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction "
+    "over the same rows - exploratory in every row; smallest_p: the smallest p that any outcome of the pairs could give"
 )
 
 
@@ -304,13 +303,14 @@ def arms_pairwise(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def _tested(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Metric, region and their values, for every metric with a direction, the paper's first, and every region that
-    the networks have an output for.
+    the networks have an output for, of the cases whose reference holds it.
     """
-    tested = scores[scores["region"] != RESECTION_CAVITY]
+    tested = with_reference(scores)
+    tested = tested[tested["region"] != RESECTION_CAVITY]
     for metric in ordered(tested["metric"], PAPER_METRICS):
         if better(metric) is not None:
             for region in ordered(tested.loc[tested["metric"] == metric, "region"], REGION_ORDER):
-                yield metric, region, values(scores, metric, region, infinite=True)
+                yield metric, region, values(tested, metric, region, infinite=True)
 
 
 def _arms_with(strategies: Sequence[str], table: pd.DataFrame) -> list[str]:

@@ -21,7 +21,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
 from brainmets.scoring.detection import detection_by_size as share_by_size
-from brainmets.statistics.tables import unit_of, values
+from brainmets.statistics.tables import of_trained, unit_of, values
 from brainmets.statistics.tests import rounded
 from brainmets.vocabulary import (
     ARMS,
@@ -36,11 +36,13 @@ from brainmets.vocabulary import (
 
 CAPTIONS = {
     "mean_dice.png": (
-        "The mean Dice of each model on the held-out cases, with its t interval, cut at 1; higher is better.",
+        "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
+        "the title), with its interval; higher is better.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
-        "The mean HD95 of each model in mm, with its BCa bootstrap interval; lower is better.",
+        "The mean HD95 of each model in mm over the held-out cases whose reference has the region (their number n "
+        "stands in the title), with its interval; lower is better.",
         "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
     ),
     "paired_dice.png": (
@@ -66,8 +68,8 @@ LineStyle = Literal["-", "--", ":"]
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = {"finetune": "", "scratch": "///"}
-STYLES: dict[str, LineStyle] = {"finetune": "-", "scratch": "--"}
+HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///"}
+STYLES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--"}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
@@ -102,22 +104,22 @@ def _axis(metric: str) -> str:
 def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
     """The paper's figures 1 and 2: bars of the mean with its interval, by arm and strategy, one panel per region.
 
-    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. Where higher is better, whiskers
-    are the t interval and the axis runs from 0 to 1; where lower is better (distances, counts), they are the BCa
-    bootstrap's, which the t interval's lower end below 0 rules out. A bar without an interval (one case) has no
-    whisker, a model without a defined value no bar but the words "no value".
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``; whiskers are its interval, and
+    the title has the number of cases, or the smallest and the largest where models differ. Where higher is better the
+    axis runs from 0 to 1. A bar without an interval (one case) has no whisker, a model without a defined value no bar
+    but the words "no value".
     """
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    ends, interval = ("bca", "BCa interval") if better(metric) == "less" else ("ci", "t interval")
     figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
-        _bars(panel, table[table["region"] == region], arms, strategies, ends)
-        panel.set_title(region)
+        own = table[table["region"] == region]
+        _bars(panel, own, arms, strategies)
+        panel.set_title(f"{region} (n = {' to '.join(str(n) for n in sorted({own['n'].min(), own['n'].max()}))})")
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
     name, _, way = _axis(metric).partition("\n")
-    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} {interval}\n{way}".rstrip())
+    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} interval\n{way}".rstrip())
     if better(metric) == "greater":
         panels[0, 0].set_ylim(0, 1)
     keys = [
@@ -134,8 +136,9 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     Rows are arms, columns regions. A solid line is better when fine-tuned, a dashed one worse, a dotted one level (or
     of a metric without a direction). Distances stand on a scale that is linear up to 1 mm and logarithmic above, so
     that one bad case does not flatten the others; infinite ones are counted in the panel's corner. With one strategy
-    there are points without lines.
+    there are points without lines. Models that are pretrained only are left out.
     """
+    scores = of_trained(scores)
     arms = ordered(scores["arm"], ARMS)
     chosen = scores[scores["metric"] == metric]
     regions = ordered(chosen["region"], REGION_ORDER)
@@ -167,15 +170,17 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
 
     ``pairs`` is ``agreement.volume_pairs``'s table, ``limits`` ``agreement.bland_altman``'s at ``alpha``. Filled
     points and solid lines are fine-tuned, open points and dashed lines from scratch; the thicker line is the mean
-    difference (bias), the thinner ones the limits of agreement.
+    difference (bias), the thinner ones the limits of agreement. Models that are pretrained only are left out: their
+    differences would set the scale.
     """
+    pairs, limits = of_trained(pairs), of_trained(limits)
     arms, regions = ordered(pairs["arm"], ARMS), ordered(pairs["region"], REGION_ORDER)
     figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey="col")
     for row, arm in enumerate(arms):
         for column, region in enumerate(regions):
             panel = panels[row, column]
             panel.axhline(0, color="lightgrey", linewidth=0.8, zorder=0)
-            for strategy in STRATEGIES:
+            for strategy in ordered(pairs["strategy"], STRATEGIES):
                 points = pairs[_model(pairs, arm, strategy) & (pairs["region"] == region)]
                 lines = limits[_model(limits, arm, strategy) & (limits["region"] == region)]
                 _difference(panel, points, lines, arm, strategy)
@@ -187,7 +192,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
         Line2D([], [], color="grey", linewidth=BIAS_WIDTH, label="thick: mean difference"),
         Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {1 - alpha:.0%} limits of agreement"),
     ]
-    keys = [*_strategy_keys(), *widths]
+    keys = [*_strategy_keys(pairs), *widths]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
@@ -197,9 +202,9 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
 
     ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
     ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
-    a table without rows gives a figure that says so.
+    a table without rows gives a figure that says so. Models that are pretrained only are left out.
     """
-    table = share_by_size(lesions)
+    table = share_by_size(of_trained(lesions))
     regions = ordered(table["region"], REGION_ORDER)
     figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
@@ -213,15 +218,15 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
         Line2D([], [], color=arm_colour(arm), marker=arm_marker(arm), linestyle="", label=arm_title(arm))
         for arm in ordered(table["arm"], ARMS)
     ]
-    keys = [*arms, *_strategy_keys()]
+    keys = [*arms, *_strategy_keys(table)]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
     return figure
 
 
-def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str], ends: str) -> None:
+def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
     width = 0.8 / max(len(strategies), 1)
     for row in table.to_dict("records"):
-        mean, low, high = row["mean"], row[f"{ends}_low"], row[f"{ends}_high"]
+        mean, low, high = row["mean"], row["ci_low"], row["ci_high"]
         x = arms.index(row["arm"]) + (strategies.index(row["strategy"]) - (len(strategies) - 1) / 2) * width
         if np.isnan(mean):
             panel.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)
@@ -288,10 +293,10 @@ def _detection(panel: Axes, table: pd.DataFrame) -> None:
     panel.set_ylim(-0.05, 1.05)
 
 
-def _strategy_keys() -> list[Line2D]:
-    """Grey legend entries: filled and solid is fine-tuned, open and dashed from scratch."""
+def _strategy_keys(table: pd.DataFrame) -> list[Line2D]:
+    """Grey legend entries of the table's strategies: filled and solid is fine-tuned, open and dashed from scratch."""
     keys = []
-    for strategy in STRATEGIES:
+    for strategy in ordered(table["strategy"], STRATEGIES):
         fill = "grey" if strategy == "finetune" else "white"
         look: dict[str, Any] = {"color": "grey", "marker": "o", "linestyle": STYLES[strategy], "markerfacecolor": fill}
         keys.append(Line2D([], [], label=STRATEGY_TITLES[strategy], **look))

@@ -302,22 +302,6 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
 
 
-def bootstrap_mean(
-    sums: Floats, counts: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator
-) -> tuple[float, float, list[str]]:
-    """BCa interval of a mean over all values, from the sum and number of values of at least two patients, and remarks.
-
-    Whole patients are drawn. The values must not all be equal.
-    """
-    n = len(sums)
-    drawn = random.integers(0, n, (n_bootstrap, n))
-    replicates = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    jackknife = (sums.sum() - sums) / (counts.sum() - counts)
-    estimate = float(sums.sum() / counts.sum())
-    low, high, corrected = bca_interval(estimate, replicates, jackknife, widened(alpha, n))
-    return low, high, _remarks(n, corrected)
-
-
 def widened(alpha: float, n: int) -> float:
     """The level to read a bootstrap of ``n`` units at, so that its interval has t's width where the units are normal.
 

@@ -1,4 +1,7 @@
-"""Predicting a case with the mean probability of an arm's folds, on the case's own grid."""
+"""Predicting a case with the mean probability of an arm's folds, on the case's own grid.
+
+Held-out cases are predicted by all folds together, a training case by the one fold that has not trained on it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -22,6 +26,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.splits import FoldCases
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import READER
 from brainmets.training.trainer import read_checkpoint
@@ -89,6 +94,10 @@ class Ensemble:
         )  # fmt: skip
         return cls(network, [one["network_weights"] for one in read], plans, first["dataset_json"], predictor)
 
+    def only(self, places: Sequence[int]) -> Ensemble:
+        """The folds at these places of the list that was loaded, on the same network: nothing is read again."""
+        return replace(self, weights=[self.weights[place] for place in places])
+
     def preprocess(self, case: Case, reference: Path | None = None) -> NetworkImage:
         """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too."""
         data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
@@ -153,18 +162,66 @@ def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) ->
 def predict_cases(
     ensemble: Ensemble, cases: Sequence[Case], folder: Path, report: Callable[[str], None]
 ) -> list[Path]:
-    """Predict every case into ``folder``, which is emptied first, with one line per finished case.
+    """Predict every case with all folds into ``folder``, which is emptied first, with one line per finished case.
 
     Returns the files, in the order of ``cases``. No case gives an empty folder.
     """
+    return _predict([(ensemble, case) for case in cases], "case", folder, report)
+
+
+def unseen_cases(folds: Sequence[FoldCases], trained: Sequence[int], strategy: str) -> pd.DataFrame:
+    """Which model predicts which training case of the target in cross-validation.
+
+    ``folds``: the target's, as ``splits.json`` lists them; ``trained``: those that the study trains. One row per case
+    and model, in the order of ``trained`` and of the names: ``case``; ``fold``, whose training leaves it out; and
+    ``predicted_by``, a fold whose model predicts it. That is the same fold, but for ``pretrained``: no model of it has
+    seen a target case, so all of them predict each one together, as they do the held-out cases. Cases of a fold that
+    is not trained do not occur. Raises ``ValueError`` for a case that its fold trains on, or that two folds leave out.
+    """
+    rows = []
+    for fold in trained:
+        both = sorted(set(folds[fold]["train"]) & set(folds[fold]["val"]))
+        if both:
+            raise ValueError(f"splits.json: fold {fold} trains on {', '.join(both)}, which it is validated with")
+        models = trained if strategy == "pretrained" else [fold]
+        rows += [(case, fold, model) for case in sorted(folds[fold]["val"]) for model in models]
+    table = pd.DataFrame(rows, columns=["case", "fold", "predicted_by"])
+    left_out_by = table.groupby("case")["fold"].nunique()
+    if len(twice := left_out_by[left_out_by > 1]):
+        raise ValueError(f"splits.json: more than one fold is validated with {', '.join(map(str, twice.index))}")
+    return table
+
+
+def predict_unseen(
+    ensemble: Ensemble,
+    trained: Sequence[int],
+    unseen: pd.DataFrame,
+    cases: Mapping[str, Case],
+    folder: Path,
+    report: Callable[[str], None],
+) -> list[Path]:
+    """Predict the cases of ``unseen_cases``'s table, each with the models that it names, as ``predict_cases`` does.
+
+    ``trained`` are the folds that ``ensemble`` was loaded with, in their order; ``cases`` are all cases by name.
+    """
+    pairs = [
+        (ensemble.only([trained.index(model) for model in rows["predicted_by"]]), cases[str(case)])
+        for case, rows in unseen.groupby("case", sort=False)
+    ]
+    return _predict(pairs, "training case", folder, report)
+
+
+def _predict(
+    pairs: Sequence[tuple[Ensemble, Case]], noun: str, folder: Path, report: Callable[[str], None]
+) -> list[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     written = []
     started = time.monotonic()
-    for number, case in enumerate(cases, 1):
+    for number, (ensemble, case) in enumerate(pairs, 1):
         labels = ensemble.labels(ensemble.probabilities(case))
         written.append(write_prediction(labels, case, folder))
         elapsed = time.monotonic() - started
-        left = elapsed / number * (len(cases) - number)
-        report(f"case {number} of {len(cases)}: {case.case}, {elapsed:.0f} s, {left:.0f} s left")
+        left = elapsed / number * (len(pairs) - number)
+        report(f"{noun} {number} of {len(pairs)}: {case.case}, {elapsed:.0f} s, {left:.0f} s left")
     return written
