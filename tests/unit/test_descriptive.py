@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 from score_examples import example_scores, two_cases
 
+from brainmets.scoring.intervals import mean_interval
 from brainmets.statistics.descriptive import (
     COUNTS,
     describe,
@@ -15,11 +16,16 @@ from brainmets.statistics.descriptive import (
     share_interval,
     summarise,
 )
-from brainmets.statistics.tests import bca_interval, bootstrap_mean
+from brainmets.statistics.tests import bca_interval, widened
 
 
 def summary(values: list[float], alpha: float = 0.05, share: bool = True) -> tuple[dict[str, float], list[str]]:
-    return summarise(np.array(values), alpha, share)
+    return summarise(np.array(values), names(len(values)), alpha, share)
+
+
+def names(n: int) -> list[str]:
+    """So many patients with one case each."""
+    return [f"p{number:03d}" for number in range(n)]
 
 
 def test_summary_of_one_to_five() -> None:
@@ -50,7 +56,7 @@ def test_the_interval_of_a_share_by_hand() -> None:
     values = np.array([0.9 - 0.02 * np.sqrt(5), 0.9, 0.9, 0.9, 0.9 + 0.02 * np.sqrt(5)]) * 1.0
     error = values.std(ddof=1) / np.sqrt(5)
     half = 2.7764451 * error / (0.9 * 0.1)
-    low, high = share_interval(values, 0.05)
+    low, high = share_interval(values, names(5), 0.05)
     assert np.log(low / (1 - low)) == pytest.approx(np.log(9) - half)
     assert np.log(high / (1 - high)) == pytest.approx(np.log(9) + half)
 
@@ -72,10 +78,43 @@ def test_no_interval_of_a_distance_falls_below_zero() -> None:
 
 def test_bca_equals_scipys_on_the_same_sample() -> None:
     values = np.random.default_rng(4).gamma(2, size=25)
-    scipys = stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", random_state=1)
-    expected = scipys.confidence_interval
-    low, high, _ = bootstrap_mean(values, 0.05, 40_000, np.random.default_rng(2))
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.02)
+    scipys = stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", rng=1).confidence_interval
+    replicates = values[np.random.default_rng(2).integers(0, 25, (40_000, 25))].mean(axis=1)
+    low, high, _ = bca_interval(values.mean(), replicates, (values.sum() - values) / 24, 0.05)
+    assert (low, high) == pytest.approx((scipys.low, scipys.high), abs=0.02)
+
+
+def test_a_bootstrap_of_few_is_read_at_levels_that_give_ts_width() -> None:
+    """Of n normal values a resampled mean has sd s sqrt((n - 1) / n) / sqrt(n); t's interval is t s / sqrt(n) wide."""
+    assert widened(0.05, 10) == pytest.approx(2 * stats.norm.sf(2.262157 * np.sqrt(10 / 9)), rel=1e-5)
+    assert widened(0.05, 10_000) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_intervals_of_a_mean_count_patients() -> None:
+    """Ten patients scanned twice with the same result know no more than ten patients scanned once."""
+    values = np.random.default_rng(3).uniform(0.5, 1, size=10)
+    whose = [name for name in names(10) for _ in range(2)]
+    for share in (True, False):
+        once, _ = summarise(values, names(10), 0.05, share)
+        twice, remarks = summarise(np.repeat(values, 2), whose, 0.05, share)
+        assert (twice["ci_low"], twice["ci_high"]) == pytest.approx((once["ci_low"], once["ci_high"]))
+        assert (twice["n"], remarks) == (20, ["20 cases of 10 patients"])
+        alone, remarks = summarise(values, ["p"] * 10, 0.05, share)
+        assert np.isnan([alone["ci_low"], alone["ci_high"]]).all()
+        assert remarks == ["10 cases of one patient, who alone gives no interval"]
+
+
+def test_the_interval_of_patients_with_unequal_scans_by_hand() -> None:
+    """Sums 1 and 5 of 1 and 2 values: mean 2, residuals -1 and 1, standard error sqrt(2 * 2) / 3."""
+    low, high = mean_interval(np.array([1.0, 5.0]), np.array([1.0, 2.0]), 0.95)
+    assert (low, high) == pytest.approx((2 - 12.706205 * 2 / 3, 2 + 12.706205 * 2 / 3))
+
+
+def test_a_resection_cavity_is_described_and_says_that_it_is_not_tested() -> None:
+    scores = example_scores(3, arms=("default",))
+    table = describe(pd.concat([scores, scores[scores["region"] == "ET"].assign(region="RC")]), 0.05)
+    assert (table["note"].str.contains("RC: described and not tested") == (table["region"] == "RC")).all()
+    assert (table["region"] == "RC").any()
 
 
 def test_bca_without_bias_and_skew_is_the_percentile_interval() -> None:

@@ -192,12 +192,17 @@ class Phantoms(Parameters):
 
 
 class Cohort(Parameters):
-    """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out."""
+    """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out.
+
+    ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
+    whole tumour's volume.
+    """
 
     folder: str
     layout: Literal["brats"] | Layout
     label_map: dict[int, Label]
     held_out: int | list[str]
+    draw: Literal["random", "by_load"] = "random"
     phantoms: Phantoms | None = None
 
     @field_validator("layout", mode="before")
