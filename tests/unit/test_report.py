@@ -14,10 +14,13 @@ from browser import needs_browser, tab
 from bs4 import BeautifulSoup
 from score_examples import two_cases
 
+from brainmets.cohorts.cohort import Case, write_manifest
+from brainmets.paths import StudyPaths
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
+from brainmets.review.case import write_pseudonyms
 from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,6 +158,17 @@ def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
     finally:
         kept.rename(copy)
     assert "this notebook was run by hand" in text
+
+
+def test_training_cases_have_pseudonyms_too(tmp_path):
+    """Notebooks 01 and 06 print their names."""
+    files = StudyPaths(str(tmp_path), "tiny")
+    paths = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), tmp_path / "x.nii.gz")
+    cases = [Case(case=name, patient=name, images=paths, label=tmp_path / "y.nii.gz") for name in ("P3", "P1", "P2")]
+    write_manifest(files.manifest("target"), cases)
+    assert report_content.pseudonyms(files) == {}
+    write_pseudonyms(files.review, {"P2": "case 01"})
+    assert report_content.pseudonyms(files) == {"P2": "case 01", "P1": "training case 01", "P3": "training case 02"}
 
 
 @pytest.mark.slow
