@@ -180,12 +180,12 @@ def test_the_answer_word_by_word() -> None:
     et, tc, wt = (" against ".join(f"{dice[region][side]:.2f}" for side in SIDES) for region in ("ET", "TC", "WT"))
     everywhere = "(enhancing tumour, tumour core and whole tumour)"
     assert answered(scores, lesions) == [
-        "On held-out cases the overlap with the reference outlines (Dice, 1 is perfect, mean of Default, Tversky + BCE "
-        f"and SegResNet, 9 cases) was, fine-tuned against trained from scratch, {et} for the enhancing tumour, {tc} for "
-        f"the tumour core and {wt} for the whole tumour.",
-        "Fine-tuning was better than training from scratch beyond chance, after correction for testing nine questions, "
-        f"in nine of the nine questions set beforehand: overlap {everywhere}, distance of the outlines {everywhere} "
-        f"and share of the tumour that was found {everywhere}.",
+        "On held-out cases the overlap with the reference outlines (Dice, 1 is perfect, mean of Default, Tversky + "
+        f"BCE and SegResNet, 9 cases) was, fine-tuned against trained from scratch, {et} for the enhancing tumour, "
+        f"{tc} for the tumour core and {wt} for the whole tumour.",
+        "Fine-tuning was better than training from scratch beyond chance, after correction for testing nine "
+        f"questions, in nine of the nine questions set beforehand: overlap {everywhere}, distance of the outlines "
+        f"{everywhere} and share of the tumour that was found {everywhere}.",
         "Of the lesions of the tumour core, counted once per network, fine-tuned networks found 54 of 54 and those "
         "trained from scratch 27 of 54 (found: a predicted lesion, matched to it alone, overlaps it by at least a "
         "tenth of their joint volume).",
@@ -204,9 +204,9 @@ def test_the_answer_has_at_most_five_sentences_and_no_jargon() -> None:
 
 
 NONE = (
-    "In none of the nine questions set beforehand (overlap, distance of the outlines and share of the tumour found, in "
-    "three parts of the tumour) was fine-tuning better than training from scratch beyond chance, after correction for "
-    "testing nine questions."
+    "In none of the nine questions set beforehand (overlap, distance of the outlines and share of the tumour found, "
+    "in three parts of the tumour) was fine-tuning better than training from scratch beyond chance, after correction "
+    "for testing nine questions."
 )
 
 
@@ -220,7 +220,7 @@ def test_harm_and_the_gain_of_one_metric_outside_the_family_are_not_in_the_answe
 
 
 def test_a_gain_that_the_correction_takes_back_is_not_in_the_answer() -> None:
-    """Better in seven of nine cases, worse in the two with the smallest differences: p = 5/512, nine times that 0.09."""
+    """Better in seven of nine cases, worse in two by the smallest differences: p = 5/512, and nine times that 0.09."""
     scores = swapped(example_scores(9, gain=0.05))
     et = (scores["metric"] == "dice") & (scores["region"] == "ET")
     rank = scores["case"].str[-1].astype(int)

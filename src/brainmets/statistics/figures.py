@@ -36,12 +36,12 @@ from brainmets.vocabulary import (
 CAPTIONS = {
     "mean_dice.png": (
         "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
-        "the title), with its interval; higher is better.",
+        "the title; a missed region counts as 0), with its interval; higher is better.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
         "The mean HD95 of each model in mm over the held-out cases whose reference has the region (their number n "
-        "stands in the title), with its interval; lower is better.",
+        "stands in the title; a missed region counts as the image's diagonal), with its interval; lower is better.",
         "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
     ),
     "paired_dice.png": (
@@ -201,8 +201,8 @@ def detection_by_size(by_size: pd.DataFrame) -> Figure:
     """Detected share of reference lesions by size, with 95% intervals; one panel per region.
 
     ``by_size`` is ``scoring.detection.detection_by_size``'s table of one or several models. Filled markers are
-    fine-tuned, open ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
-    a table without rows gives a figure that says so. Models that are pretrained only are left out.
+    fine-tuned, open ones from scratch; volumes and the number of lesions stand under each size. A size without lesions
+    has no marker; a table without rows gives a figure that says so. Models that are pretrained only are left out.
     """
     table = of_trained(by_size)
     regions = ordered(table["region"], REGION_ORDER)
