@@ -259,7 +259,7 @@ def test_found_lesions_are_counted_by_size() -> None:
     text = written(scores, lesions=lesions)
     assert "tiny 12 of 12 fine-tuned and 0 of 12 from scratch" in text
     assert "large 12 of 12 fine-tuned and 12 of 12 from scratch" in text
-    found = written(scores, lesions=lesions.assign(detected=True))
+    found = written(scores, lesions=lesions.assign(detected_iou=True))
     assert "tiny 12 of 12 fine-tuned and 12 of 12 from scratch" in found
     assert "detection by lesion size" in text
     assert "were found" not in written(scores)
