@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from brainmets.engine.notebook import declared
-from brainmets.params import MODELS, PaperReanalysis, Parameters
+from brainmets.params import MODELS, PER_JOB, PaperReanalysis, Parameters
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS
 
@@ -134,8 +134,10 @@ def test_parameters_become_one_checked_object_in_one_call(name: str) -> None:
 @every_step
 def test_parameters_default_to_the_demo(name: str) -> None:
     study = Study.read(REPOSITORY / "params" / "demo.yaml")
-    expected = study.values(name, **study.jobs(name)[0])
     given = declared(FOLDER / f"{name}.ipynb")
+    job = {key: given[key] for key in PER_JOB if key in given}
+    assert job in study.jobs(name), "the notebook's own arm, strategy and fold must be ones of the demo"
+    expected = study.values(name, **job)
     unequal = {key: (given[key], value) for key, value in expected.items() if key in given and given[key] != value}
     assert unequal == {}, "name: (notebook, params/demo.yaml)"
 

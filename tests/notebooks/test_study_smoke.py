@@ -14,12 +14,11 @@ from brainmets.files import read_json
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import sha256
-from brainmets.vocabulary import REGIONS, region_mask
+from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, STRATEGIES, region_mask
 
 pytestmark = pytest.mark.slow
 SMOKE = profile("smoke")
 ARMS = list(SMOKE["arms"])
-STRATEGIES = ("finetune", "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +99,60 @@ def test_the_scores_are_those_of_the_predictions_on_disk(files: StudyPaths, arm:
                 assert table[case, region, "dice"] == pytest.approx(dice, abs=1e-9)
                 assert table[case, region, "reference_volume"] == pytest.approx(a.sum() * voxel_ml, rel=1e-5)
                 assert table[case, region, "predicted_volume"] == pytest.approx(b.sum() * voxel_ml, rel=1e-5, abs=1e-9)
+
+
+def test_the_pretrained_models_are_scored_without_a_training_of_their_own(files: StudyPaths) -> None:
+    assert {path.name for path in (files.work / "training").iterdir()} == {"pretraining", "finetune", "scratch"}
+    inputs = read_json(files.evaluation("default", "pretrained"))["provenance"]["inputs"]
+    used = [str(entry) for entry in inputs if "checkpoint_final" in str(entry)]
+    assert len(used) == len(SMOKE["folds"])
+    assert all("training/pretraining/default" in entry for entry in used)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_training_cases_are_scored_by_models_that_did_not_see_them(files: StudyPaths, arm: str, strategy: str) -> None:
+    folder, split = files.cross_validation_folder(arm, strategy), read_json(files.splits)["target"]
+    by = pd.read_csv(folder / "folds.csv")
+    table = pd.read_csv(folder / "scores.csv").set_index(["case", "region", "metric"]).value
+    cases = {case for fold in SMOKE["folds"] for case in split["folds"][fold]["val"]}
+    assert set(table.index.get_level_values("case")) == set(by.case) == cases
+    assert not cases & set(split["held_out"])
+    assert set(pd.read_csv(folder / "lesions.csv").case) <= cases
+    for row in by.itertuples():
+        assert row.case in split["folds"][row.fold]["val"]
+        assert strategy == "pretrained" or row.case not in split["folds"][row.predicted_by]["train"]
+    assert len(by) == len(cases) * (len(SMOKE["folds"]) if strategy == "pretrained" else 1)
+    for case in cases:
+        truth, guess = (
+            np.asanyarray(nib.load(place / f"{case}.nii.gz").dataobj)
+            for place in (files.labels("target"), folder / "predictions")
+        )
+        for region in REGIONS:
+            a, b = region_mask(truth, region), region_mask(guess, region)
+            dice = 2 * (a & b).sum() / (a.sum() + b.sum()) if (a | b).any() else 1.0
+            assert table[case, region, "dice"] == pytest.approx(dice, abs=1e-9)
+
+
+def test_the_best_model_is_that_of_the_cross_validation_and_the_one_explained(
+    checkout: RealCheckout, files: StudyPaths
+) -> None:
+    means = {}
+    for arm in ARMS:
+        for strategy in COMPARED_STRATEGIES:
+            table = pd.read_csv(files.cross_validation_folder(arm, strategy) / "scores.csv")
+            wide = table.pivot(index=["case", "region"], columns="metric", values="value")
+            holding = wide[wide.reference_volume > 0]
+            means[arm, strategy] = holding.dice.groupby("region").mean().mean()
+    chosen = read_json(files.best_model)
+    order = [(model["arm"], model["strategy"]) for model in chosen["models"]]
+    assert set(order) == set(means)
+    assert [means[model] for model in order] == pytest.approx(sorted(means.values(), reverse=True))
+    explained = pd.read_csv(files.review / "explanation.csv")
+    assert {*zip(explained.arm, explained.strategy, strict=True)} == {order[0]}
+    key = pd.read_csv(files.review / "expert_key.csv")
+    assert {*zip(key.arm, key.strategy, strict=True)} == set(order[:2])
+    assert chosen["sentence"] in (checkout.root / "reports" / "smoke" / "index.html").read_text()
 
 
 def test_the_statistics_describe_exactly_the_scores(files: StudyPaths) -> None:

@@ -19,7 +19,6 @@ from brainmets.review.experts import (
     weighted_kappa,
     write_expert_folder,
 )
-from brainmets.review.ranking import best_models
 
 MODELS = [("default", "finetune"), ("segresnet", "finetune")]
 
@@ -110,15 +109,6 @@ def test_what_an_expert_left_in_the_folder_is_never_overwritten(handed_out, tmp_
     sheet.assign(rater="Dr A").to_csv(folder / "ratings.csv", index=False)
     with pytest.raises(FileExistsError, match=r"ratings\.csv, filled in"):
         write_expert_folder(files, names, MODELS, folder, seed=3)
-
-
-def test_best_models_by_mean_dice():
-    table = pd.concat(
-        [scores([0.5, 0.7]), scores([0.9, 0.9], strategy="scratch"), scores([0.6, 0.6], arm="segresnet")]
-    )
-    assert best_models(table) == [("default", "scratch"), ("default", "finetune")]  # 0.6 twice: the first by name
-    with pytest.raises(ValueError, match="1 model"):
-        best_models(scores([0.5, 0.7]))
 
 
 KEY = pd.DataFrame(
@@ -287,7 +277,17 @@ def test_command_hands_out_and_reads_back(tmp_path, monkeypatch, capsys):
     files = study_on_disk.make(tmp_path / "work", patients=2)
     params = tmp_path / "tiny.yaml"
     params.write_text(yaml.safe_dump(study_on_disk.parameters(tmp_path / "work")))
+    study_on_disk.choose(files, [("segresnet", "scratch")])
+    assert cli.main(["review", str(params)]) == 2
+    assert "has 1 model(s) to choose from by cross-validation" in capsys.readouterr().err
+    files.best_model.unlink()
+    assert cli.main(["review", str(params)]) == 2
+    assert "best_model.json is not in statistics: run notebook 07" in capsys.readouterr().err
+    chosen = [("segresnet", "scratch"), ("default", "scratch")]  # the worst two on the held-out cases
+    study_on_disk.choose(files, [*chosen, ("default", "finetune")])
     assert cli.main(["review", str(params)]) == 0
+    key = pd.read_csv(files.review / "expert_key.csv")
+    assert set(zip(key["arm"], key["strategy"], strict=True)) == set(chosen)
     table = pd.read_csv(files.review / "expert" / "ratings.csv", dtype=str)
     assert len(table) == 4
     filled = tmp_path / "filled"

@@ -33,6 +33,18 @@ def test_worst_slice_is_where_models_differ_most():
     assert panels.worst_slice(case(reference, [shifted]), "ET") == (1, 16 * 2.0)
 
 
+def test_models_that_are_pretrained_only_are_shown_and_do_not_choose_the_slice():
+    reference = block(slice(5, 9), slice(5, 9), slice(1, 4))
+    shifted = block(slice(6, 9), slice(5, 9), slice(1, 4))
+    shown = case(reference, [shifted])
+    nothing = block(slice(6, 9), slice(5, 9), 1)
+    shown.predictions["default", "pretrained"] = nothing  # differs most on slices 2 and 3
+    assert panels.worst_slice(shown, "ET") == (1, 4 * 2.0)
+    figure = panels.case_panel(shown, "ET", {MODEL: 0.75})
+    assert any("Default, pretrained only" in axes.get_title() for axes in figure.axes)
+    assert "8 mm² of disagreement over 1 models" in figure.get_suptitle()
+
+
 def test_worst_slice_where_all_agree_and_where_nothing_is():
     reference = block(slice(5, 9), slice(5, 9), 4)
     assert panels.worst_slice(case(reference, [reference]), "WT") == (4, 0.0)

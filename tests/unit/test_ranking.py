@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from score_examples import lesion, scores
 
-from brainmets.review.ranking import explain, lesion_load, marks, rank
-from brainmets.statistics.tables import read_scores
+from brainmets.review.ranking import explain, lesion_load, marks, missed_lesions, rank
+from brainmets.statistics.tables import of_trained, read_scores
 from brainmets.vocabulary import LESION_COLUMNS
 
 NO_LESIONS = pd.DataFrame(columns=LESION_COLUMNS)
@@ -59,6 +59,20 @@ def test_marks_add_up_over_models_metrics_and_regions():
     assert ranking.loc["a", ["dice", "hd95", "marks_finetune", "marks_scratch"]].tolist() == [2, 1, 3, 0]
     assert ranking.loc["b", "lowest_dice"] == 0.2
     assert ranking.loc["b", "lowest_dice_in"] == "default finetune, ET"
+
+
+def test_a_model_that_is_pretrained_only_gives_no_mark_and_misses_no_lesion():
+    """It is worst in b and misses both lesions; the case that is hard for those trained on the target is a."""
+    table = pd.concat([scores([0.1, 0.8, 0.9]), scores([0.7, 0.1, 0.9], strategy="pretrained")])
+    lesions = pd.DataFrame([lesion("a", 1, 30.0), lesion("a", 2, 50.0, detected=False)])
+    both = pd.concat([lesions, lesions.assign(strategy="pretrained", detected=False)])
+    ranking = rank(of_trained(table), of_trained(both)).set_index("case")
+    assert ranking["marks"].to_dict() == {"a": 1, "b": 0, "c": 0}
+    assert ranking.loc["a", "missed_by_any"] == 1
+    missed = missed_lesions(of_trained(both))
+    assert (missed["lesion"].tolist(), missed["models"].tolist()) == ([2], [1])
+    alone = table[table["strategy"] == "pretrained"]
+    assert rank(of_trained(alone), NO_LESIONS).loc[0, "case"] == "b", "where there is no other model, it ranks"
 
 
 def test_ranking_does_not_depend_on_row_order():

@@ -13,10 +13,13 @@ import study_on_disk
 from browser import needs_browser, tab
 from bs4 import BeautifulSoup
 
+from brainmets.cohorts.cohort import Case, write_manifest
+from brainmets.paths import StudyPaths
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
+from brainmets.review.case import write_pseudonyms
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,8 +47,8 @@ def pages(index):
 
 
 def test_every_step_has_a_page_and_every_link_leads_somewhere(index):
-    # index, 01 02, three trainings of two arms, 06, 07 08, three cases in 3D, the table of cases
-    assert len(pages(index)) == 1 + 2 + 3 * 2 + 4 + 2 + 3 + 1
+    # index, 01 02, three trainings of two arms, 06 of three strategies, 07 08, three cases in 3D, the table of cases
+    assert len(pages(index)) == 1 + 2 + 3 * 2 + 3 * 2 + 2 + 3 + 1
     for page in pages(index):
         links = Links(page)
         for link in links.found:
@@ -65,8 +68,9 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     for line in table[table["metric"] == "dice"].to_dict("records"):
         assert f"{line['mean']:.3f}<span" in text
         assert f"{line['ci_low']:.3f} to {line['ci_high']:.3f}" in text
-    assert text.count("n 3</span>") == 4 * 6
-    assert text.index("fine-tuned") < text.index("from scratch")
+    assert text.count("n 3</span>") == 6 * 6
+    assert text.index("pretrained only") < text.index("fine-tuned") < text.index("from scratch")
+    assert "By cross-validation on 0 training cases" in text, "how the best model was chosen"
     assert "Not a medical device" in text
     assert "phantoms" in text
     assert "Nothing was trained. So nothing is better." in text
@@ -139,6 +143,17 @@ def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
     finally:
         kept.rename(copy)
     assert "this notebook was run by hand" in text
+
+
+def test_training_cases_have_pseudonyms_too(tmp_path):
+    """Notebooks 01 and 06 print their names."""
+    files = StudyPaths(str(tmp_path), "tiny")
+    paths = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), tmp_path / "x.nii.gz")
+    cases = [Case(case=name, patient=name, images=paths, label=tmp_path / "y.nii.gz") for name in ("P3", "P1", "P2")]
+    write_manifest(files.manifest("target"), cases)
+    assert report_content.pseudonyms(files) == {}
+    write_pseudonyms(files.review, {"P2": "case 01"})
+    assert report_content.pseudonyms(files) == {"P2": "case 01", "P1": "training case 01", "P3": "training case 02"}
 
 
 @pytest.mark.slow

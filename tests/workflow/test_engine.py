@@ -15,12 +15,13 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 
 from brainmets.engine import devices, study
+from brainmets.engine.progress import PROGRESS
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 
-STEPS = 14  # 2 for the data, 3 trainings of 2 arms, 4 evaluations, statistics, case review
+STEPS = 16  # 2 for the data, 3 trainings of 2 arms, 6 evaluations, statistics, case review
 
 
 def test_a_study_runs_every_step_once_and_in_order(built_checkout: FakeCheckout) -> None:
@@ -33,7 +34,7 @@ def test_a_study_runs_every_step_once_and_in_order(built_checkout: FakeCheckout)
     assert len(times) == STEPS
     for arm in ("default", "segresnet"):
         chain = ["01_data_audit", "02_plan_alignment", f"03_pretraining_{arm}_fold_0", f"04_fine_tuning_{arm}_fold_0"]
-        chain += [f"06_evaluation_{arm}_finetune", "07_statistics"]
+        chain += [f"06_evaluation_{arm}_finetune", "07_statistics", "08_case_review"]
         assert [times[name] for name in chain] == sorted(times[name] for name in chain)
 
 
@@ -79,6 +80,14 @@ def test_a_dry_run_of_a_finished_study_changes_nothing(built_checkout: FakeCheck
     assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"]
 
 
+def test_the_pretrained_models_wait_for_the_pretraining_alone(checkout: FakeCheckout) -> None:
+    result = checkout.work / "evaluation/default/pretrained/evaluation.json"
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", str(result))
+    assert [line.strip() for line in ended.stdout.splitlines()[2:]] == [
+        "01_data_audit", "02_plan_alignment", "03_pretraining_default_fold_0", "06_evaluation_default_pretrained",
+    ]  # fmt: skip
+
+
 def test_a_dry_run_that_snakemake_refuses_is_reported(checkout: FakeCheckout) -> None:
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "statistcs")
     assert ended.returncode == 1
@@ -104,8 +113,10 @@ def test_after_a_failure_the_rest_goes_on_and_a_second_start_continues(tmp_path:
     assert ended.returncode == 1
     done = checkout.ran()
     assert "06_evaluation_default_scratch" in done, "steps that do not need the failed one must go on"
+    assert "06_evaluation_default_pretrained" in done
     assert "06_evaluation_default_finetune" not in done
     assert "07_statistics" not in done
+    assert "08_case_review" not in done, "it explains the model that notebook 07 chooses"
 
     lines = ended.stdout.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("FAILED: 04_fine_tuning_default_fold_0"))
@@ -140,6 +151,19 @@ def test_progress_of_a_training_is_shown(checkout: FakeCheckout) -> None:
     assert ended.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("case 1 of 2: P01, 3 s, 3 s left", True),
+        ("training case 2 of 8: P03, 4 s, 12 s left", True),
+        ("3 of 8: P03, 0.2 s elapsed", False),  # scoring takes no time
+        ("8 of 8 training cases, in 3 of 3 folds", False),
+    ],
+)
+def test_lines_that_are_shown_while_a_step_runs(line: str, shown: bool) -> None:
+    assert bool(PROGRESS.match(line)) is shown
+
+
 # --- what makes a step run again
 
 
@@ -169,7 +193,7 @@ def test_a_changed_parameter_runs_its_steps_and_what_needs_them(restored: FakeCh
     content["arms"]["segresnet"]["learning_rate"] = 0.5
     restored.write(content)
     trainings = {"pretraining": 1, "fine_tuning": 1, "from_scratch": 1}
-    assert dry_run(restored) == {**trainings, "evaluation": 2, "statistics": 1, "case_review": 1}
+    assert dry_run(restored) == {**trainings, "evaluation": 3, "statistics": 1, "case_review": 1}
 
 
 def test_more_workers_change_no_result(restored: FakeCheckout) -> None:
@@ -182,7 +206,7 @@ def test_more_workers_change_no_result(restored: FakeCheckout) -> None:
 
 @pytest.mark.parametrize(
     ("notebook", "expected"),
-    [("01_data_audit", {}), ("03_pretraining", {}), ("07_statistics", {"statistics": 1})],
+    [("01_data_audit", {}), ("03_pretraining", {}), ("07_statistics", {"statistics": 1, "case_review": 1})],
 )
 def test_an_edit_of_a_training_notebook_trains_nothing_anew(
     restored: FakeCheckout, notebook: str, expected: dict[str, int]
@@ -199,7 +223,7 @@ def test_a_result_made_by_hand_with_another_parameter_is_no_result_of_the_study(
     record = json.loads(path.read_text())
     record["provenance"]["parameters"]["alpha"] = 0.01
     path.write_text(json.dumps(record))
-    assert dry_run(restored) == {"statistics": 1}
+    assert dry_run(restored) == {"statistics": 1, "case_review": 1}
 
 
 def test_a_broken_result_is_no_result(restored: FakeCheckout) -> None:

@@ -441,10 +441,11 @@ def test_an_arm_that_is_dropped_is_read_by_no_later_step(
     study = Study.read(checkout.params)
     files = StudyPaths("work", "tiny")
     for arm in ("default", "segresnet", "tversky_bce"):
-        table = files.scores(arm, "finetune")
-        table.parent.mkdir(parents=True)
-        table.write_text(arm)
+        for folder in (files.evaluation_folder(arm, "finetune"), files.cross_validation_folder(arm, "pretrained")):
+            folder.mkdir(parents=True)
+            (folder / "scores.csv").write_text(arm)
     assert set_aside_other_arms(study, files) == ["tversky_bce"]
-    assert sorted(path.name for path in files.evaluations.iterdir()) == ["default", "segresnet"]
-    assert (files.left_out("tversky_bce") / "finetune" / "scores.csv").read_text() == "tversky_bce"
+    for place, strategy in ((files.evaluations, "finetune"), (files.cross_validations, "pretrained")):
+        assert sorted(path.name for path in place.iterdir()) == ["default", "segresnet"]
+        assert (files.left_out(place / "tversky_bce") / strategy / "scores.csv").read_text() == "tversky_bce"
     assert set_aside_other_arms(study, files) == []

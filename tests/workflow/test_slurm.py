@@ -61,8 +61,8 @@ def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: P
     command = ("study", "params/tiny.yaml", "--profile", str(profile), "--", "statistics")
     ended = checkout.brainmets(*command)
     assert ended.returncode == 0, ended.stdout + (checkout.work / "runs/snakemake.log").read_text()
-    assert len(steps(ended.stdout)) == 8
-    assert "[ 8 of 8] 07_statistics finished" in ended.stdout
+    assert len(steps(ended.stdout)) == 9
+    assert "[ 9 of 9] 07_statistics finished" in ended.stdout
     assert "FAILED: 05_from_scratch_default_fold_0" in ended.stdout
     assert "AssertionError: the first time" in ended.stdout
     assert len(list((checkout.work / "runs/failed").glob("05_from_scratch_default_fold_0.*.ipynb"))) == 1
@@ -73,7 +73,7 @@ def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: P
     jobs = cluster.jobs()
     assert all(job["Name"].startswith("bm_tiny_") for job in jobs)
     states = [job["JobState"] for job in jobs]
-    assert states.count("COMPLETED") == 8
+    assert states.count("COMPLETED") == 9
     assert states.count("FAILED") == 1
 
     again = checkout.brainmets(*command)

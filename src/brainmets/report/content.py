@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from brainmets.cohorts.cohort import read_manifest
 from brainmets.engine.steps import result, step_name
 from brainmets.files import read_json
 from brainmets.params import MODELS
@@ -126,12 +127,17 @@ def cases(files: StudyPaths) -> tuple[list[dict[str, Any]], list[Picture], str]:
 
 
 def pseudonyms(files: StudyPaths) -> dict[str, str]:
-    """Case names and what notebook 08 calls them in their place; empty where the study shows names."""
+    """The target's case names and what stands in their place; empty where the study shows names.
+
+    Held-out cases are called as notebook 08 calls them, the others, whom notebooks 01 and 06 name, "training case 01".
+    """
     path = files.review / "pseudonyms.csv"
     if not path.is_file():
         return {}
     table = pd.read_csv(path, dtype=str)
-    return dict(zip(table["case"], table["pseudonym"], strict=True))
+    names = dict(zip(table["case"], table["pseudonym"], strict=True))
+    others = sorted(set(read_manifest(files.manifest("target"))) - set(names))
+    return names | {case: f"training case {number:02d}" for number, case in enumerate(others, start=1)}
 
 
 def steps(files: StudyPaths, study: Study) -> list[Step]:

@@ -56,7 +56,7 @@ CAPTIONS = {
         "It cannot show overlap: a prediction in the wrong place may have the right volume.",
     ),
     "detection_by_size.png": (
-        "The share of reference lesions that each model finds, by lesion size, with exact 95% intervals.",
+        "The share of reference lesions found by each model trained on the target, by size, with exact 95% intervals.",
         "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
     ),
 }
