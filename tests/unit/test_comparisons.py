@@ -621,7 +621,7 @@ def test_bland_altman_by_hand() -> None:
 
 
 def test_intervals_of_the_limits_are_tolerance_factors() -> None:
-    """Of ten normal values 95% lie below mean + 2.911 sd with 95% confidence (tables of one-sided tolerance factors)."""
+    """Of ten normal values 95% lie below mean + 2.911 sd with 95% confidence (tables of tolerance factors)."""
     found = limits(np.arange(10.0), patients(10), 0.1)
     sd = np.arange(10.0).std(ddof=1)
     assert (found["upper_limit_high"] - 4.5) / sd == pytest.approx(2.911, abs=5e-4)
