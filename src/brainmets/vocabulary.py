@@ -135,10 +135,19 @@ def better(metric: str) -> Alternative | None:
     >>> better("dice"), better("lesion_hd95"), better("predicted_volume")
     ('greater', 'less', None)
     """
-    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_").removeprefix("iou_")
+    plain = plain_metric(metric)
     if plain in HIGHER_IS_BETTER:
         return "greater"
     return "less" if plain in LOWER_IS_BETTER else None
+
+
+def plain_metric(metric: str) -> str:
+    """The whole-region namesake of a lesion-wise metric; any other metric itself.
+
+    >>> plain_metric("lesion_small_f1"), plain_metric("dice")
+    ('f1', 'dice')
+    """
+    return metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_").removeprefix("iou_")
 
 
 def without_direction(metrics: Iterable[str]) -> list[str]:

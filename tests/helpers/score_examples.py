@@ -44,7 +44,7 @@ def example_scores(
 
 
 def two_cases(invented_ml: float) -> pd.DataFrame:
-    """Case "empty" without ET and case "missed" with ET of 1 mL that no model finds; scored by the rule for empty masks.
+    """Case "empty" without ET and case "missed" with ET of 1 mL that no model finds; scored as docs/metrics.md says.
 
     In "empty" the fine-tuned model predicts ``invented_ml`` mL of ET, the one from scratch nothing.
     """

@@ -118,9 +118,9 @@ def test_scores_of_some_cases_leave_other_references_alone_but_no_prediction(tmp
     folders = tmp_path / "predictions", tmp_path / "references"
     found = score_folders(*folders, arm="default", strategy="scratch", cases=["b", "a"])
     assert found.cases == ("a", "b")
-    with pytest.raises(ScoringError, match="predictions without a reference in .*references: b"):
+    with pytest.raises(ScoringError, match=r"predictions without a reference in .*references: b"):
         score_folders(*folders, arm="default", strategy="scratch", cases=["a"])
     with pytest.raises(ScoringError, match="holds no reference of d"):
         score_folders(*folders, arm="default", strategy="scratch", cases=["a", "b", "d"])
-    with pytest.raises(ScoringError, match="references without a prediction in .*: c"):
+    with pytest.raises(ScoringError, match=r"references without a prediction in .*: c"):
         score_folders(*folders, arm="default", strategy="scratch", cases=["a", "b", "c"])

@@ -211,8 +211,10 @@ def test_the_segresnet_trainer_in_the_archive_needs_nothing_of_ours(small_study:
 
 
 def test_an_untrained_fold_is_named(small_study: StudyPaths, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"fold\(s\) \[7\] of default, finetune .*04_fine_tuning"):
-        export(small_study, "default", "finetune", [7], tmp_path / "model.zip", 0.5, False)
+    notebooks = {"pretrained": "03_pretraining", "finetune": "04_fine_tuning", "scratch": "05_from_scratch"}
+    for strategy, notebook in notebooks.items():
+        with pytest.raises(FileNotFoundError, match=rf"fold\(s\) \[7\] of default, {strategy} .*{notebook}"):
+            export(small_study, "default", strategy, [7], tmp_path / "model.zip", 0.5, False)
     assert not (tmp_path / "model.zip").exists()
 
 

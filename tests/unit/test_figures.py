@@ -9,6 +9,7 @@ from PIL import Image
 from score_examples import example_lesions, example_scores, two_cases
 
 from brainmets.figures import PRINT_DPI, save
+from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics import figures
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.descriptive import describe
@@ -116,7 +117,7 @@ def test_volume_agreement_has_a_point_per_case_and_model() -> None:
 
 def test_detection_by_size_shows_the_found_share() -> None:
     lesions = example_lesions(example_scores(4, arms=("default",)))
-    figure = figures.detection_by_size(lesions)
+    figure = figures.detection_by_size(detection_by_size(lesions))
     panel = next(panel for panel in figure.axes if panel.get_title() == "WT")
     labels = [text.get_text() for text in panel.get_xticklabels()]
     assert labels[0].startswith("tiny")
@@ -126,7 +127,7 @@ def test_detection_by_size_shows_the_found_share() -> None:
     assert panel.get_xlabel() == "Lesion volume (mm³)"
     shares = [list(map(float, np.asarray(part.lines[0].get_ydata()))) for part in panel.containers]  # type: ignore[attr-defined]
     assert sorted(shares) == [[0.0, 1.0], [1.0, 1.0]]  # scratch misses the tiny ones, fine-tuned finds all
-    empty = figures.detection_by_size(lesions.iloc[:0])
+    empty = figures.detection_by_size(detection_by_size(lesions.iloc[:0]))
     assert [text.get_text() for text in empty.axes[0].texts] == ["no lesion table"]
 
 

@@ -12,11 +12,16 @@ import pytest
 import study_on_disk
 from browser import needs_browser, tab
 from bs4 import BeautifulSoup
+from score_examples import two_cases
 
+from brainmets.cohorts.cohort import Case, write_manifest
+from brainmets.paths import StudyPaths
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
+from brainmets.review.case import write_pseudonyms
+from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,13 +70,26 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     for line in table[table["metric"] == "dice"].to_dict("records"):
         assert f"{line['mean']:.3f}<span" in text
         assert f"{line['ci_low']:.3f} to {line['ci_high']:.3f}" in text
-    assert text.count("n 3</span>") == 6 * 6
+    assert len(re.findall(r"n 3: \d/\d/0/0</span>", text)) == 6 * 6
     assert text.index("pretrained only") < text.index("fine-tuned") < text.index("from scratch")
     assert "By cross-validation on 0 training cases" in text, "how the best model was chosen"
     assert "Not a medical device" in text
     assert "phantoms" in text
     assert "Nothing was trained. So nothing is better." in text
     assert "Nothing was trained, so nothing can be concluded." in text
+
+
+def test_the_table_counts_the_masks_beside_every_mean():
+    regions, rows, _ = report_content.result_table(describe(two_cases(invented_ml=0.003), alpha=0.05))
+    assert regions == ["ET"]
+    finetuned, scratch = (row["cells"][0] for row in rows)
+    assert finetuned == {"mean": "0.000", "interval": "no interval", "n": "1", "masks": "0/1/1/0"}
+    assert scratch["masks"] == "0/1/0/1"
+    only_empty = two_cases(invented_ml=0.0).query("case == 'empty'")
+    cell = report_content.result_table(describe(only_empty, alpha=0.05))[1][0]["cells"][0]
+    assert cell == {"mean": "none", "interval": "", "n": "0", "masks": "0/0/0/1"}
+    without_volumes = two_cases(invented_ml=0.0).query("unit != 'mL'")
+    assert report_content.result_table(describe(without_volumes, alpha=0.05))[1][0]["cells"][0]["masks"] == ""
 
 
 def test_cases_and_panels_are_shown(reviewed_checkout, index):
@@ -140,6 +158,17 @@ def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
     finally:
         kept.rename(copy)
     assert "this notebook was run by hand" in text
+
+
+def test_training_cases_have_pseudonyms_too(tmp_path):
+    """Notebooks 01 and 06 print their names."""
+    files = StudyPaths(str(tmp_path), "tiny")
+    paths = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), tmp_path / "x.nii.gz")
+    cases = [Case(case=name, patient=name, images=paths, label=tmp_path / "y.nii.gz") for name in ("P3", "P1", "P2")]
+    write_manifest(files.manifest("target"), cases)
+    assert report_content.pseudonyms(files) == {}
+    write_pseudonyms(files.review, {"P2": "case 01"})
+    assert report_content.pseudonyms(files) == {"P2": "case 01", "P1": "training case 01", "P3": "training case 02"}
 
 
 @pytest.mark.slow

@@ -221,7 +221,7 @@ def test_text_in_a_long_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("strategy", "tuned", "strategy 'tuned' is none of finetune, scratch"),
+        ("strategy", "tuned", "strategy 'tuned' is none of pretrained, finetune, scratch"),
         ("region", "NCR", "region 'NCR' is none of ET, TC, WT, RC"),
         ("case", "", "case is empty"),
     ],

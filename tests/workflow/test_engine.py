@@ -15,6 +15,7 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 
 from brainmets.engine import devices, study
+from brainmets.engine.progress import PROGRESS
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -148,6 +149,19 @@ def test_progress_of_a_training_is_shown(checkout: FakeCheckout) -> None:
     assert re.search(r"^\[ 1 of 1\] 01_data_audit finished in \d+\.\d s; 0:\d\d since the start$", ended.stdout, re.M)
     assert "snakemake" not in ended.stdout.lower()
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("case 1 of 2: P01, 3 s, 3 s left", True),
+        ("training case 2 of 8: P03, 4 s, 12 s left", True),
+        ("3 of 8: P03, 0.2 s elapsed", False),  # scoring takes no time
+        ("8 of 8 training cases, in 3 of 3 folds", False),
+    ],
+)
+def test_lines_that_are_shown_while_a_step_runs(line: str, shown: bool) -> None:
+    assert bool(PROGRESS.match(line)) is shown
 
 
 # --- what makes a step run again

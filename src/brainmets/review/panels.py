@@ -112,7 +112,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
     figure.suptitle(
         f"{case.name}, {region}: {SEQUENCE_TITLES[sequence]}, axial slice {z} (S {height_mm:.0f} mm), "
-        f"{area:.0f} mm² of disagreement over {len(compared_models(case))} models",
+        f"{area:.0f} mm² of disagreement over {len(compared_models(case))} models trained on the target",
         fontsize=10,
     )
     keys: list[Patch | Line2D] = [Patch(color=colour, alpha=0.7, label=title) for colour, title in AREA_TITLES.items()]

@@ -34,10 +34,10 @@ SAME = 9
 class Choice:
     """The models in their order, and why none was chosen, if so.
 
-    ``table``, with ``COLUMNS``: one row per model, the best first: ``place`` (from 1; empty for a model that is listed
-    only), arm, strategy, ``mean_dice``, and of each region ``dice_<region>`` and ``n_<region>``, the cases that it is
-    the mean of. A region that no reference holds is empty and enters no mean. ``cases``: the training cases that all
-    models to choose from have in common. ``reason``: why no model was chosen, else an empty text.
+    ``table``, with ``COLUMNS``: one row per model, the best first, those that are listed only last: ``place`` (from 1;
+    empty for the latter), arm, strategy, ``mean_dice``, and of each region ``dice_<region>`` and ``n_<region>``, the
+    cases that it is the mean of. A region that no reference holds is empty and enters no mean. ``cases``: the training
+    cases that all models to choose from have in common. ``reason``: why no model was chosen, else an empty text.
     """
 
     table: pd.DataFrame

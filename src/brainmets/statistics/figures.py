@@ -20,7 +20,6 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
-from brainmets.scoring.detection import detection_by_size as share_by_size
 from brainmets.statistics.tables import of_trained, unit_of, values
 from brainmets.statistics.tests import rounded
 from brainmets.vocabulary import (
@@ -37,12 +36,12 @@ from brainmets.vocabulary import (
 CAPTIONS = {
     "mean_dice.png": (
         "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
-        "the title), with its interval; higher is better.",
+        "the title; a missed region counts as 0), with its interval; higher is better.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
         "The mean HD95 of each model in mm over the held-out cases whose reference has the region (their number n "
-        "stands in the title), with its interval; lower is better.",
+        "stands in the title; a missed region counts as the image's diagonal), with its interval; lower is better.",
         "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
     ),
     "paired_dice.png": (
@@ -58,8 +57,9 @@ CAPTIONS = {
         "It cannot show overlap: a prediction in the wrong place may have the right volume.",
     ),
     "detection_by_size.png": (
-        "The share of reference lesions that each model finds, by lesion size, with exact 95% intervals.",
-        "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
+        "The share of reference lesions found by each model trained on the target, by size, with 95% intervals that "
+        "count patients.",
+        "It cannot show how well a found lesion is outlined: a tenth of overlap is enough to be found.",
     ),
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
@@ -197,14 +197,14 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
     return figure
 
 
-def detection_by_size(lesions: pd.DataFrame) -> Figure:
-    """Detected share of reference lesions by size, with exact 95% intervals; one panel per region.
+def detection_by_size(by_size: pd.DataFrame) -> Figure:
+    """Detected share of reference lesions by size, with 95% intervals; one panel per region.
 
-    ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
-    ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
-    a table without rows gives a figure that says so. Models that are pretrained only are left out.
+    ``by_size`` is ``scoring.detection.detection_by_size``'s table of one or several models. Filled markers are
+    fine-tuned, open ones from scratch; volumes and the number of lesions stand under each size. A size without lesions
+    has no marker; a table without rows gives a figure that says so. Models that are pretrained only are left out.
     """
-    table = share_by_size(of_trained(lesions))
+    table = of_trained(by_size)
     regions = ordered(table["region"], REGION_ORDER)
     figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):

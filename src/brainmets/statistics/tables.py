@@ -33,6 +33,7 @@ from brainmets.vocabulary import (
     Model,
     better,
     ordered,
+    plain_metric,
 )
 
 COLUMNS = list(SCORE_COLUMNS)
@@ -270,7 +271,7 @@ def needs_reference(metric: str) -> bool:
     >>> needs_reference("lesion_dice"), needs_reference("specificity"), needs_reference("lesion_fp")
     (True, False, False)
     """
-    return metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_") in NEED_REFERENCE
+    return plain_metric(metric) in NEED_REFERENCE
 
 
 def lacks_reference(scores: pd.DataFrame) -> pd.Series:
