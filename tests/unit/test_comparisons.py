@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from score_examples import example_scores
 
-from brainmets.statistics.agreement import bland_altman, volume_pairs
+from brainmets.statistics.agreement import bland_altman, limits, volume_pairs
 from brainmets.statistics.comparisons import (
     AGAINST_SCRATCH,
     ALL_ARMS,
@@ -240,6 +240,22 @@ def test_arms_of_a_case_that_agree_make_no_more_cases() -> None:
         assert (row["n"] == 10).all()
         # 7 of 10 signs or more are positive in 120 + 45 + 10 + 1 of 1024 draws
         assert row["p_value"].to_list() == pytest.approx([176 / 1024] * 3)
+
+
+def test_levels_where_there_is_nothing_to_find() -> None:
+    """Ten patients, three arms that gain and lose together: 30 values a side are not 30 patients."""
+    random = np.random.default_rng(6)
+    draws, pooled, swapped, named = 400, 0, 0, 0
+    for _ in range(draws):
+        first, second = (random.normal(0, 2, (10, 1)) + random.normal(0, 1, (10, 3)) for _ in "ab")
+        pooled += mann_whitney(first.ravel(), second.ravel(), "greater")[1] < 0.05
+        swapped += permutation((first - second).mean(axis=1), "greater", 0.05, random).p_value < 0.05
+        nine = random.choice([-1, 1], (10, 1)) * (random.normal(0, 1, (10, 1)) + random.normal(0, 1, (10, 9)))
+        named += min(holm([wilcoxon(test, "greater").p_value for test in nine.T])) < 0.05
+    two_errors = 2 * np.sqrt(0.05 * 0.95 / draws)
+    assert swapped / draws < 0.05 + two_errors
+    assert named / draws < 0.05 + two_errors
+    assert pooled / draws > 0.1, "the pooled test of the paper does not keep its level here"
 
 
 # --- several scans of a patient
@@ -596,12 +612,30 @@ def test_bland_altman_by_hand() -> None:
     assert (row["n"], row["bias"]) == (4, 1.5)
     assert row["upper_limit"] == pytest.approx(1.5 + 1.959964 * sd)
     assert row["lower_limit"] == pytest.approx(1.5 - 1.959964 * sd)
-    half = 3.182446 * sd * np.sqrt(1 / 4 + 1.959964**2 / 6)
-    assert row["upper_limit_high"] == pytest.approx(row["upper_limit"] + half, rel=1e-5)
+    assert row["lower_limit_low"] < row["lower_limit"] < row["lower_limit_high"] < row["bias"] < row["bias_high"]
+    assert row["bias"] - row["lower_limit_low"] == pytest.approx(row["upper_limit_high"] - row["bias"])
     few = bland_altman(volume_pairs(scores[scores["case"] == "c0"]), 0.05).iloc[0]
     assert few["bias"] == 1
     assert np.isnan(few["upper_limit"])
     assert "no limits of agreement" in few["note"]
+
+
+def test_intervals_of_the_limits_are_tolerance_factors() -> None:
+    """Of ten normal values 95% lie below mean + 2.911 sd with 95% confidence (tables of tolerance factors)."""
+    found = limits(np.arange(10.0), patients(10), 0.1)
+    sd = np.arange(10.0).std(ddof=1)
+    assert (found["upper_limit_high"] - 4.5) / sd == pytest.approx(2.911, abs=5e-4)
+    assert (4.5 - found["lower_limit_low"]) / sd == pytest.approx(2.911, abs=5e-4)
+
+
+def test_limits_of_patients_scanned_twice_say_what_they_ignore() -> None:
+    pairs = volume_pairs(example_scores(4, arms=("default",)))
+    whose = {"case00": "p", "case01": "p", "case02": "q", "case03": "r"}
+    row = bland_altman(pairs, 0.05, whose).iloc[0]
+    assert "4 cases of 3 patients: the limits' intervals and the trend take cases as independent" in row["note"]
+    assert row["bias_high"] - row["bias_low"] != pytest.approx(
+        bland_altman(pairs, 0.05).iloc[0]["bias_high"] - bland_altman(pairs, 0.05).iloc[0]["bias_low"]
+    )
 
 
 def test_scores_without_volumes_have_no_agreement() -> None:

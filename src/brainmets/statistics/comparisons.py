@@ -107,7 +107,7 @@ READING = (
     "resampling patients); Hodges-Lehmann shift in paired rows and mean difference in permutation rows - both first "
     "minus second in the metric's unit; intervals are two-sided; n: values on each side; in paired and permutation "
     "rows patients; p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction "
-    "over the same rows - exploratory in every row; smallest_p: the smallest p that any outcome of the pairs could give"
+    "over the same rows - exploratory in every row; smallest_p: the smallest p that any outcome could give"
 )
 
 
