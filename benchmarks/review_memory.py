@@ -29,11 +29,12 @@ import one_layer
 from brainmets.figures import Drawing
 from brainmets.review import drawing, explain, viewers
 from brainmets.review.case import DRAWN, ReviewCase
+from brainmets.training.inference import Ensemble
 from brainmets.vocabulary import ARMS, STRATEGIES
 
 MODEL = ("default", "finetune")
 RESULTS = Path(__file__).parent / "results" / "review_memory.md"
-FOLDS = [(np.full((3, 4), 0.3 + 0.1 * fold), [-1.0, -1.5, -2.0]) for fold in range(5)]
+FOLDS = [(np.full((3, 4), 0.3 + 0.1 * fold), [-1.0, -1.5, -2.0]) for fold in range(2)]
 
 
 def held() -> dict[str, int]:
@@ -92,20 +93,22 @@ def main() -> None:
     arguments = parser.parse_args()
     shape = tuple(arguments.shape)
     voxels = int(np.prod(shape))
-    ensemble = one_layer.ensemble(FOLDS, patch=(32, 64, 64), spacing=(1.0, 0.5, 0.5))
     Drawing(figsize=(1, 1)).subplots()
-    small = (64, 64, 48)
+    small = (96, 96, 64)
     steps: dict[str, int] = {}
     for size in (small, shape):  # the small one first: libraries, fonts and thread pools are then loaded
+        patch = [side // 4 for side in size[::-1]]
+        ensemble = one_layer.ensemble(FOLDS, patch, spacing=(1.0, 0.5, 0.5))
+        ensemble.predictor.tile_step_size = 1.0  # few tiles: the step is not what takes memory
         before = held()["VmRSS"]
         steps["pictures and 3D page"] = peak(lambda size=size: pictures(size), before)
         before = held()["VmRSS"]
 
-        def explained(size: tuple[int, ...] = size) -> None:
+        def explained(size: tuple[int, ...] = size, ensemble: Ensemble = ensemble) -> None:
             image, review = network_case(size)
             explain._explain(ensemble, image, "P1", review, size[2] // 3, MODEL, "brats_2023")
 
-        def occluded(size: tuple[int, ...] = size) -> None:
+        def occluded(size: tuple[int, ...] = size, ensemble: Ensemble = ensemble) -> None:
             explain.occlude_lesion(ensemble, network_case(size)[0])
 
         steps["uncertainty and withheld sequences"] = peak(explained, before)

@@ -9,6 +9,8 @@ from score_examples import example_scores, two_cases
 from brainmets.scoring.intervals import mean_interval
 from brainmets.statistics.descriptive import (
     COUNTS,
+    MeanInterval,
+    amount_interval,
     describe,
     false_volumes,
     normality,
@@ -19,8 +21,10 @@ from brainmets.statistics.descriptive import (
 from brainmets.statistics.tests import bca_interval, widened
 
 
-def summary(values: list[float], alpha: float = 0.05, share: bool = True) -> tuple[dict[str, float], list[str]]:
-    return summarise(np.array(values), names(len(values)), alpha, share)
+def summary(
+    values: list[float], alpha: float = 0.05, interval: MeanInterval = share_interval
+) -> tuple[dict[str, float], list[str]]:
+    return summarise(np.array(values), names(len(values)), alpha, interval)
 
 
 def names(n: int) -> list[str]:
@@ -29,7 +33,7 @@ def names(n: int) -> list[str]:
 
 
 def test_summary_of_one_to_five() -> None:
-    found, remarks = summary([1, 2, 3, 4, 5], share=False)
+    found, remarks = summary([1, 2, 3, 4, 5], interval=amount_interval)
     assert (found["n"], found["mean"], found["median"], found["q1"], found["q3"]) == (5, 3, 3, 2, 4)
     assert found["sd"] == pytest.approx(np.sqrt(2.5))
     half = 2.7764451 * np.sqrt(2.5 / 5)  # t with 4 degrees of freedom
@@ -71,7 +75,7 @@ def test_no_interval_of_a_share_leaves_zero_to_one(values: list[float]) -> None:
 
 
 def test_no_interval_of_a_distance_falls_below_zero() -> None:
-    found, _ = summary([1.0, 2.0, 60.0], share=False)
+    found, _ = summary([1.0, 2.0, 60.0], interval=amount_interval)
     assert found["ci_low"] == 0
     assert found["ci_high"] == pytest.approx(21 + 4.3026527 * np.std([1, 2, 60], ddof=1) / np.sqrt(3))
 
@@ -94,12 +98,12 @@ def test_intervals_of_a_mean_count_patients() -> None:
     """Ten patients scanned twice with the same result know no more than ten patients scanned once."""
     values = np.random.default_rng(3).uniform(0.5, 1, size=10)
     whose = [name for name in names(10) for _ in range(2)]
-    for share in (True, False):
-        once, _ = summarise(values, names(10), 0.05, share)
-        twice, remarks = summarise(np.repeat(values, 2), whose, 0.05, share)
+    for interval in (share_interval, amount_interval):
+        once, _ = summarise(values, names(10), 0.05, interval)
+        twice, remarks = summarise(np.repeat(values, 2), whose, 0.05, interval)
         assert (twice["ci_low"], twice["ci_high"]) == pytest.approx((once["ci_low"], once["ci_high"]))
         assert (twice["n"], remarks) == (20, ["20 cases of 10 patients"])
-        alone, remarks = summarise(values, ["p"] * 10, 0.05, share)
+        alone, remarks = summarise(values, ["p"] * 10, 0.05, interval)
         assert np.isnan([alone["ci_low"], alone["ci_high"]]).all()
         assert remarks == ["10 cases of one patient, who alone gives no interval"]
 

@@ -84,7 +84,7 @@ def test_jobs_of_a_study(tmp_path: Path, content: dict) -> None:
         {"arm": "segresnet", "fold": 0},
         {"arm": "segresnet", "fold": 1},
     ]
-    assert len(study.jobs("06_evaluation")) == 4
+    assert len(study.jobs("06_evaluation")) == 2 * 3
     assert study.notebook("04_fine_tuning", arm="segresnet", fold=1).fold == 1
 
 

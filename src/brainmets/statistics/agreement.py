@@ -45,7 +45,7 @@ def volume_pairs(scores: pd.DataFrame) -> pd.DataFrame:
 def bland_altman(pairs: pd.DataFrame, alpha: float, patients: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Bland-Altman of ``volume_pairs`` per arm, strategy and region; columns ``AGREEMENT_COLUMNS``, volumes in mL.
 
-    bias = mean of predicted minus reference, limits = bias -+ z sd with z of 1 - alpha; intervals at 1 - alpha by t
+    bias = mean of predicted minus reference, limits = bias -+ z sd with z of 1 - alpha; intervals at 1 - alpha, by t
     for the bias and by the noncentral t for the limits, exact for normal differences. ``trend`` is Spearman's
     correlation of difference with mean: far from 0, the limits do not hold for all sizes. Without two cases there are
     no limits, without three no trend; ``note`` says so.

@@ -10,7 +10,7 @@ Biometrika 52 (1965) 591-611.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ from brainmets.scoring.intervals import mean_interval, patients_of, sums_by
 from brainmets.statistics.tables import PRESENCE, in_order, lacks_reference, presence
 from brainmets.statistics.tests import NAN, Floats
 from brainmets.vocabulary import RESECTION_CAVITY, better
+
+MeanInterval = Callable[[Floats, Sequence[str], float], tuple[float, float]]
 
 MODEL = ["arm", "strategy", "region", "metric"]
 SUMMARY = ("n", "mean", "sd", "ci_low", "ci_high", "median", "q1", "q3")
@@ -59,7 +61,8 @@ def describe(scores: pd.DataFrame, alpha: float, patients: Mapping[str, str] | N
             notes.append("no network has an output for RC: described and not tested")
         finite = group[np.isfinite(group["value"])]
         whose = patients_of(finite["case"], patients or {})
-        summary, remarks = summarise(finite["value"].to_numpy(), whose, alpha, share=better(str(key[3])) == "greater")
+        interval = share_interval if better(str(key[3])) == "greater" else amount_interval
+        summary, remarks = summarise(finite["value"].to_numpy(), whose, alpha, interval)
         remarks = remarks if len(group) else []
         rows.append({**dict(zip(MODEL, key, strict=True)), **summary, "note": "; ".join([*notes, *remarks])})
     table = pd.DataFrame(rows).merge(counts, on=MODEL[:3], how="left")
@@ -94,11 +97,11 @@ def false_volumes(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(
-    values: Floats, patients: Sequence[str], alpha: float, share: bool
+    values: Floats, patients: Sequence[str], alpha: float, interval: MeanInterval
 ) -> tuple[dict[str, float], list[str]]:
     """Summary of finite ``values`` (shape (n,), of ``patients``) as in ``describe``, and remarks.
 
-    ``share`` says whether the values lie between 0 and 1; others are not negative.
+    ``interval`` is the one for what the values are: ``share_interval`` or ``amount_interval``.
     """
     n, n_patients = len(values), len(set(patients))
     if n == 0:
@@ -115,7 +118,7 @@ def summarise(
         summary = [n, mean, 0.0, *[mean] * 5]
         remarks.append("all values equal: the interval is that value")
     else:
-        low, high = (share_interval if share else amount_interval)(values, patients, alpha)
+        low, high = interval(values, patients, alpha)
         summary = [n, mean, float(values.std(ddof=1)), low, high, median, q1, q3]
     return dict(zip(SUMMARY, summary, strict=True)), remarks
 
