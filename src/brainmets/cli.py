@@ -151,7 +151,7 @@ def _add_score(commands: Commands) -> None:
         "--label-map",
         metavar="VALUE=NAME,...",
         help=f"the files' label values, such as 1=netc,2=snfh,3=et (names: {', '.join(LABELS)}); for both folders; "
-        "without it files hold BraTS values",
+        "without it files hold BraTS values since 2023, and a folder with 4 and without any 3 is refused",
     )
     parser.add_argument(
         "--missing",
@@ -175,7 +175,7 @@ def _add_score(commands: Commands) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     """Score, write the tables, say what was excluded; after an error nothing is written."""
-    from brainmets.scoring.folders import score_folders
+    from brainmets.scoring.folders import require_one_convention, score_folders
 
     scores = score_folders(
         args.predictions,
@@ -188,6 +188,8 @@ def _score(args: argparse.Namespace) -> int:
         workers=args.workers,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
+    for note in require_one_convention(scores) if args.label_map is None else []:
+        print(f"look at the labels: {note}", file=sys.stderr)
     write_csv(args.out, scores.table)
     if args.lesions is not None:
         write_csv(args.lesions, scores.lesions)

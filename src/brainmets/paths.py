@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 NOTEBOOKS: tuple[str, ...] = (
@@ -66,7 +67,7 @@ class StudyPaths:
 
     # 01 data audit
     def cases(self, cohort: str) -> Path:
-        """``cases.csv``: one row per case: case, patient, held_out, files, shape, spacing, volumes."""
+        """``cases.csv``: one row per case: case, patient, shape, spacing, volumes, held_out."""
         return self.work / "audit" / cohort / "cases.csv"
 
     def findings(self, cohort: str) -> Path:
@@ -123,6 +124,11 @@ class StudyPaths:
     def training(self, stage: str, arm: str, fold: int) -> Path:
         """``training.json``: curves, device, seconds, checkpoint hash, provenance; written last."""
         return self.training_folder(stage, arm, fold) / "training.json"
+
+    def left_out_training(self, stage: str, arm: str, fold: int) -> Path:
+        """A new folder for a training that other parameters made: ``fold_<k>-1``, or the first number not taken."""
+        folder = self.work / "left_out" / "training" / stage / arm
+        return next(path for n in count(1) if not (path := folder / f"fold_{fold}-{n}").exists())
 
     # 06 evaluation
     @property

@@ -43,6 +43,15 @@ SEQUENCES: tuple[str, ...] = ("t1n", "t1c", "t2w", "t2f")
 """Channel order of every image: native T1, contrast-enhanced T1, T2-weighted, T2-FLAIR."""
 SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+"""How the names of the files end that are read: NIfTI is the one format."""
+OTHER_FORMATS = {
+    ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD", ".dcm": "DICOM", ".ima": "DICOM",
+    ".dicom": "DICOM", ".hdr": "Analyze", ".mgz": "FreeSurfer", ".mgh": "FreeSurfer", ".mnc": "MINC",
+}  # fmt: skip
+"""Other formats of images by the ends of their names, for messages."""
+CONVERT = "only NIfTI is read: convert other formats to it (DICOM with dcm2niix, others with SimpleITK or 3D Slicer)"
+
 Label = Literal["background", "netc", "snfh", "et", "rc"]
 LABELS: dict[str, int] = {name: value for value, name in enumerate(get_args(Label))}
 """BraTS metastases: 1 NETC (non-enhancing tumour core), 2 SNFH (surrounding non-enhancing FLAIR hyperintensity),
@@ -81,7 +90,7 @@ METRIC_AXES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity"
 SCORE_COLUMNS = ("arm", "strategy", "case", "region", "metric", "value", "unit")
 LESION_COLUMNS = (
     "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
-    "detected",
+    "detected", "detected_iou",
 )  # fmt: skip
 
 
@@ -135,10 +144,19 @@ def better(metric: str) -> Alternative | None:
     >>> better("dice"), better("lesion_hd95"), better("predicted_volume")
     ('greater', 'less', None)
     """
-    plain = metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_")
+    plain = plain_metric(metric)
     if plain in HIGHER_IS_BETTER:
         return "greater"
     return "less" if plain in LOWER_IS_BETTER else None
+
+
+def plain_metric(metric: str) -> str:
+    """The whole-region namesake of a lesion-wise metric; any other metric itself.
+
+    >>> plain_metric("lesion_small_f1"), plain_metric("dice")
+    ('f1', 'dice')
+    """
+    return metric.removeprefix("lesion_").removeprefix("small_").removeprefix("large_").removeprefix("iou_")
 
 
 def without_direction(metrics: Iterable[str]) -> list[str]:

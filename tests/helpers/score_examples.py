@@ -43,6 +43,29 @@ def example_scores(
     return in_order(pd.DataFrame(rows, columns=COLUMNS))
 
 
+def two_cases(invented_ml: float) -> pd.DataFrame:
+    """Case "empty" without ET and case "missed" with ET of 1 mL that no model finds; scored as docs/metrics.md says.
+
+    In "empty" the fine-tuned model predicts ``invented_ml`` mL of ET, the one from scratch nothing.
+    """
+    rows = []
+    for strategy, invented in (("finetune", invented_ml), ("scratch", 0.0)):
+        best = float(invented == 0)
+        of_empty = {
+            "dice": best,
+            "hd95": 200.0 * (1 - best),
+            "sensitivity": best,
+            "specificity": 1 - 1e-6 * (1 - best),
+        }
+        of_empty |= {"reference_volume": 0.0, "predicted_volume": invented}
+        of_missed = {"dice": 0.0, "hd95": 200.0, "sensitivity": 0.0, "specificity": 1.0}
+        of_missed |= {"reference_volume": 1.0, "predicted_volume": 0.0}
+        for case, found in (("empty", of_empty), ("missed", of_missed)):
+            for metric, value in found.items():
+                rows.append(("default", strategy, case, "ET", metric, value, UNITS.get(metric, "mL")))
+    return in_order(pd.DataFrame(rows, columns=COLUMNS))
+
+
 def write_study(folder: Path, scores: pd.DataFrame, lesions: pd.DataFrame | None = None) -> Path:
     """The tables as a study lays them: ``<arm>/<strategy>/scores.csv`` and ``lesions.csv``."""
     for (arm, strategy), table in scores.groupby(["arm", "strategy"]):
@@ -62,9 +85,9 @@ def example_lesions(scores: pd.DataFrame) -> pd.DataFrame:
         for lesion, (volume, found) in enumerate(((20.0, strategy == "finetune"), (5000.0, True)), 1):
             matched = lesion if found else ""
             dice = 0.7 if found else ""
-            rows.append((arm, strategy, case, "WT", "reference", lesion, volume, 1.0, 2.0, 3.0, matched, dice, found))
-    columns = ["arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm"]
-    return pd.DataFrame(rows, columns=[*columns, "matched", "dice", "detected"])
+            key = (arm, strategy, case, "WT", "reference")
+            rows.append((*key, lesion, volume, 1.0, 2.0, 3.0, matched, dice, found, found))
+    return pd.DataFrame(rows, columns=list(LESION_COLUMNS))
 
 
 def scores(values, metric="dice", arm="default", strategy="finetune", region="ET"):
@@ -83,5 +106,6 @@ def scores(values, metric="dice", arm="default", strategy="finetune", region="ET
 
 
 def lesion(case, number, volume, *, detected=True, arm="default", kind="reference", region="TC"):
-    row = (arm, "finetune", case, region, kind, number, volume, 0.0, 0.0, 0.0, "", np.nan, detected)
+    """A row whose ``detected_iou`` is given; by the challenge's rule everything is found, which no reader is told."""
+    row = (arm, "finetune", case, region, kind, number, volume, 0.0, 0.0, 0.0, "", np.nan, True, detected)
     return dict(zip(LESION_COLUMNS, row, strict=True))

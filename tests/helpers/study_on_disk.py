@@ -114,7 +114,7 @@ def lesion_rows(arm, strategy, case, reference, predicted, affine):
         place = np.argwhere(pieces == lesion)
         x, y, z = nib.affines.apply_affine(affine, place.mean(0))
         hit = bool((region_mask(predicted, "TC") & (pieces == lesion)).any())
-        rows.append((arm, strategy, case, "TC", "reference", lesion, len(place) * volume, x, y, z, "", "", hit))
+        rows.append((arm, strategy, case, "TC", "reference", lesion, len(place) * volume, x, y, z, "", "", hit, hit))
     return [dict(zip(LESION_COLUMNS, row, strict=True)) for row in rows]
 
 
@@ -141,7 +141,7 @@ def finish(files: StudyPaths, study: Study) -> None:
             Provenance(notebook, values, root=files.work).write(result(files, notebook, job))
             executed(files.runs / f"{step_name(notebook, job)}.ipynb", f"{notebook[:2]} What does {notebook} do?")
     scores = read_scores(files.evaluations)
-    table = describe(scores, alpha=0.05, n_bootstrap=50, seed=1)
+    table = describe(scores, alpha=0.05)
     table.to_csv(files.statistics / "descriptive.csv", index=False)
     entries = []
     for metric in ("dice", "hd95"):

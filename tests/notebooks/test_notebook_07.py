@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_statistics.ipynb"
 TABLES = (
     *("descriptive.csv", "normality.csv", "undefined.csv", "power.csv", "volume_agreement.csv"),
-    *("detection_by_size.csv", "false_positives.csv"),
+    *("detection_by_size.csv", "false_positives.csv", "empty_references.csv", "cross_validated_descriptive.csv"),
 )
 
 
@@ -55,11 +55,26 @@ def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
     assert "detection_by_size.png" not in [entry["file"] for entry in results["figures"]]
 
 
+def small_study(work: Path, n_cases: int) -> None:
+    """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is."""
+    scores = example_scores(n_cases)
+    write_study(work / "evaluation", scores, example_lesions(scores))
+    training = example_scores(4, seed=1)
+    write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
+    cases = sorted({*scores["case"], *("training_" + training["case"])})
+    (work / "audit" / "target").mkdir(parents=True)
+    pd.DataFrame({"case": cases, "patient": cases}).to_csv(work / "audit" / "target" / "cases.csv", index=False)
+
+
 @pytest.mark.parametrize("n_cases", [2, 6])
 def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
-    scores = example_scores(n_cases)
-    write_study(tmp_path / "work" / "test" / "evaluation", scores, example_lesions(scores))
+    small_study(tmp_path / "work" / "test", n_cases)
     out, results = execute(tmp_path, None, out_dir=None)
+    training = pd.read_csv(out / "cross_validated_descriptive.csv")
+    assert set(training["n"]) == {4}
+    assert not {"ci_low", "p_value"} & set(training.columns), "folds share cases"
+    assert read_tests(out / "against_pretrained.csv").empty
+    assert len(results["answer"]) <= 5
     detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
     assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
@@ -92,6 +107,6 @@ def test_on_a_study_that_lacks_one_model(tmp_path: Path) -> None:
     words = "SegResNet is left out wherever strategies are compared, having no scores of a model trained from scratch"
     assert words in results["conclusion"]
     assert words in results["answer"][0]
-    assert "Averaged over Default and Tversky + BCE," in results["answer"][1]
+    assert "mean of Default and Tversky + BCE, 8 cases" in results["answer"][0]
     assert len(results["answer"]) == 3
     assert len(results["provenance"]["inputs"]) == 5

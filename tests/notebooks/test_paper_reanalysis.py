@@ -27,6 +27,10 @@ def test_on_both_releases(real_data: Path, tmp_path: Path) -> None:
     assert (out / "summary.txt").read_text().strip().split("\n\n") == results["summary"]
     assert set(pd.read_csv(out / "printed_vs_recomputed.csv")["agrees"]) == {True, False}
     assert len(pd.read_csv(out / "support.csv")) == 2 * 20
+    tests = pd.read_csv(out / "authors_tests.csv")
+    assert list(tests.columns) == ["comparison", "group", "metric", "mean_a", "mean_b", "p_value", "p_holm"]
+    assert len(tests) == 54
+    assert results["tested_release"] == "2026-09-29"
 
 
 def test_parameters_are_complete_and_known() -> None:

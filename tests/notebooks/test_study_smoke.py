@@ -172,7 +172,7 @@ def test_the_explanation_starts_from_the_evaluated_prediction(files: StudyPaths)
             "value"
         ]
         assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
-        assert row["detected"] == scores[row["case"], row["region"], "lesion_tp"]
+        assert row["detected"] == scores[row["case"], row["region"], "lesion_iou_tp"]
 
 
 def test_the_report_shows_every_mean_and_links_every_notebook(checkout: RealCheckout, files: StudyPaths) -> None:

@@ -17,9 +17,11 @@ from small_study import training_parameters
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
+from brainmets.training import trainer as trainer_module
 from brainmets.training.arms import TverskyBCELoss
-from brainmets.training.session import prepare, seed_everything
-from brainmets.training.trainer import StudyTrainer
+from brainmets.training.seeds import seed_everything, training_seeds
+from brainmets.training.session import prepare
+from brainmets.training.trainer import StudyTrainer, choose_convolutions
 
 
 def trainer_of(files: StudyPaths, arm: str, **changed: object) -> StudyTrainer:
@@ -81,7 +83,7 @@ def test_the_description_says_what_the_arm_changes(small_study: StudyPaths, arm:
 
 
 TRAIN = """
-import sys
+import sys, torch
 import brainmets.training.arms, brainmets.training.inference, brainmets.training.watching
 assert "monai" not in sys.modules
 from small_study import training_parameters
@@ -91,12 +93,13 @@ from brainmets.training.session import prepare
 files = StudyPaths(sys.argv[1], sys.argv[2])
 for precision in ("nnunet", "bfloat16"):
     prepare(files, training_parameters(FromScratch, files, epochs=1, seed=81, precision=precision), "scratch").run()
+brainmets.training.inference.Ensemble.load([files.checkpoint("scratch", "default", 0)], torch.device("cpu"), 0.5, False)
 assert "monai" not in sys.modules
 """
 
 
 @pytest.mark.slow
-def test_a_unet_trains_without_importing_monai(small_study: StudyPaths) -> None:
+def test_a_unet_trains_and_predicts_without_importing_monai(small_study: StudyPaths) -> None:
     helpers = Path(__file__).resolve().parents[1] / "helpers"
     ended = subprocess.run(
         [sys.executable, "-c", TRAIN, small_study.work_dir, small_study.study], capture_output=True, text=True,
@@ -126,25 +129,40 @@ def test_the_default_arms_first_steps_equal_stock_nnunets(small_study: StudyPath
     os.environ["nnUNet_results"] = str(tmp_path)
     stock = nnUNetTrainer(plan, plans.CONFIGURATION, 1, plans.read_dataset(small_study, "target"), torch.device("cpu"))
     stock.num_epochs = ours.num_epochs
-    seed_everything(5)
+    seed_everything(training_seeds(5, "scratch", "default", 1).weights)
     stock.initialize()
     assert [case for side in stock.do_split() for case in side] == [case for side in ours.do_split() for case in side]
-    losses = []
+    source, _ = ours.get_dataloaders()  # test_seeds.py shows that nnU-Net's own gives the same
+    batches, losses = [next(source) for _ in range(3)], []
     for trainer in (ours, stock):
-        seed_everything(6)
-        batches, _ = trainer.get_dataloaders()
         trainer.network.train()
-        losses.append([trainer.train_step(next(batches))["loss"] for _ in range(3)])
+        losses.append([trainer.train_step(batch)["loss"] for batch in batches])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     for mine, theirs in zip(ours.network.parameters(), stock.network.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_cudnn_chooses_its_convolutions_on_a_gpu_alone(
+    small_study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net sets it in its command, which the study does not call."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    trainer_of(small_study, "default")
+    assert not torch.backends.cudnn.benchmark
+    choose_convolutions(torch.device("cuda"))
+    assert torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.deterministic
+    asked = []
+    monkeypatch.setattr(trainer_module, "choose_convolutions", asked.append)
+    for arm in ("default", "segresnet"):
+        trainer_of(small_study, arm)
+    assert asked == [torch.device("cpu")] * 2, "every trainer asks for its own device"
 
 
 def test_bfloat16_stays_close_to_float32(small_study: StudyPaths) -> None:
     losses = []
     for precision in ("nnunet", "bfloat16"):
         trainer = trainer_of(small_study, "default", seed=5, precision=precision)
-        seed_everything(6)
         batches, _ = trainer.get_dataloaders()
         losses.append(float(trainer.train_step(next(batches))["loss"]))
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
@@ -159,7 +177,6 @@ def test_bfloat16_gives_the_gradients_of_float32(small_study: StudyPaths, arm: s
         trainer = trainer_of(small_study, arm, seed=5, precision=precision)
         assert trainer.configuration_manager.patch_size[0] <= 16
         trainer.optimizer.step = lambda: None
-        seed_everything(6)
         batches, _ = trainer.get_dataloaders()
         trainer.network.train()
         trainer.train_step(next(batches))

@@ -1,5 +1,6 @@
 """The tests between models against brute force, hand computation and scipy."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,17 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 from score_examples import example_scores
 
-from brainmets.statistics import mixed_model
-from brainmets.statistics.agreement import bland_altman, volume_pairs
+from brainmets.statistics.agreement import bland_altman, limits, volume_pairs
 from brainmets.statistics.comparisons import (
     AGAINST_SCRATCH,
     ALL_ARMS,
     BOTH_STRATEGIES,
     COMPARED,
+    CONFIRMATORY,
+    EXPLORATORY,
     FAMILY_STRATEGIES,
     MEAN_OVER_ARMS,
     TEST_COLUMNS,
     Settings,
+    against_pretrained,
     arms_pairwise,
     finetune_vs_scratch,
     read_tests,
@@ -34,18 +37,24 @@ from brainmets.statistics.tests import (
     hodges_lehmann,
     holm,
     mann_whitney,
+    permutation,
     rounded,
     wilcoxon,
 )
 from brainmets.vocabulary import better, without_direction
 
 QUICK = Settings(0.05, 200, 1)
+RANDOM = np.random.default_rng(0)
 KEY = ["kind", "first", "metric", "region"]
 
 
 def paired_with(table: pd.DataFrame, arm: str) -> pd.Series:
     """Which rows are the paired tests of an arm (or of the mean over arms)."""
     return (table["kind"] == "paired") & (table["first"] == arm)
+
+
+def patients(n: int) -> list[str]:
+    return [f"p{number}" for number in range(n)]
 
 
 def brute_force(differences: np.ndarray, alternative: str) -> float:
@@ -143,20 +152,20 @@ def test_cliffs_delta_by_hand() -> None:
 def test_cliffs_delta_interval() -> None:
     random = np.random.default_rng(0)
     first, second = random.normal(1, 1, (12, 3)), random.normal(0, 1, (12, 3))
-    low, high, remarks = cliffs_delta_interval(first, second, 0.05, 1000, np.random.default_rng(1))
+    low, high, remarks = cliffs_delta_interval(first, second, patients(12), 0.05, 1000, np.random.default_rng(1))
     assert -1 <= low < cliffs_delta(first.ravel(), second.ravel()) < high <= 1
     assert remarks == []
-    low, high, remarks = cliffs_delta_interval(first + 100, second, 0.05, 100, np.random.default_rng(1))
+    low, high, remarks = cliffs_delta_interval(first + 100, second, patients(12), 0.05, 100, np.random.default_rng(1))
     assert (low, high) == (1, 1)
     assert "no width" in remarks[0]
-    low, _, remarks = cliffs_delta_interval(first[:1], second[:1], 0.05, 100, np.random.default_rng(1))
+    low, _, remarks = cliffs_delta_interval(first[:1], second[:1], patients(1), 0.05, 100, np.random.default_rng(1))
     assert np.isnan(low)
     assert "no interval" in remarks[0]
 
 
 def test_cliffs_delta_interval_leaves_undefined_values_out() -> None:
     first, second = np.array([[1.0], [np.nan], [3.0], [4.0]]), np.array([[0.0], [2.0], [2.5], [np.nan]])
-    low, high, _ = cliffs_delta_interval(first, second, 0.05, 300, np.random.default_rng(1))
+    low, high, _ = cliffs_delta_interval(first, second, patients(4), 0.05, 300, np.random.default_rng(1))
     assert low <= cliffs_delta(np.array([1.0, 3.0, 4.0]), np.array([0.0, 2.0, 2.5])) <= high
 
 
@@ -172,60 +181,153 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-# --- mixed model and permutation
+# --- whole patients' labels swapped
 
 
-def long_table(first: np.ndarray, second: np.ndarray) -> pd.DataFrame:
-    rows = [
-        (f"case{i}", j, is_first, values[i, j])
-        for is_first, values in ((True, first), (False, second))
-        for i in range(values.shape[0])
-        for j in range(values.shape[1])
-    ]
-    return pd.DataFrame(rows, columns=["case", "other", "first", "value"])
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=8), st.sampled_from(["greater", "less", "two-sided"]))
+def test_permutation_goes_through_all_swaps(whole: list[int], alternative: str) -> None:
+    differences = np.array(whole, float)
+    sums = np.array([np.dot(signs, whole) for signs in product([1, -1], repeat=len(whole))])
+    upper, lower = np.mean(sums >= sum(whole)), np.mean(sums <= sum(whole))
+    expected = {"greater": upper, "less": lower, "two-sided": min(1.0, 2 * min(upper, lower))}[alternative]
+    assert permutation(differences, alternative, 0.05, RANDOM).p_value == pytest.approx(expected)  # type: ignore[arg-type]
 
 
-def test_mixed_model_equals_analysis_of_variance_on_a_balanced_table() -> None:
-    random = np.random.default_rng(5)
-    case = random.normal(0, 3, (10, 1))
-    first, second = case + random.normal(0.5, 1, (10, 3)), case + random.normal(0, 1, (10, 3))
-    found = mixed_model.mixed_model(long_table(first, second), "greater", 0.05)
-    both = np.concatenate([first, second], axis=1)
-    strategy = np.repeat([0.5, -0.5], 3) * (first.mean() - second.mean())
-    arm = np.tile((first + second).mean(axis=0) / 2 - both.mean(), 2)
-    residual = both - both.mean(axis=1, keepdims=True) - strategy - arm
-    error = np.sqrt((residual**2).sum() / (60 - 10 - 3) * (2 / 30))
-    assert found.estimate == pytest.approx(first.mean() - second.mean())
-    assert found.statistic == pytest.approx(found.estimate / error, rel=1e-3)
-    assert found.p_value == pytest.approx(stats.t.sf(found.statistic, 47))
-    assert "47 degrees of freedom" in found.note
+def test_permutation_interval_by_hand() -> None:
+    """The means of the seven subsets of 1, 2, 6 run from 1 to 6; so few allow no better than 1 - 2/8."""
+    found = permutation(np.array([1.0, 2.0, 6.0]), "greater", 0.05, RANDOM)
+    assert (found.n, found.mean, found.p_value) == (3, 3, 1 / 8)
+    assert (found.low, found.high, found.coverage) == (1, 6, 0.75)
+    quarters = permutation(np.array([1.0, 2.0, 6.0]), "greater", 0.5, RANDOM)  # means 1, 1.5, 2, 3, 3.5, 4, 6
+    assert (quarters.low, quarters.high, quarters.coverage) == (1.5, 4, 0.5)
 
 
-def test_permutation_stands_in_where_cases_do_not_differ() -> None:
-    random = np.random.default_rng(1)
-    first = random.normal(0, 1, (6, 1))
-    second = 1 - first  # negative correlation: the variance between cases is estimated as zero
-    found = mixed_model.contrast(long_table(first, second), "greater", 0.05, 200, random)
-    assert found.test == "permutation within cases"
-    assert "mixed model not used" in found.note
-    differences = (first - second).ravel()
-    means = [np.dot(signs, differences) / 6 for signs in product([1, -1], repeat=6)]
-    assert found.p_value == pytest.approx(np.mean(np.array(means) >= differences.mean() - 1e-12))
+def test_permutation_interval_turns_the_test_round() -> None:
+    differences = np.random.default_rng(3).normal(0.5, 1, 10)
+    found = permutation(differences, "greater", 0.05, RANDOM)
+    assert 0.95 <= found.coverage < 0.952
+    for shift, kept in ((found.low - 1e-6, False), (found.low + 1e-6, True), (found.high - 1e-6, True)):
+        assert (permutation(differences - shift, "two-sided", 0.05, RANDOM).p_value > 0.05) is kept
+    assert permutation(differences - found.high - 1e-6, "two-sided", 0.05, RANDOM).p_value <= 0.05
 
 
-def test_permutation_of_many_cases_is_random_and_never_zero() -> None:
-    random = np.random.default_rng(1)
-    first = random.normal(5, 1, (20, 1))
-    found = mixed_model.permutation(long_table(first, first - 5), "greater", 0.05, 100, random, "asked for")
-    assert found.p_value == pytest.approx(1 / 20_001)
+def test_permutation_of_many_is_random_never_zero_and_close_to_all_swaps() -> None:
+    differences = np.random.default_rng(1).normal(5, 1, 20)
+    found = permutation(differences, "greater", 0.05, np.random.default_rng(2))
+    assert (found.p_value, found.drawn) == (pytest.approx(1 / 20_001), 20_000)
+    half = stats.t.ppf(0.975, 19) * differences.std(ddof=1) / np.sqrt(20)
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1)
 
 
-def test_one_case_has_no_model_and_a_permutation_of_two_outcomes() -> None:
-    table = long_table(np.array([[2.0, 3.0]]), np.array([[1.0, 1.0]]))
-    found = mixed_model.contrast(table, "greater", 0.05, 100, np.random.default_rng(0))
-    assert (found.n, found.p_value, found.estimate) == (1, 0.5, 1.5)
-    assert "no degrees of freedom" in found.note
-    assert "no interval" in found.note
+def test_permutation_of_nothing_and_of_one() -> None:
+    assert np.isnan(permutation(np.array([]), "greater", 0.05, RANDOM).p_value)
+    found = permutation(np.array([1.5]), "greater", 0.05, RANDOM)
+    assert (found.n, found.p_value, found.mean) == (1, 0.5, 1.5)
+    assert np.isnan([found.low, found.high]).all()
+    assert permutation(np.zeros(4), "two-sided", 0.05, RANDOM).p_value == 1
+
+
+def test_arms_of_a_case_that_agree_make_no_more_cases() -> None:
+    """Three arms that gain and lose together: one difference a case. Taken as thirty, p would be 0.0003."""
+    scores = example_scores(10, arms=("default",), gain=0.0)
+    gains = pd.Series([0.02, 0.02, 0.02, 0.02, 0.02, 0.02, 0.02, -0.02, -0.02, -0.02], sorted(set(scores["case"])))
+    gain = scores["case"].map(gains).where(scores["strategy"] == "finetune", 0.0)
+    one = scores.assign(value=0.5 + gain)[scores["metric"] == "dice"]
+    three = pd.concat([one.assign(arm=arm) for arm in ("default", "segresnet", "tversky_bce")])
+    rows = [finetune_vs_scratch(table, QUICK).set_index("kind").loc["permutation"] for table in (one, three)]
+    for row in rows:
+        assert (row["n"] == 10).all()
+        # 7 of 10 signs or more are positive in 120 + 45 + 10 + 1 of 1024 draws
+        assert row["p_value"].to_list() == pytest.approx([176 / 1024] * 3)
+
+
+def test_levels_where_there_is_nothing_to_find() -> None:
+    """Ten patients, three arms that gain and lose together: 30 values a side are not 30 patients."""
+    random = np.random.default_rng(6)
+    draws, pooled, swapped, named = 400, 0, 0, 0
+    for _ in range(draws):
+        first, second = (random.normal(0, 2, (10, 1)) + random.normal(0, 1, (10, 3)) for _ in "ab")
+        pooled += mann_whitney(first.ravel(), second.ravel(), "greater")[1] < 0.05
+        swapped += permutation((first - second).mean(axis=1), "greater", 0.05, random).p_value < 0.05
+        nine = random.choice([-1, 1], (10, 1)) * (random.normal(0, 1, (10, 1)) + random.normal(0, 1, (10, 9)))
+        named += min(holm([wilcoxon(test, "greater").p_value for test in nine.T])) < 0.05
+    two_errors = 2 * np.sqrt(0.05 * 0.95 / draws)
+    assert swapped / draws < 0.05 + two_errors
+    assert named / draws < 0.05 + two_errors
+    assert pooled / draws > 0.1, "the pooled test of the paper does not keep its level here"
+
+
+# --- several scans of a patient
+
+
+def test_scans_of_one_patient_count_once() -> None:
+    """Four patients scanned twice: the smallest p is 1/16, not 1/256."""
+    scores = example_scores(8)
+    whose = {f"case{number:02d}": f"patient{number // 2}" for number in range(8)}
+    table = finetune_vs_scratch(scores, replace(QUICK, patients=whose)).set_index(KEY)
+    for kind, arm in (("paired", MEAN_OVER_ARMS), ("permutation", ALL_ARMS), ("paired", "default")):
+        row = table.loc[(kind, arm, "dice", "WT")]
+        assert (row["n"], row["p_value"]) == (4, 1 / 16)
+        assert "8 cases of 4 patients, each counted once" in row["note"]
+    differences = scores[(scores["metric"] == "dice") & (scores["region"] == "WT") & (scores["arm"] == "default")]
+    wide = differences.pivot(index="case", columns="strategy", values="value")
+    means = (wide["finetune"] - wide["scratch"]).groupby(whose).mean()
+    assert table.loc[("paired", "default", "dice", "WT"), "effect"] == pytest.approx(
+        hodges_lehmann(means.to_numpy(), 0.05)[0]
+    )
+    with pytest.raises(ValueError, match="nothing says whose scan case07 is"):
+        finetune_vs_scratch(scores, replace(QUICK, patients={f"case{n:02d}": "p" for n in range(7)}))
+
+
+def test_an_undefined_scan_leaves_its_patients_other_scan() -> None:
+    scores = example_scores(8)
+    where = (scores["metric"] == "hd95") & (scores["region"] == "TC") & (scores["arm"] == "default")
+    scores.loc[scores.index[where & (scores["case"] == "case03")][0], "value"] = np.nan
+    whose = {f"case{number:02d}": f"patient{number // 2}" for number in range(8)}
+    row = finetune_vs_scratch(scores, replace(QUICK, patients=whose)).set_index(KEY)
+    assert row.loc[("paired", "default", "hd95", "TC"), "n"] == 4
+    assert "undefined value in case03" in row.loc[("paired", "default", "hd95", "TC"), "note"]
+
+
+def test_cliffs_interval_of_patients_scanned_twice_is_that_of_patients_scanned_once() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.normal(0.5, 1, (9, 2)), random.normal(0, 1, (9, 2))
+    once = cliffs_delta_interval(first, second, patients(9), 0.05, 500, np.random.default_rng(1))
+    both = (np.concatenate([side, side]) for side in (first, second))
+    twice = cliffs_delta_interval(*both, patients(9) * 2, 0.05, 500, np.random.default_rng(1))
+    assert twice[:2] == pytest.approx(once[:2])
+
+
+# --- against pretraining alone
+
+
+def test_the_way_through_pretraining_adds_up_and_is_exploratory() -> None:
+    scores = example_scores(8)
+    zero_shot = scores[scores["strategy"] == "scratch"].assign(strategy="pretrained")
+    zero_shot["value"] -= 0.01 * (zero_shot["metric"] == "dice")
+    together = pd.concat([scores, zero_shot])
+    pd.testing.assert_frame_equal(finetune_vs_scratch(together, QUICK), finetune_vs_scratch(scores, QUICK))
+    table = against_pretrained(together, QUICK)
+    assert list(table.columns) == TEST_COLUMNS
+    assert set(table["family"]) == {EXPLORATORY}
+    assert set(table["alternative"]) == {"two-sided"}
+    assert set(table["strategies"]) == {"finetune vs pretrained", "pretrained vs scratch"}
+    dice = table[(table["metric"] == "dice") & (table["region"] == "WT") & (table["first"] == MEAN_OVER_ARMS)]
+    assert dice["effect"].to_list() == pytest.approx([0.03, -0.01], abs=0.003)
+    block = table[(table["strategies"] == "pretrained vs scratch") & (table["first"] == MEAN_OVER_ARMS)]
+    np.testing.assert_allclose(block["p_holm"], holm(block["p_value"].to_list()))
+    assert against_pretrained(scores, QUICK).empty
+
+
+def test_arms_with_three_strategies_pool_the_studys_two() -> None:
+    scores = example_scores(4)
+    together = pd.concat([scores, scores[scores["strategy"] == "scratch"].assign(strategy="pretrained")])
+    table = arms_pairwise(together, QUICK)
+    assert set(table["strategies"]) == {"finetune", "scratch", "finetune+scratch", "pretrained"}
+    alone = table[table["strategies"] != "pretrained"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, arms_pairwise(scores, QUICK))
+    assert not arms_pairwise(together[together["strategy"] == "pretrained"], QUICK).empty
 
 
 # --- directions
@@ -264,7 +366,12 @@ def test_tables_have_the_stated_columns_and_rows() -> None:
     strategies = finetune_vs_scratch(scores, QUICK)
     assert list(strategies.columns) == TEST_COLUMNS
     arms = ("default", "tversky_bce", "segresnet", MEAN_OVER_ARMS)
-    kinds = [("paper", ALL_ARMS), ("directed", ALL_ARMS), *(("paired", arm) for arm in arms), ("mixed", ALL_ARMS)]
+    kinds = [
+        ("paper", ALL_ARMS),
+        ("directed", ALL_ARMS),
+        *(("paired", arm) for arm in arms),
+        ("permutation", ALL_ARMS),
+    ]
     found = strategies[COMPARED].drop_duplicates().itertuples(index=False, name=None)
     assert list(found) == [(kind, arm, arm, AGAINST_SCRATCH) for kind, arm in kinds]
     assert (strategies.groupby(COMPARED).size() == 12).all()
@@ -293,7 +400,7 @@ def test_paired_sees_what_pooling_hides() -> None:
     table = finetune_vs_scratch(example_scores(8, gain=0.02), QUICK).set_index(KEY)
     row = table.loc[("paired", MEAN_OVER_ARMS, "dice", "WT")]
     assert row["p_value"] == 1 / 256
-    assert row["p_holm"] == pytest.approx(12 / 256)
+    assert row["p_holm"] == pytest.approx(9 / 256)
     assert row["effect"] == pytest.approx(0.02, abs=0.002)
     assert row["effect_low"] < row["effect"] < row["effect_high"]
     assert table.loc[("paper", ALL_ARMS, "dice", "WT"), "p_value"] > 0.05
@@ -313,6 +420,41 @@ def test_holm_counts_the_stated_family() -> None:
     np.testing.assert_allclose(by_arm["p_holm"], holm(by_arm["p_value"].to_list()))
     paper = table[table["kind"] == "paper"]
     np.testing.assert_allclose(paper["p_holm"], holm(paper["p_value"].to_list()))
+
+
+NINE = {(metric, region) for metric in ("dice", "hd95", "sensitivity") for region in ("ET", "TC", "WT")}
+
+
+@pytest.mark.parametrize(("arms", "name"), [(("default", "segresnet"), MEAN_OVER_ARMS), (("segresnet",), "segresnet")])
+def test_one_family_is_confirmatory_and_holm_counts_its_nine_tests(arms: tuple[str, ...], name: str) -> None:
+    scores = example_scores(8, arms=arms)
+    extra = scores[scores["metric"] == "dice"].assign(metric="lesion_dice")
+    table = finetune_vs_scratch(pd.concat([scores, extra]), QUICK)
+    declared = table[table["family"] == CONFIRMATORY]
+    assert set(zip(declared["metric"], declared["region"], strict=True)) == NINE
+    assert len(declared) == 9
+    assert (declared[["kind", "first"]] == ["paired", name]).all(axis=None)
+    assert list(declared["alternative"]) == [better(metric) for metric in declared["metric"]]
+    np.testing.assert_allclose(declared["p_holm"], holm(declared["p_value"].to_list()))
+    assert set(table["family"]) == {CONFIRMATORY, EXPLORATORY}
+    assert set(arms_pairwise(example_scores(4), QUICK)["family"]) == {EXPLORATORY}
+
+
+def test_a_family_that_is_not_whole_says_so() -> None:
+    scores = example_scores(8)
+    table = finetune_vs_scratch(scores[scores["metric"] != "sensitivity"], QUICK)
+    declared = table[table["family"] == CONFIRMATORY]
+    assert len(declared) == 6
+    assert declared["note"].str.contains("the scores hold 6 of the family's 9 tests").all()
+
+
+def test_the_resection_cavity_is_tested_nowhere() -> None:
+    """No network has an output for it: its constant rows cost the others and could win by the reference alone."""
+    scores = example_scores(8)
+    cavity = scores[scores["region"] == "ET"].assign(region="RC")
+    together = pd.concat([scores, cavity], ignore_index=True)
+    for compare in (finetune_vs_scratch, arms_pairwise):
+        pd.testing.assert_frame_equal(compare(together, QUICK), compare(scores, QUICK), check_exact=True)
 
 
 def test_metrics_beside_the_papers_are_a_family_of_their_own() -> None:
@@ -364,10 +506,10 @@ def test_an_infinite_distance_is_ranked_as_the_worst_and_not_dropped() -> None:
 def test_means_leave_infinite_pairs_out_and_say_whom_that_favours() -> None:
     scores = example_scores(7, gain=0.05)
     table = finetune_vs_scratch(with_infinite(scores, "finetune", "case03"), QUICK).set_index(KEY)
-    mixed = table.loc[("mixed", ALL_ARMS, "hd95", "TC")]
-    assert np.isfinite([mixed["p_value"], mixed["effect"]]).all()
-    assert "infinite and left out: 1 of the first side and 0 of the second, which favours the first" in mixed["note"]
-    assert "infinite" not in table.loc[("mixed", ALL_ARMS, "hd95", "ET"), "note"]
+    row = table.loc[("permutation", ALL_ARMS, "hd95", "TC")]
+    assert np.isfinite([row["p_value"], row["effect"]]).all()
+    assert "infinite and left out: 1 of the first side and 0 of the second, which favours the first" in row["note"]
+    assert "infinite" not in table.loc[("permutation", ALL_ARMS, "hd95", "ET"), "note"]
 
 
 def test_infinite_on_both_sides_is_level() -> None:
@@ -393,11 +535,11 @@ def test_worse_is_tested_by_the_standard_of_better() -> None:
 
 
 def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
-    """Seven cases: 12/128 is above 0.05, eight: 12/256 is below, whatever zeros single rows hold."""
+    """Seven cases: nine times 1/128 is above 0.05, eight: 9/256 is below, whatever zeros single rows hold."""
     note = "no outcome of so few pairs survives Holm in this family"
     for n_cases, hopeless in ((7, True), (8, False)):
         table = finetune_vs_scratch(example_scores(n_cases), QUICK)
-        mean = table[paired_with(table, MEAN_OVER_ARMS)]
+        mean = table[table["family"] == CONFIRMATORY]
         assert mean["note"].str.contains(note).all() == mean["note"].str.contains(note).any() == hopeless
     scores = example_scores(8)
     level = scores["case"].isin(["case00", "case01"])
@@ -405,7 +547,7 @@ def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
     keys = pd.MultiIndex.from_frame(scores[["arm", "case", "region", "metric"]])
     same = scores.assign(value=np.where(level, fine.reindex(keys), scores["value"]))
     mean = finetune_vs_scratch(same, QUICK)
-    mean = mean[paired_with(mean, MEAN_OVER_ARMS)]
+    mean = mean[mean["family"] == CONFIRMATORY]
     assert mean["note"].str.contains("no outcome of so few non-zero differences survives Holm").all()
 
 
@@ -448,7 +590,7 @@ def test_the_family_stands_in_the_header_and_readers_find_the_columns(tmp_path: 
     path = write_tests(tmp_path / "finetune_vs_scratch.csv", table, FAMILY_STRATEGIES)
     lines = path.read_text().splitlines()
     assert lines[0] == ",".join(TEST_COLUMNS)
-    assert lines[1].startswith("# Holm family: ")
+    assert lines[1].startswith("# confirmatory family: ")
     assert "," not in lines[1] + lines[2]
     pd.testing.assert_frame_equal(read_tests(path), table)
     assert list(pd.read_csv(path).columns) == TEST_COLUMNS
@@ -470,12 +612,30 @@ def test_bland_altman_by_hand() -> None:
     assert (row["n"], row["bias"]) == (4, 1.5)
     assert row["upper_limit"] == pytest.approx(1.5 + 1.959964 * sd)
     assert row["lower_limit"] == pytest.approx(1.5 - 1.959964 * sd)
-    half = 3.182446 * sd * np.sqrt(1 / 4 + 1.959964**2 / 6)
-    assert row["upper_limit_high"] == pytest.approx(row["upper_limit"] + half, rel=1e-5)
+    assert row["lower_limit_low"] < row["lower_limit"] < row["lower_limit_high"] < row["bias"] < row["bias_high"]
+    assert row["bias"] - row["lower_limit_low"] == pytest.approx(row["upper_limit_high"] - row["bias"])
     few = bland_altman(volume_pairs(scores[scores["case"] == "c0"]), 0.05).iloc[0]
     assert few["bias"] == 1
     assert np.isnan(few["upper_limit"])
     assert "no limits of agreement" in few["note"]
+
+
+def test_intervals_of_the_limits_are_tolerance_factors() -> None:
+    """Of ten normal values 95% lie below mean + 2.911 sd with 95% confidence (tables of tolerance factors)."""
+    found = limits(np.arange(10.0), patients(10), 0.1)
+    sd = np.arange(10.0).std(ddof=1)
+    assert (found["upper_limit_high"] - 4.5) / sd == pytest.approx(2.911, abs=5e-4)
+    assert (4.5 - found["lower_limit_low"]) / sd == pytest.approx(2.911, abs=5e-4)
+
+
+def test_limits_of_patients_scanned_twice_say_what_they_ignore() -> None:
+    pairs = volume_pairs(example_scores(4, arms=("default",)))
+    whose = {"case00": "p", "case01": "p", "case02": "q", "case03": "r"}
+    row = bland_altman(pairs, 0.05, whose).iloc[0]
+    assert "4 cases of 3 patients: the limits' intervals and the trend take cases as independent" in row["note"]
+    assert row["bias_high"] - row["bias_low"] != pytest.approx(
+        bland_altman(pairs, 0.05).iloc[0]["bias_high"] - bland_altman(pairs, 0.05).iloc[0]["bias_low"]
+    )
 
 
 def test_scores_without_volumes_have_no_agreement() -> None:

@@ -236,28 +236,46 @@ def ratings(rater, values):
 
 def test_agreement_names_what_has_no_meaning():
     both = pd.concat([ratings("R1", [1, 2, 3, 4]), ratings("R2", [1, 2, 3, 5])])
-    table = agreement(both, n_bootstrap=200, seed=1).set_index("item")
-    assert table.loc["overall", "n"] == 4
-    assert table.loc["overall", "low"] <= table.loc["overall", "kappa"] <= table.loc["overall", "high"]
-    assert np.isnan(table.loc["boundary", "kappa"])
+    table = agreement(both, {}).set_index("item")
+    assert table.loc["overall", ["n", "patients"]].tolist() == [4, 4]
+    assert -1 < table.loc["overall", "low"] < table.loc["overall", "kappa"] < table.loc["overall", "high"] < 1
+    assert table.loc["boundary", ["kappa", "low", "high"]].isna().all()
     assert table.loc["boundary", "note"] == "no variation: kappa has no meaning"
 
 
 def test_agreement_of_raters_without_a_common_item_is_undefined():
     one, two = ratings("R1", [1, 2]), ratings("R2", [1, 2])
     two["case"] = ["P7", "P8"]
-    table = agreement(pd.concat([one, two]), n_bootstrap=50, seed=1)
+    table = agreement(pd.concat([one, two]), {})
     assert table["n"].tolist() == [0, 0, 0]
     assert table[["kappa", "low", "high"]].isna().all(axis=None)
     assert (table["note"] != "").all()
 
 
-def test_resamples_without_variation_are_counted():
-    table = agreement(pd.concat([ratings("R1", [1, 2]), ratings("R2", [1, 2])]), n_bootstrap=200, seed=1)
-    line = table.set_index("item").loc["overall"]
-    assert (line["kappa"], line["low"], line["high"]) == (1, 1, 1)
-    left_out = int(line["note"].split(" of 200 resamples without variation")[0])
-    assert 70 < left_out < 130  # two items, drawn twice: half of the resamples hold one of them alone
+def test_raters_who_never_differ_or_one_varying_patient_give_no_interval():
+    line = agreement(pd.concat([ratings("R1", [1, 2, 4]), ratings("R2", [1, 2, 4])]), {}).iloc[0]
+    assert line["kappa"] == 1
+    assert np.isnan([line["low"], line["high"]]).all()
+    assert "never differ" in line["note"]
+    line = agreement(pd.concat([ratings("R1", [3, 3, 4]), ratings("R2", [3, 3, 5])]), {}).iloc[0]
+    assert np.isnan([line["low"], line["high"]]).all()
+    assert line["note"] == "no interval: without one patient nothing varies"
+
+
+def test_the_interval_of_kappa_leaves_out_patients_and_not_ratings():
+    """Four cases of two patients: two values of kappa, each without one patient."""
+    one, two = [1, 2, 3, 4, 2, 5], [1, 3, 3, 5, 2, 4]
+    whose = {"P0": "x", "P1": "x", "P2": "y", "P3": "y", "P4": "z", "P5": "z"}
+    line = agreement(pd.concat([ratings("R1", one), ratings("R2", two)]), whose).iloc[0]
+    left_out = np.array(
+        [weighted_kappa(np.delete(one, part), np.delete(two, part)) for part in ([0, 1], [2, 3], [4, 5])]
+    )
+    error = np.sqrt(2 / 3 * ((left_out - left_out.mean()) ** 2).sum())
+    half = 4.302653 * error / (1 - line["kappa"] ** 2)
+    assert (line["n"], line["patients"]) == (6, 3)
+    assert np.arctanh([line["low"], line["high"]]) == pytest.approx(
+        np.arctanh(line["kappa"]) + np.array([-half, half])
+    )
 
 
 def test_summary_stands_beside_the_metrics():

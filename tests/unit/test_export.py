@@ -1,4 +1,4 @@
-"""The exported archive: stock nnU-Net installs it and predicts the same label maps, with none of our code."""
+"""The exported archive: its documented commands predict the same label maps, with none of our code."""
 
 import ast
 import json
@@ -25,11 +25,10 @@ from brainmets.training.export import export
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.session import prepare
 from brainmets.training.trainer import CheckpointError, read_checkpoint
+from brainmets.vocabulary import SEQUENCES
 
 WITHOUT_OURS = "import sys; sys.modules['brainmets'] = None; "
 """Any import of our package then fails."""
-PREDICT = "from nnunetv2.inference.predict_from_raw_data import predict_entry_point; predict_entry_point()"
-INSTALL = "from nnunetv2.model_sharing.entry_points import install_from_zip_entry_point as f; f()"
 
 
 def quiet(line: str) -> None:
@@ -63,31 +62,49 @@ def labels(path: Path) -> Any:
     return np.asarray(nib.load(path).dataobj)
 
 
+def documented_commands(archive: Path) -> str:
+    """The indented lines of the README below the heading "Commands"."""
+    (text,) = (data.decode() for name, data in names(archive).items() if name.endswith("README.txt"))
+    lines = text.split("Commands\n--------\n")[1].splitlines()
+    return "\n".join(line.removeprefix("    ") for line in lines if line.startswith("    "))
+
+
+def stored_in_axes(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
+    wanted = nib.orientations.axcodes2ornt(tuple(axes))
+    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("default", (0, 1))])
-def test_stock_nnunet_predicts_the_same_label_map(
+@pytest.mark.parametrize(
+    ("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("segresnet", (0,)), ("default", (0, 1))]
+)
+def test_the_documented_commands_predict_the_same_label_map(
     small_study: StudyPaths, tmp_path: Path, arm: str, folds: tuple[int, ...]
 ) -> None:
+    """In a folder of its own, with nothing of the environment, and with our package out of reach."""
     checkpoints = trained(small_study, arm, folds)
-    archive = export(small_study, arm, "scratch", folds, tmp_path / "model.zip", tile_step=0.5, mirroring=False)
-    case, results, theirs = held_out(small_study), tmp_path / "results", tmp_path / "theirs"
-    images = tmp_path / "images"
-    images.mkdir()
-    results.mkdir()
+    folder, ours_fails = tmp_path / "folder", tmp_path / "without" / "brainmets"
+    (folder / "images").mkdir(parents=True)
+    ours_fails.mkdir(parents=True)
+    (ours_fails / "__init__.py").write_text("raise ImportError('the archive needs nothing of BrainMets Transfer')")
+    archive = export(small_study, arm, "scratch", folds, folder / "model.zip", tile_step=0.5, mirroring=False)
+    case = held_out(small_study)
     for channel, path in enumerate(case.channels):
-        (images / f"{case.case}_{channel:04d}.nii.gz").symlink_to(path)
-    stock(INSTALL, str(archive), results=results)
-    stock(
-        PREDICT, "-d", "Dataset502_Target", "-p", f"nnUNetPlans_{arm}_scratch", "-tr", "nnUNetTrainer",
-        "-c", "3d_fullres", "-f", *map(str, folds), "-i", str(images), "-o", str(theirs), "-device", "cpu",
-        "-npp", "1", "-nps", "1", "-step_size", "0.5", "--disable_tta", results=results,
+        nib.save(stored_in_axes(nib.load(path), "PIR"), folder / "images" / f"CASE_{channel:04d}.nii.gz")
+    ended = subprocess.run(
+        ["bash", "-euc", documented_commands(archive)], cwd=folder, capture_output=True, text=True, check=False,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path),
+             "PYTHONPATH": str(ours_fails.parent)},
     )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
+    theirs = nib.load(folder / "predictions" / "CASE.nii.gz")
+    assert np.array_equal(theirs.affine, nib.load(folder / "images" / "CASE_0000.nii.gz").affine), "the files' axes"
     ensemble = Ensemble.load(checkpoints, torch.device("cpu"), tile_step=0.5, mirroring=False)
     (mine,) = predict_cases(ensemble, [case], tmp_path / "mine", quiet)
-    ours, stocks = labels(mine), labels(theirs / mine.name)
+    ours = labels(mine)
+    stocks = np.asarray(stored_in_axes(theirs, "".join(nib.aff2axcodes(nib.load(mine).affine))).dataobj)
     assert len(np.unique(ours)) > 1, "an empty prediction would prove nothing"
-    assert np.array_equal(nib.load(mine).affine, nib.load(theirs / mine.name).affine)
     different = int((ours != stocks).sum())
     print(f"{arm}, {len(folds)} fold(s): {different} of {ours.size} voxels differ")
     # one fold: the same sum; several: nnU-Net averages logits, we average probabilities
@@ -119,7 +136,17 @@ def test_the_archive_has_nnunets_layout_and_nothing_of_this_machine(
     assert checkpoint["init_args"]["plans"] == plans
     places = {str(small_study.work).encode(), str(tmp_path).encode(), str(Path.home()).encode() + b"/"}
     assert not [name for name, data in content.items() if any(place in data for place in places)]
-    assert b"-step_size 0.5 --disable_tta" in content[f"{folder}/README.txt"]
+    read_me = content[f"{folder}/README.txt"].decode()
+    assert "-step_size 0.5 --disable_tta" in read_me
+    channels = [line.split() for line in read_me.splitlines() if line.startswith("    CASE_")]
+    assert [(one[0], one[-1]) for one in channels] == [
+        (f"CASE_{number:04d}.nii.gz", f"({sequence})") for number, sequence in enumerate(SEQUENCES)
+    ]
+    assert "normalises over the whole image, 0 included" in " ".join(read_me.split()), (
+        "nothing of a phantom is cropped"
+    )
+    assert ("torchvision" in read_me) == (arm == "segresnet")
+    assert max(map(len, read_me.splitlines())) <= 120
 
 
 def test_the_exported_trainer_is_a_file_of_ours_that_needs_nothing_of_ours(

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
-from score_examples import example_lesions, example_scores
+from score_examples import example_lesions, example_scores, two_cases
 
 from brainmets.figures import PRINT_DPI, save
+from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics import figures
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.descriptive import describe
@@ -17,9 +18,9 @@ from brainmets.statistics.descriptive import describe
 
 def test_bars_are_the_means_in_the_arms_colours() -> None:
     scores = example_scores(6)
-    table = describe(scores, 0.05, 50, 1)
+    table = describe(scores, 0.05)
     figure = figures.mean_with_interval(table, "dice")
-    assert [panel.get_title() for panel in figure.axes] == ["ET", "TC", "WT"]
+    assert [panel.get_title() for panel in figure.axes] == ["ET (n = 6)", "TC (n = 6)", "WT (n = 6)"]
     heights = sorted(bar.get_height() for bar in figure.axes[0].patches)  # type: ignore[attr-defined]
     expected = table[(table["metric"] == "dice") & (table["region"] == "ET")]["mean"]
     np.testing.assert_allclose(heights, sorted(expected))
@@ -28,23 +29,33 @@ def test_bars_are_the_means_in_the_arms_colours() -> None:
     hatches = {bar.get_hatch() for bar in figure.axes[0].patches}
     assert "///" in hatches
     assert len(hatches) == 2
-    assert figure.axes[0].get_ylabel() == "Mean Dice, 95% t interval\n(higher is better)"
+    assert figure.axes[0].get_ylabel() == "Mean Dice, 95% interval\n(higher is better)"
     assert figure.axes[0].get_ylim() == (0, 1)
 
 
-def test_whiskers_of_distances_are_the_bootstraps_and_stay_above_zero() -> None:
+def test_whiskers_are_the_tables_intervals_and_stay_above_zero() -> None:
     scores = example_scores(6)
     far = (scores["metric"] == "hd95") & (scores["case"] == "case01") & (scores["arm"] == "default")
-    table = describe(scores.assign(value=scores["value"] + 80.0 * far), 0.05, 1000, 1)
+    table = describe(scores.assign(value=scores["value"] + 80.0 * far), 0.05)
     rows = table[(table["metric"] == "hd95") & (table["region"] == "WT")]
-    assert rows["ci_low"].min() < 0, "the t interval would fall below 0 mm"
+    assert rows["ci_low"].min() == 0, "the t interval would fall below 0 mm and is cut"
     panel = figures.mean_with_interval(table, "hd95").axes[2]
     ends = [segment[:, 1] for part in panel.collections for segment in part.get_segments()]  # type: ignore[attr-defined]
-    np.testing.assert_allclose(sorted(low for low, _ in ends), sorted(rows["bca_low"]))
+    np.testing.assert_allclose(sorted(low for low, _ in ends), sorted(rows["ci_low"]))
     assert panel.get_ylim()[0] >= 0
     label = figures.mean_with_interval(table, "hd95").axes[0].get_ylabel()
-    assert label == "Mean HD95 (mm), 95% BCa interval\n(lower is better)"
+    assert label == "Mean HD95 (mm), 95% interval\n(lower is better)"
     assert all(part.get_path_effects() for part in panel.collections), "black on white on any bar"
+
+
+def test_the_number_of_cases_stands_over_every_panel_of_means() -> None:
+    table = describe(two_cases(invented_ml=0.0), 0.05)
+    assert [panel.get_title() for panel in figures.mean_with_interval(table, "dice").axes] == ["ET (n = 1)"]
+    scores = example_scores(5)
+    lost = scores.index[(scores["metric"] == "hd95") & (scores["region"] == "ET")][0]
+    table = describe(scores.drop(lost), 0.05)
+    titles = [panel.get_title() for panel in figures.mean_with_interval(table, "hd95").axes]
+    assert titles == ["ET (n = 4 to 5)", "TC (n = 5)", "WT (n = 5)"]
 
 
 def test_infinite_distances_are_counted_in_the_panel() -> None:
@@ -60,7 +71,7 @@ def test_a_model_without_a_value_is_named_in_place_of_a_bar() -> None:
     scores = example_scores(3)
     gone = (scores["arm"] == "default") & (scores["strategy"] == "scratch") & (scores["metric"] == "hd95")
     scores.loc[gone, "value"] = np.nan
-    panel = figures.mean_with_interval(describe(scores, 0.05, 50, 1), "hd95").axes[0]
+    panel = figures.mean_with_interval(describe(scores, 0.05), "hd95").axes[0]
     assert len(panel.patches) == 5
     assert [text.get_text() for text in panel.texts] == ["no value"]
 
@@ -80,7 +91,7 @@ def test_every_case_is_a_line_whose_style_says_better_worse_or_level() -> None:
 def test_few_cases_and_one_strategy_are_drawn(n_cases: int, tmp_path: Path) -> None:
     scores = example_scores(n_cases)
     scores = scores[scores["strategy"] == "scratch"]
-    save(figures.mean_with_interval(describe(scores, 0.05, 50, 1), "dice"), tmp_path / "mean.png")
+    save(figures.mean_with_interval(describe(scores, 0.05), "dice"), tmp_path / "mean.png")
     save(figures.paired_slopes(scores, "hd95"), tmp_path / "paired.png")
     pairs = volume_pairs(scores)
     save(figures.volume_agreement(pairs, bland_altman(pairs, 0.05)), tmp_path / "volumes.png")
@@ -92,7 +103,7 @@ def test_few_cases_and_one_strategy_are_drawn(n_cases: int, tmp_path: Path) -> N
 
 def test_a_metric_that_is_not_there_gives_an_empty_figure() -> None:
     scores = example_scores(2)
-    assert not figures.mean_with_interval(describe(scores, 0.05, 50, 1), "nsd_1mm").axes[0].patches
+    assert not figures.mean_with_interval(describe(scores, 0.05), "nsd_1mm").axes[0].patches
     assert not figures.paired_slopes(scores, "nsd_1mm").axes[0].lines
 
 
@@ -107,7 +118,7 @@ def test_volume_agreement_has_a_point_per_case_and_model() -> None:
 
 def test_detection_by_size_shows_the_found_share() -> None:
     lesions = example_lesions(example_scores(4, arms=("default",)))
-    figure = figures.detection_by_size(lesions)
+    figure = figures.detection_by_size(detection_by_size(lesions))
     panel = next(panel for panel in figure.axes if panel.get_title() == "WT")
     labels = [text.get_text() for text in panel.get_xticklabels()]
     assert labels[0].startswith("tiny")
@@ -117,7 +128,7 @@ def test_detection_by_size_shows_the_found_share() -> None:
     assert panel.get_xlabel() == "Lesion volume (mm³)"
     shares = [list(map(float, np.asarray(part.lines[0].get_ydata()))) for part in panel.containers]  # type: ignore[attr-defined]
     assert sorted(shares) == [[0.0, 1.0], [1.0, 1.0]]  # scratch misses the tiny ones, fine-tuned finds all
-    empty = figures.detection_by_size(lesions.iloc[:0])
+    empty = figures.detection_by_size(detection_by_size(lesions.iloc[:0]))
     assert [text.get_text() for text in empty.axes[0].texts] == ["no lesion table"]
 
 

@@ -15,11 +15,10 @@ from brainmets.scoring.case import score_case
 from brainmets.scoring.detection import (
     SIZE_BINS,
     SizeBin,
-    binomial_interval,
     detection_by_size,
     false_positives_per_case,
-    poisson_interval,
 )
+from brainmets.scoring.intervals import clopper_pearson
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 
@@ -275,7 +274,7 @@ def test_memory_order_changes_nothing(definition):
 
 
 def lesion_table(rows):
-    columns = ["case", "region", "kind", "volume_mm3", "matched", "detected"]
+    columns = ["case", "region", "kind", "volume_mm3", "matched", "detected_iou"]
     return pd.DataFrame(rows, columns=columns).assign(arm="default", strategy="scratch")
 
 
@@ -287,9 +286,25 @@ def test_detection_by_size_by_hand():
     assert table.loc["ET", "n"].to_dict() == {"tiny": 2, "small": 1, "medium": 1, "large": 1}
     assert table.loc["ET", "detected"].to_dict() == {"tiny": 0, "small": 0, "medium": 1, "large": 1}
     assert table.loc[("ET", "tiny"), "sensitivity"] == 0
-    assert table.loc[("ET", "tiny"), "high"] == pytest.approx(1 - 0.025 ** (1 / 2))
+    assert table["patients"].max() == 1
+    assert (table.loc[("ET", "medium"), "low"], table.loc[("ET", "medium"), "high"]) == (0, 1), "one patient alone"
     nothing = table.loc[("TC", "tiny")]
     assert nothing["n"] == 0 and math.isnan(nothing["sensitivity"]) and (nothing["low"], nothing["high"]) == (0, 1)
+
+
+def test_detection_counts_patients_and_not_their_lesions():
+    """Four patients with five lesions each, all or none found: as informative as four lesions, not as twenty."""
+    rows = [(case, "ET", "reference", 5.0, "", case in "ab") for case in "abcd" for _ in range(5)]
+    row = detection_by_size(lesion_table(rows)).iloc[0]
+    assert (row["patients"], row["n"], row["detected"], row["sensitivity"]) == (4, 20, 10, 0.5)
+    independent = 3 / (3.182446 / 1.959964) ** 2  # 20 lesions over a design effect of 20 / 3, and t for z
+    expected = clopper_pearson(independent / 2, independent, 0.95)
+    assert (row["low"], row["high"]) == pytest.approx(expected, rel=1e-5)
+    scans = detection_by_size(lesion_table(rows), patients={"a": "x", "b": "x", "c": "y", "d": "z"}).iloc[0]
+    assert scans["patients"] == 3
+    assert scans["low"] < row["low"]
+    with pytest.raises(ValueError, match="nothing says whose scan d is"):
+        detection_by_size(lesion_table(rows), patients={"a": "x", "b": "x", "c": "y"})
 
 
 def test_detection_refuses_bins_that_lose_lesions():
@@ -298,14 +313,14 @@ def test_detection_refuses_bins_that_lose_lesions():
         detection_by_size(table, bins=[SizeBin("one", 0, 2), SizeBin("two", 3, 9)])
     with pytest.raises(ValueError, match="none of the bins"):
         detection_by_size(table, bins=[SizeBin("one", 6, 9)])
-    with pytest.raises(ValueError, match="detected"):
-        detection_by_size(table.drop(columns="detected"))
+    with pytest.raises(ValueError, match="detected_iou: score the cases anew"):
+        detection_by_size(table.drop(columns="detected_iou"))
 
 
 def test_false_positives_count_cases_without_any():
     rows = [
         ("a", "ET", "predicted", 9.0, "", False),
-        ("a", "ET", "predicted", 9.0, None, False),  # an empty field of a file that was read back
+        ("a", "ET", "predicted", 9.0, "1", False),  # beside a lesion, where the challenge's rule lets it pass
         ("b", "ET", "predicted", 9.0, "1", True),
         ("b", "ET", "reference", 9.0, "", False),
     ]
@@ -313,24 +328,11 @@ def test_false_positives_count_cases_without_any():
     assert table.loc["ET", ["n_cases", "false_positives", "per_case"]].tolist() == [4, 2, 0.5]
     assert table.loc["ET", ["cases_with_false_positives", "most_in_one_case"]].tolist() == [1, 2]
     assert table.loc["WT", "false_positives"] == 0
-    assert table.loc["WT", "high"] == pytest.approx(-math.log(0.025) / 4)
+    price = (3.182446 / 1.959964) ** 2  # t with three degrees of freedom for z
+    assert table.loc["WT", "high"] == pytest.approx(-math.log(0.025) * price / 4, rel=1e-5)
+    same = false_positives_per_case(lesion_table(rows), ["a", "b", "c", "d"], patients=dict.fromkeys("abcd", "one"))
+    assert (same.loc[0, "patients"], same.loc[0, "low"], same.loc[0, "high"]) == (1, 0, math.inf)
     with pytest.raises(ValueError, match=r"not in the list of cases: b"):
         false_positives_per_case(lesion_table(rows), ["a"])
     with pytest.raises(ValueError, match="each once"):
         false_positives_per_case(lesion_table(rows), ["a", "b", "a"])
-
-
-def test_exact_intervals():
-    # Clopper-Pearson bounds solve the binomial tail for 2.5 %: closed form at the ends
-    assert binomial_interval(0, 10) == (0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
-    assert binomial_interval(10, 10) == (pytest.approx(0.025 ** (1 / 10)), 1.0)
-    low, high = binomial_interval(3, 10)
-    tail = [math.comb(10, k) * low**k * (1 - low) ** (10 - k) for k in range(3, 11)]
-    assert sum(tail) == pytest.approx(0.025)
-    assert sum(math.comb(10, k) * high**k * (1 - high) ** (10 - k) for k in range(4)) == pytest.approx(0.025)
-    low, high = poisson_interval(2)
-    assert 1 - math.exp(-low) * (1 + low) == pytest.approx(0.025)
-    assert math.exp(-high) * (1 + high + high**2 / 2) == pytest.approx(0.025)
-    assert binomial_interval(0, 0) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="between 0 and n"):
-        binomial_interval(3, 2)

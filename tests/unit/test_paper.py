@@ -5,17 +5,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from score_examples import example_scores
 
 from brainmets.statistics.paper import (
     PRINTED,
     SOURCE,
+    authors_tests,
     facts,
     find_releases,
+    latest,
     printed_vs_recomputed,
     read_releases,
     summary,
     support,
+    surviving,
 )
 from brainmets.statistics.tables import WIDE_COLUMNS, ScoreTableError, undefined
 
@@ -89,7 +93,8 @@ def test_printed_numbers_are_supported_by_the_reading_that_fits_most() -> None:
     assert set(found["kinds"]) == {"mean", "p-value"}
     assert (found["kinds"]["mean"]["supported"], found["kinds"]["mean"]["n"]) == (6, 12)
     assert found["kinds"]["mean"]["reading"] == "the Default arm's"
-    (text,) = summary(checked)
+    text, tests = summary(checked, {"made up": authors_tests(scores)})
+    assert tests.startswith("Release made up. Of the authors' own paired tests survive Holm's correction")
     assert text.startswith("Release made up. Of 16 numbers printed in the paper")
     assert "6 of 12 means, read as the Default arm's throughout (as the mean of the three arms: 0)" in text
     assert "TC HD95 scratch 5.50" in text
@@ -114,6 +119,59 @@ def test_a_reading_over_an_undefined_value_is_not_judged() -> None:
     rows = table[(table["metric"] == "dice") & (table["region"] == "ET") & (table["reading"] == "default arm")]
     assert (rows["note"] == "a value that this reading needs is undefined").all()
     assert rows["recomputed"].isna().all()
+
+
+# --- the authors' own tests
+
+
+def test_the_authors_tests_by_hand() -> None:
+    scores = papers_cases()
+    tests = authors_tests(scores).set_index(["comparison", "group", "metric"])
+    groups = [group for _, group in dict.fromkeys((row[0], row[1]) for row in tests.index)]
+    assert groups == [
+        *("default", "tverskybce", "segresnet", "mean_of_models"),
+        *("tverskybce_vs_default", "tverskybce_vs_segresnet"),
+    ]
+    assert len(tests) == 54
+    assert tests.index.get_level_values("metric")[:9].to_list() == [
+        *("DICE_et", "DICE_tc", "DICE_wt", "Hausdorff_et", "Hausdorff_tc", "Hausdorff_wt"),
+        *("Sensitivity_et", "Sensitivity_tc", "Sensitivity_wt"),
+    ]
+    mean = tests.xs("mean_of_models", level="group").loc["finetune_vs_scratch"]
+    # all ten cases are better fine-tuned, HD95 being lower: one of 2^10 signs, times the nine tests of the block
+    assert mean["p_value"].to_list() == [1 / 1024] * 9
+    assert mean["p_holm"].to_list() == pytest.approx([9 / 1024] * 9)
+    assert (mean.loc["DICE_et", "mean_a"] > mean.loc["DICE_et", "mean_b"]).all()
+    assert (mean.loc["Hausdorff_et", "mean_a"] < mean.loc["Hausdorff_et", "mean_b"]).all()
+
+
+def test_between_arms_the_test_is_two_sided_and_the_block_is_eighteen() -> None:
+    scores = papers_cases()
+    ours = (scores["arm"] == "tversky_bce") & (scores["strategy"] == "finetune") & (scores["metric"] == "dice")
+    scores.loc[ours, "value"] = 0.1 + 0.001 * np.arange(ours.sum())  # below every other arm in every case
+    arms = authors_tests(scores).set_index(["comparison", "group", "metric"]).loc["architecture_finetuned"]
+    dice = arms.loc[[("tverskybce_vs_default", "DICE_et"), ("tverskybce_vs_segresnet", "DICE_wt")]]
+    assert dice["p_value"].to_list() == [2 / 1024] * 2
+    assert dice["p_holm"].to_list() == pytest.approx([18 * 2 / 1024] * 2)
+    assert (dice["mean_a"] < dice["mean_b"]).all()
+
+
+def test_a_group_without_any_difference_has_no_p_and_leaves_holm_to_the_others() -> None:
+    scores = papers_cases()
+    same = (scores["metric"] == "dice") & (scores["region"] == "ET")
+    tests = authors_tests(scores.assign(value=scores["value"].mask(same, 0.5)))
+    lost = tests["metric"] == "DICE_et"
+    assert tests.loc[lost, ["p_value", "p_holm"]].isna().all(axis=None)
+    (mean,) = [found for found in surviving(tests) if found["family"] == "mean_of_models"]
+    assert (mean["tests"], len(mean["survivors"])) == (8, 8)
+    assert mean["survivors"][0]["p_holm"] == pytest.approx(8 / 1024)
+
+
+def test_the_dated_release_is_the_latest_however_the_folders_are_called() -> None:
+    table = papers_cases()
+    assert latest({"2026-09-29": table, "scores": table}) == "2026-09-29"
+    assert latest({"2026-09-29": table, "2027-01-02": table, "zz": table}) == "2027-01-02"
+    assert latest({"scores": table}) == "scores"
 
 
 # --- the released files
@@ -171,9 +229,51 @@ def test_the_second_release_gives_all_twelve_means_as_the_default_arms(checked: 
 
 @pytest.mark.real
 def test_the_summary_names_what_each_release_does_not_support(checked: pd.DataFrame) -> None:
-    first, second = summary(checked)
+    first, second, *_ = summary(checked, {})
     assert "Of 20 numbers printed in the paper the released scores support 8: 7 of 12 means" in first
     assert "TC HD95 scratch 5.50" in first
     assert "the p-values 0.04, 0.03, 0.02 and 0.01" in first
     assert "support 14: 12 of 12 means, read as the Default arm's throughout" in second
     assert second.endswith("Not supported are the p-values 0.03, 0.02 and 0.01.")
+
+
+PUBLISHED = {  # by the authors, with their second release: p before Holm's correction and after it, on the arms' mean
+    "Hausdorff_tc": (0.00195, 0.018),
+    "Sensitivity_tc": (0.0049, 0.039),
+    "Sensitivity_et": (0.0068, 0.048),
+    "DICE_tc": (0.0098, 0.059),
+}
+
+
+@pytest.mark.real
+def test_the_authors_tests_on_the_second_release(releases: dict[str, pd.DataFrame]) -> None:
+    tests = authors_tests(releases["2026-09-29"]).set_index(["comparison", "group", "metric"])
+    mean = tests.xs("mean_of_models", level="group").loc["finetune_vs_scratch"]
+    for metric, (p_value, p_holm) in PUBLISHED.items():
+        assert mean.loc[metric, "p_value"] == pytest.approx(p_value, abs=5e-5)
+        assert mean.loc[metric, "p_holm"] == pytest.approx(p_holm, abs=5e-4)
+    assert sorted(mean.index[mean["p_holm"] < 0.05]) == ["Hausdorff_tc", "Sensitivity_et", "Sensitivity_tc"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("release", ["scores", "scores_2026-09-29"])
+def test_the_authors_tests_are_scipys_on_the_files_themselves(
+    real_data: Path, releases: dict[str, pd.DataFrame], release: str
+) -> None:
+    """Without this project's reader: the files as pandas reads them, cases paired by name."""
+    files = {file.stem.split("_2026")[0]: file for file in (real_data / "reference" / release).glob("*.csv")}
+    raw = {name: pd.read_csv(file).set_index("sample").sort_index() for name, file in files.items()}
+    finetuned, scratch = (
+        {arm: raw[f"scores_{arm}_{strategy}"] for arm in ("default", "tverskybce", "segresnet")}
+        for strategy in ("finetune", "scratch")
+    )
+    sides = {arm: (finetuned[arm], scratch[arm]) for arm in finetuned}
+    sides["mean_of_models"] = tuple(sum(own.values()) / 3 for own in (finetuned, scratch))
+    for other in ("default", "segresnet"):
+        sides[f"tverskybce_vs_{other}"] = finetuned["tverskybce"], finetuned[other]
+    for row in authors_tests(releases[release.removeprefix("scores_")]).itertuples():
+        a, b = (side[row.metric] for side in sides[row.group])
+        direction = "less" if row.metric.startswith("Hausdorff") else "greater"
+        direction = "two-sided" if "_vs_" in row.group else direction
+        assert row.p_value == pytest.approx(stats.wilcoxon(a, b, alternative=direction).pvalue), row
+        assert (row.mean_a, row.mean_b) == pytest.approx((a.mean(), b.mean()))

@@ -105,7 +105,8 @@ def test_oedema_is_bright_on_flair_and_in_white_matter(scans):
             continue
         oedema_voxels += int(oedema.sum())
         assert phantom.white[oedema].min() > 0.5
-        white = (phantom.white > 0.8) & (phantom.labels == 0)
+        near = ndimage.distance_transform_edt(~oedema, sampling=np.linalg.norm(phantom.affine[:3, :3], axis=0)) < 20
+        white = near & (phantom.white > 0.8) & (phantom.labels == 0)  # the bias field differs farther away
         assert phantom.images["t2f"][oedema].mean() > 1.3 * phantom.images["t2f"][white].mean()
     assert oedema_voxels > 500
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from score_examples import lesion, scores
+from score_examples import lesion, scores, two_cases
 
 from brainmets.review.ranking import explain, lesion_load, marks, missed_lesions, rank
 from brainmets.statistics.tables import of_trained, read_scores
@@ -23,6 +23,29 @@ def test_the_worst_end_depends_on_the_metric(metric, worst):
 
 def test_other_metrics_give_no_marks():
     assert marks(scores([0.5, 0.1], "precision")).empty
+
+
+def test_a_resection_cavity_gives_no_mark_and_no_lowest_dice():
+    """Case b alone has a cavity, which no model can output: it would be marked by every model."""
+    cavity = scores([0.0, 0.0], region="RC").assign(case=["b", "c"], value=[0.0, 1.0])
+    together = pd.concat([scores([0.1, 0.2, 0.3]), cavity])
+    assert marks(together)["case"].tolist() == ["a"]
+    ranking = rank(together, NO_LESIONS).set_index("case")
+    assert ranking.loc["b", ["marks", "lowest_dice", "lowest_dice_in"]].tolist() == [0, 0.2, "default finetune, ET"]
+
+
+def test_a_false_voxel_in_a_case_without_the_region_gives_no_mark_of_overlap():
+    table = two_cases(invented_ml=0.003)
+    third = table[table["case"] == "missed"].assign(case="found")
+    better = {"dice": 0.8, "hd95": 1.0, "sensitivity": 0.8, "predicted_volume": 1.0}
+    third["value"] = third["metric"].map(better).fillna(third["value"])
+    given = marks(pd.concat([table, third], ignore_index=True))
+    overlap = given[given["metric"] != "specificity"]
+    assert set(overlap["case"]) == {"missed"}
+    assert overlap["n"].tolist() == [2] * 6
+    assert given.loc[given["metric"] == "specificity", "case"].tolist() == ["empty"], "the invented volume is judged"
+    ranking = rank(pd.concat([table, third], ignore_index=True), NO_LESIONS).set_index("case")
+    assert np.isnan(ranking.loc["empty", "lowest_dice"])
 
 
 def test_every_tied_case_is_marked_and_counted():

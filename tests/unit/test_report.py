@@ -12,6 +12,7 @@ import pytest
 import study_on_disk
 from browser import needs_browser, tab
 from bs4 import BeautifulSoup
+from score_examples import two_cases
 
 from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.paths import StudyPaths
@@ -20,6 +21,7 @@ from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.review.case import write_pseudonyms
+from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +70,7 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     for line in table[table["metric"] == "dice"].to_dict("records"):
         assert f"{line['mean']:.3f}<span" in text
         assert f"{line['ci_low']:.3f} to {line['ci_high']:.3f}" in text
-    assert text.count("n 3</span>") == 6 * 6
+    assert len(re.findall(r"n 3: \d/\d/0/0</span>", text)) == 6 * 6
     places = [text.index(f"<td>{title}</td>") for title in ("pretrained only", "fine-tuned", "from scratch")]
     assert places == sorted(places)
     assert "By cross-validation on 0 training cases" in text, "how the best model was chosen"
@@ -76,6 +78,19 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     assert "phantoms" in text
     assert "Nothing was trained. So nothing is better." in text
     assert "Nothing was trained, so nothing can be concluded." in text
+
+
+def test_the_table_counts_the_masks_beside_every_mean():
+    regions, rows, _ = report_content.result_table(describe(two_cases(invented_ml=0.003), alpha=0.05))
+    assert regions == ["ET"]
+    finetuned, scratch = (row["cells"][0] for row in rows)
+    assert finetuned == {"mean": "0.000", "interval": "no interval", "n": "1", "masks": "0/1/1/0"}
+    assert scratch["masks"] == "0/1/0/1"
+    only_empty = two_cases(invented_ml=0.0).query("case == 'empty'")
+    cell = report_content.result_table(describe(only_empty, alpha=0.05))[1][0]["cells"][0]
+    assert cell == {"mean": "none", "interval": "", "n": "0", "masks": "0/0/0/1"}
+    without_volumes = two_cases(invented_ml=0.0).query("unit != 'mL'")
+    assert report_content.result_table(describe(without_volumes, alpha=0.05))[1][0]["cells"][0]["masks"] == ""
 
 
 def test_cases_and_panels_are_shown(reviewed_checkout, index):

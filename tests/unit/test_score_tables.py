@@ -289,7 +289,7 @@ def test_lesions(tmp_path: Path) -> None:
     lesions = example_lesions(scores)
     found = read_lesions(write_study(tmp_path, scores, lesions))
     assert len(found) == len(lesions)
-    assert found["detected"].dtype == bool
+    assert found["detected"].dtype == found["detected_iou"].dtype == bool
     assert found.loc[~found["detected"], "dice"].isna().all()
     assert read_lesions(tmp_path / "nowhere").empty
 
@@ -301,6 +301,12 @@ def test_lesion_twice_and_detected_that_is_no_truth_value(tmp_path: Path) -> Non
         read_lesions(tmp_path)
     lesions.assign(detected="yes").to_csv(tmp_path / "lesions.csv", index=False)
     with pytest.raises(ScoreTableError, match="detected 'yes' is none of True, False"):
+        read_lesions(tmp_path)
+
+
+def test_a_lesion_table_without_the_one_to_one_rule_is_to_be_scored_anew(tmp_path: Path) -> None:
+    example_lesions(example_scores(2)).drop(columns="detected_iou").to_csv(tmp_path / "lesions.csv", index=False)
+    with pytest.raises(ScoreTableError, match=r"lesions\.csv lacks the column detected_iou; score the cases anew"):
         read_lesions(tmp_path)
 
 

@@ -295,3 +295,60 @@ def test_command_names_the_option_for_labels_that_it_does_not_know(folders, tmp_
     write(folders[0], "a", label_map(1) * 20)
     assert run(*folders, "--out", tmp_path / "scores.csv") == 2
     assert "correct the file, or name them in label_map (on the command line --label-map)" in capsys.readouterr().err
+
+
+# --- labels of another convention -----------------------------------------------------------------------
+
+
+def old_labels(seed):
+    """Before 2023: enhancing tumour is 4, and there is no 3."""
+    labels = label_map(seed)
+    labels[labels == 3] = 4
+    return labels
+
+
+@pytest.mark.parametrize(("side", "name"), [(0, "predictions"), (1, "references")])
+def test_old_brats_labels_are_refused_without_a_label_map(folders, tmp_path, capsys, side, name):
+    for number, case in enumerate(("b", "a", "c")):
+        write(folders[side], case, old_labels(number))
+    out = tmp_path / "scores.csv"
+    assert run(*folders, "--out", out) == 2
+    message = capsys.readouterr().err
+    assert f"{name}: label 4 in 3 of 3 files, label 3 in none (such as a: 1, 2, 4)" in message
+    assert "--label-map 1=netc,2=snfh,3=et,4=et" in message and "4=rc" in message
+    assert not out.exists()
+
+
+def test_old_labels_with_their_label_map_are_enhancing_tumour(folders, tmp_path):
+    for number, case in enumerate(("b", "a", "c")):
+        write(folders[1], case, old_labels(number))
+    out = tmp_path / "scores.csv"
+    assert run(*folders, "--out", out, "--label-map", "1=netc,2=snfh,3=et,4=et") == 0
+    table = pd.read_csv(out)
+    assert "RC" not in set(table["region"])
+    volume = table[(table["metric"] == "reference_volume") & (table["region"] == "ET")].set_index("case")["value"]
+    assert volume["a"] == pytest.approx((old_labels(1) == 4).sum() * 0.25 / 1000)
+
+
+def test_cavities_beside_enhancing_tumour_are_scored_as_they_are(folders, tmp_path, capsys):
+    write(folders[1], "a", old_labels(1))  # one case with a cavity and without enhancing tumour among others with it
+    out = tmp_path / "scores.csv"
+    assert run(*folders, "--out", out) == 0
+    assert "RC" in set(pd.read_csv(out)["region"])
+    assert "look at the labels" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("labels", "note"),
+    [
+        (lambda labels: labels > 0, "the references hold label 1 alone, the predictions 3 labels"),
+        (lambda labels: labels * (labels < 3), "label 3 (enhancing tumour) is in predictions and in no reference"),
+    ],
+)
+def test_references_that_look_unlike_the_predictions_are_said(folders, tmp_path, capsys, labels, note):
+    for number, case in enumerate(("b", "a", "c")):
+        write(folders[1], case, labels(label_map(number)).astype(np.uint8))
+    assert run(*folders, "--out", tmp_path / "scores.csv") == 0
+    assert note in capsys.readouterr().err
+    assert run(*folders, "--out", tmp_path / "scores.csv", "--label-map", "1=netc,2=snfh,3=et") == 0
+    assert note not in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -14,16 +15,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from small_study import training_parameters
+from small_study import ARMS, training_parameters
 
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
-from brainmets.params import FineTuning, FromScratch, Pretraining
+from brainmets.params import FineTuning, FromScratch, Pretraining, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError
 from brainmets.training.inference import Ensemble, predict_cases
-from brainmets.training.plans import CONTENT, DATASETS, preprocess, read_dataset
-from brainmets.training.session import LOCK, TrainingSession, prepare
+from brainmets.training.plans import CONTENT, DATASETS, preprocess, read_dataset, read_folds
+from brainmets.training.session import IDENTITY, LOCK, TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
 
 CPU = torch.device("cpu")
@@ -171,6 +172,112 @@ def test_changed_parameters_start_anew_and_say_what_changed(small_study: StudyPa
     assert session.resumed_epoch == 0
     assert any("epochs was 3 and is 2" in line for line in lines)
     assert any("seed was 1 and is 9" in line for line in lines)
+    kept = small_study.work / re.search(r"kept in (left_out/training/scratch/segresnet/fold_0-\d+) ", lines[-1])[1]
+    assert read_checkpoint(kept / LATEST, CPU)["current_epoch"] == 1
+    assert read_json(kept / IDENTITY)["seed"] == 1
+    assert not (session.folder / LATEST).exists()
+
+
+OTHER_VALUES: dict[str, tuple[Any, bool]] = {
+    "study": ("renamed", True),
+    "work_dir": ("elsewhere", True),
+    "seed": (2, False),
+    "arms": ({**ARMS, "segresnet": {**ARMS["segresnet"], "filters": 16}}, True),  # of an arm that is not trained here
+    "arm": ("segresnet", True),  # in a folder of its own
+    "fold": (1, True),
+    "epochs": (3, False),
+    "iterations_per_epoch": (3, False),
+    "validation_iterations": (2, True),
+    "precision": ("bfloat16", False),
+    "augmentation_workers": (1, True),
+    "transfer_head": (False, False),
+    "warmup_epochs": (1, False),
+    "transferred_rate": (0.5, False),
+    "freeze_encoder_epochs": (1, False),
+}
+"""Every parameter of a training: another value, and whether a finished training is kept under it."""
+
+
+@pytest.fixture(scope="module")
+def finished_trainings(small_study: StudyPaths, tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
+    """A study with one finished pretraining, fine-tuning and training from scratch of two epochs."""
+    files = StudyPaths(str(tmp_path_factory.mktemp("finished")), "small")
+    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training", "left_out", "lives"))
+    for stage in ("pretraining", "finetune", "scratch"):
+        trained(files, stage, epochs=2)
+    return files
+
+
+def test_every_parameter_of_a_training_is_known_to_matter_or_not() -> None:
+    """A new parameter belongs into ``OTHER_VALUES``, and into the words of ``session.identity``."""
+    assert set(OTHER_VALUES) == set(FineTuning.model_fields)
+
+
+@pytest.mark.parametrize(("name", "value", "keeps"), [(name, *other) for name, other in OTHER_VALUES.items()])
+def test_a_finished_training_is_kept_or_set_aside_as_declared(
+    finished_trainings: StudyPaths, tmp_path: Path, name: str, value: Any, keeps: bool
+) -> None:
+    files = StudyPaths(str(tmp_path), "small")
+    shutil.copytree(finished_trainings.work, files.work)
+    stage, model = ("scratch", FromScratch) if name in Training.model_fields else ("finetune", FineTuning)
+    final = files.checkpoint(stage, "default", 0)
+    before, held = final.read_bytes(), {path.name for path in final.parent.iterdir()} - {LOCK}
+    lines: list[str] = []
+    parameters = training_parameters(model, files, **{"epochs": 2, name: value})
+    session = prepare(files, parameters, stage, lines.append)
+    kept = final if keeps else files.work / "left_out" / "training" / stage / "default" / "fold_0-1" / FINAL
+    assert kept.read_bytes() == before
+    if keeps:
+        assert lines == []
+        assert not (files.work / "left_out").exists()
+        assert session.finished == (name not in ("arm", "fold"))
+    else:
+        assert not final.exists()
+        assert not session.finished
+        assert {path.name for path in kept.parent.iterdir()} == held
+        assert f"{name} was " in lines[0]
+        assert f"left_out/training/{stage}/default/fold_0-1 below the study's folder" in lines[-1]
+
+
+def test_settings_of_the_arm_itself_matter_and_nothing_is_ever_overwritten(
+    finished_trainings: StudyPaths, tmp_path: Path
+) -> None:
+    files = StudyPaths(str(tmp_path), "small")
+    shutil.copytree(finished_trainings.work, files.work)
+    final = files.checkpoint("scratch", "default", 0)
+    kept = [final.read_bytes()]
+    for rate in (0.02, 0.01):
+        session = trained(files, "scratch", epochs=2, arms={**ARMS, "default": {"learning_rate": rate}})
+        assert session.resumed_epoch == 0
+        kept.append(final.read_bytes())
+    folder = files.work / "left_out" / "training" / "scratch" / "default"
+    assert [(folder / f"fold_0-{number}" / FINAL).read_bytes() for number in (1, 2)] == kept[:2]
+
+
+def test_a_missing_pretraining_leaves_the_fine_tuning_where_it_is(
+    finished_trainings: StudyPaths, tmp_path: Path
+) -> None:
+    files = StudyPaths(str(tmp_path), "small")
+    shutil.copytree(finished_trainings.work, files.work)
+    files.checkpoint("pretraining", "default", 0).unlink()
+    with pytest.raises(CheckpointError, match=r"pretraining.*is not there"):
+        prepare(files, training_parameters(FineTuning, files, epochs=2), "finetune")
+    assert files.checkpoint("finetune", "default", 0).is_file()
+
+
+@pytest.mark.parametrize("used", ["val", "train"])
+def test_only_cases_that_a_fold_trains_on_matter_to_it(
+    finished_trainings: StudyPaths, tmp_path: Path, used: str
+) -> None:
+    """One case's images were changed and the cohort preprocessed again, with the same plan."""
+    files = StudyPaths(str(tmp_path), "small")
+    shutil.copytree(finished_trainings.work, files.work)
+    path = files.nnunet_preprocessed / DATASETS["target"] / CONTENT
+    content = read_json(path)
+    content[read_json(files.splits)["target"]["folds"][0][used][0]][0] = "0" * 64
+    write_json(path, content)
+    session = prepare(files, training_parameters(FromScratch, files, epochs=2), "scratch", lambda line: None)
+    assert session.finished == (used == "val")
 
 
 def test_corrected_labels_train_anew(small_study: StudyPaths, tmp_path: Path) -> None:
@@ -179,8 +286,7 @@ def test_corrected_labels_train_anew(small_study: StudyPaths, tmp_path: Path) ->
     shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training"))
     trained(files, "scratch")
     assert prepare(files, training_parameters(FromScratch, files), "scratch").finished
-    content = read_json(files.nnunet_preprocessed / DATASETS["target"] / CONTENT)
-    label = next(path for path in small_study.labels("target").iterdir() if path.name.split(".")[0] in content)
+    label = small_study.labels("target") / f"{read_folds(files, 'target')[0]['train'][0]}.nii.gz"
     dataset = read_dataset(files, "target")
     corrected = tmp_path / label.name
     image = nib.load(label)
@@ -194,7 +300,8 @@ def test_corrected_labels_train_anew(small_study: StudyPaths, tmp_path: Path) ->
     lines: list[str] = []
     session = prepare(files, training_parameters(FromScratch, files), "scratch", lines.append)
     assert not session.finished
-    assert any("checkpoint_final.pth is not continued: content was" in line for line in lines)
+    assert any("is not continued: content was" in line for line in lines)
+    assert (files.work / "left_out/training/scratch/default/fold_0-1" / FINAL).is_file()
 
 
 def test_predictions_come_back_on_the_original_grid_with_the_original_affine(

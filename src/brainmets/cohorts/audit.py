@@ -18,18 +18,27 @@ from brainmets import nifti
 from brainmets.cohorts.background import background
 from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.fingerprint import Fingerprint, fingerprint, pairs_of_one_scan
+from brainmets.cohorts.matching import CLEAR, Edges, edges, match
 from brainmets.params import Cohort
 from brainmets.paths import resolve
-from brainmets.vocabulary import LABELS, REGIONS, region_mask
+from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS, region_mask
 
 Severity = Literal["error", "warning"]
 CASE_COLUMNS = (
-    "case", "patient", "held_out", "shape", "spacing_mm", "orientation",
-    *(f"{region}_mL" for region in REGIONS), "lesions", "smallest_lesion_mm3",
+    "case", "patient", "shape", "spacing_mm", "orientation",
+    *(f"{region}_mL" for region in REGION_ORDER), "lesions", "smallest_lesion_mm3",
 )  # fmt: skip
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
 LONGEST_LIST = 20
 """Findings that a message repeats; the table has them all."""
+REGISTER = (
+    "register the scans of this patient to each other, onto one grid (resampling by the header alone leaves them "
+    "apart where the patient moved)"
+)
+FOLLOW = (
+    "bring it onto the t1c's grid together with the image that it was drawn on, by the same transform and with the "
+    "nearest neighbour"
+)
 SMALLEST_COHORT = 4
 EVERY_CASE_A_PATIENT = "(.+)"
 SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
@@ -60,12 +69,23 @@ class Audit:
     scans: list[Scan]
     on_level: dict[Path, float]
 
+    @property
+    def loads(self) -> dict[str, float]:
+        """Each case's whole-tumour volume in mL, for a draw by load."""
+        return dict(zip(self.cases.case, self.cases.WT_mL, strict=True))
+
+    def add(self, findings: pd.DataFrame) -> None:
+        """Append findings (``FINDING_COLUMNS``)."""
+        if not findings.empty:
+            self.findings = pd.concat([self.findings, findings], ignore_index=True)
+
     def require_no_errors(self, written: Path | None = None) -> None:
         """Raise ``CohortError`` with a line for every finding of severity "error"; ``written`` is their table."""
         errors = self.findings[self.findings.severity == "error"]
         if errors.empty:
             return
-        lines = [f"  {row.case}: {row.file}: {row.finding}" for row in errors.itertuples()]
+        places = errors.case + ": " + errors.file.where(errors.file == "", errors.file + ": ")
+        lines = ("  " + places + errors.finding).tolist()
         if len(lines) > LONGEST_LIST:
             lines = [*lines[:LONGEST_LIST], f"  ... and {len(lines) - LONGEST_LIST} more"]
         where = written or "findings.csv beside the cohort's cases.csv, in the study's audit/"
@@ -102,54 +122,59 @@ class _Examination:
             self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it again")
 
 
-def audit_cohorts(
-    cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort], held_out: Mapping[str, Sequence[str]]
-) -> dict[str, Audit]:
+def audit_cohorts(cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort]) -> dict[str, Audit]:
     """Examine every case of every cohort: geometry, intensities, label values, volumes, lesions, repeated scans.
 
-    The three arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
+    The two arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
     read, a sequence on another grid, a value that is not finite, an unknown or fractional label, the same scan under
     two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, a background that is not
     0, an empty label map, the same scan twice within a patient, a region that no case has, names that look like
     several scans of a patient where each case counts as a patient.
     """
-    audits = {name: _audit_cohort(cases[name], declaration, held_out[name]) for name, declaration in cohorts.items()}
+    audits = {name: _audit_cohort(cases[name], declaration) for name, declaration in cohorts.items()}
     repeated: dict[str, list[dict[str, str]]] = {name: [] for name in audits}
     for name, finding in _repeated_scans(audits):
         repeated[name].append(finding)
     for name, findings in repeated.items():
-        if findings:
-            audits[name].findings = pd.concat([audits[name].findings, pd.DataFrame(findings)], ignore_index=True)
+        audits[name].add(pd.DataFrame(findings))
     return audits
 
 
-def _audit_cohort(cases: Sequence[Case], declaration: Cohort, held_out: Sequence[str]) -> Audit:
+def _audit_cohort(cases: Sequence[Case], declaration: Cohort) -> Audit:
     folder = resolve(declaration.folder)
-    examinations = [_examine(case, declaration, case.case in held_out, folder) for case in cases]
+    examinations = [_examine(case, declaration, folder) for case in cases]
     table = pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS))
     findings = [finding for one in examinations for finding in one.findings]
-    of_all = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
-    findings += [{"severity": "warning", "case": "all", "file": "", "finding": finding} for finding in of_all]
+    warnings = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
+    of_all = [
+        *(("warning", text) for text in warnings),
+        *(("error", text) for text in _old_labels(table, declaration)),
+    ]
+    findings += [{"severity": severity, "case": "all", "file": "", "finding": text} for severity, text in of_all]
     scans = [scan for one in examinations for scan in one.scans]
     on_level = {path: level for one in examinations for path, level in one.on_level.items()}
     return Audit(table, pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans, on_level)
 
 
-def _examine(case: Case, declaration: Cohort, held_out: bool, folder: Path) -> _Examination:
-    one = _Examination({"case": case.case, "patient": case.patient, "held_out": held_out}, folder)
+def _examine(case: Case, declaration: Cohort, folder: Path) -> _Examination:
+    one = _Examination({"case": case.case, "patient": case.patient}, folder)
     first = None
     with one.reading(case.images["t1c"]):
         first = nifti.read_grid(case.images["t1c"])
         _describe_grid(one, first)
-    for path in case.channels:
-        if path != case.images["t1c"] or first is not None:  # else it has been said
+    structure: dict[str, Edges | None] = {}
+    for sequence, path in case.images.items():
+        if sequence != "t1c" or first is not None:  # else it has been said
             with one.reading(path):
                 values, grid = nifti.read_volume(path)
-                _check_grid(one, grid, first)
+                on_grid = _check_grid(one, grid, first, REGISTER)
                 if _check_intensities(one, path, values):
                     one.scans.append(Scan(case.case, case.patient, one.named(path), fingerprint(values, grid.affine)))
+                    if on_grid:
+                        structure[sequence] = edges(values, grid.affine)
+    _check_match(one, case, structure)
     with one.reading(case.label):
-        _check_grid(one, nifti.read_grid(case.label), first)
+        _check_grid(one, nifti.read_grid(case.label), first, FOLLOW)
         _describe_lesions(one, case, declaration)
     return one
 
@@ -160,12 +185,12 @@ def _describe_grid(one: _Examination, grid: nifti.Grid) -> None:
     one.row["orientation"] = grid.orientation
 
 
-def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -> None:
-    """Note another grid than the t1c's, if that could be read."""
+def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None, remedy: str) -> bool:
+    """Note another grid than the t1c's, if that could be read; gives whether they are known to be one."""
     if first is None or grid.same(first):
-        return
+        return first is not None
     if grid.shape != first.shape:
-        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; resample it")
+        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; {remedy}")
     elif grid.to_ras().same(first.to_ras()):
         one.note(
             "error", grid.path, f"its axes are {grid.orientation}, the t1c's {first.orientation}; reorient it"
@@ -174,8 +199,30 @@ def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -
         one.note(
             "error", grid.path,
             f"its affine {np.round(grid.affine, 3).tolist()} differs from the t1c's "
-            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; resample it",
+            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; {remedy}",
         )  # fmt: skip
+    return False
+
+
+def _check_match(one: _Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
+    """Note what shows the head in another place than the t1c does, on the same grid."""
+    reference = structure.get("t1c")
+    for sequence, other in structure.items():
+        if reference is None or other is None or sequence == "t1c":
+            continue
+        found, path = match(reference, other), case.images[sequence]
+        if found.clear < CLEAR:
+            one.note(
+                "warning", path,
+                "its anatomy matches the t1c's in no place within 60 mm, though both share a grid: compare them in a "
+                "viewer; if they differ, register the scans of this patient to each other",
+            )  # fmt: skip
+        elif found.distance_mm:
+            one.note(
+                "error", path,
+                f"its anatomy lies about {found.distance_mm:.0f} mm from the t1c's, though both share a grid: the "
+                "scans are not registered to each other; register them (resampling by the header does not)",
+            )  # fmt: skip
 
 
 def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:
@@ -195,7 +242,7 @@ def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) 
 def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> None:
     labels = nifti.read_labels(case.label, declaration.values)
     voxel_mm3 = nifti.read_grid(case.label).voxel_mm3
-    for region in REGIONS:
+    for region in REGION_ORDER:
         one.row[f"{region}_mL"] = np.count_nonzero(region_mask(labels, region)) * voxel_mm3 / 1000
     components = cc3d.connected_components(region_mask(labels, "WT"), connectivity=26)
     sizes = np.bincount(components.ravel())[1:] * voxel_mm3
@@ -239,7 +286,21 @@ def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
             why = f"no label map holds a value that label_map calls {' or '.join(parts)}"
             if absent == parts:
                 why = f"label_map names no label {' or '.join(absent)}"
-            yield f"{region} ({' + '.join(parts)}) is empty in every case: {why}. Is label_map right?"
+            yield (
+                f"{region} ({' + '.join(parts)}) is empty in every case: {why}. Is label_map right? If it is, no "
+                f"network learns {region} from this cohort, and scores of {region} on it say nothing"
+            )
+
+
+def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
+    """Resection cavities without any enhancing tumour: before 2023, BraTS wrote enhancing tumour as 4."""
+    if table.RC_mL.any() and not table.ET_mL.any():
+        value = next(value for value, name in declaration.label_map.items() if name == "rc")
+        yield (
+            f"label {value}, which label_map calls rc (resection cavity), is in {(table.RC_mL > 0).sum()} case(s), "
+            "and no case holds et (enhancing tumour): before 2023, BraTS wrote enhancing tumour as 4. If yours does, "
+            f"write label_map: {{1: netc, 2: snfh, {value}: et}}; if these are cavities, call them background"
+        )
 
 
 def _hidden_repeats(cases: Sequence[Case], declaration: Cohort) -> Iterator[str]:

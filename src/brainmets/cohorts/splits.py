@@ -6,7 +6,10 @@ The same folds serve fine-tuning and training from scratch: both strategies read
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from statistics import fmean
 from typing import TypedDict
 
 import numpy as np
@@ -31,13 +34,21 @@ class SplitError(ValueError):
     """A split that cannot be made; the message names the parameter."""
 
 
-def hold_out(patients: Mapping[str, str], wanted: int | Sequence[str], seed: int, cohort: str = "") -> list[str]:
+def hold_out(
+    patients: Mapping[str, str],
+    wanted: int | Sequence[str],
+    seed: int,
+    cohort: str = "",
+    loads: Mapping[str, float] | None = None,
+) -> list[str]:
     """Choose the held-out cases, sorted by name.
 
     ``patients`` maps case to patient. ``wanted`` is a list of case names, or a count: whole patients are then drawn
-    at random (``seed``), skipping a patient whose cases would exceed the count. ``cohort`` (source or target) is for
-    messages. Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides,
-    where the count cannot be met exactly, or where nothing would be left to train on.
+    by ``seed``, passing over a patient whose cases do not fit into the count. They are drawn at random, or, where
+    ``loads`` gives each case's tumour volume, by load: the patients in order of their mean load are cut into as many
+    equal strata as patients are wanted, and one is drawn from each. ``cohort`` (source or target) is for messages.
+    Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides, where the count
+    cannot be met exactly, or where nothing would be left to train on.
 
     >>> hold_out({"P01_a": "P01", "P01_b": "P01", "P02": "P02"}, ["P01_b", "P01_a"], seed=1)
     ['P01_a', 'P01_b']
@@ -48,7 +59,8 @@ def hold_out(patients: Mapping[str, str], wanted: int | Sequence[str], seed: int
             raise SplitError(
                 f"{parameter}: {wanted} of {len(patients)} cases: nothing is left to train on; lower it, or add cases"
             )
-        return _draw(patients, wanted, seed, parameter)
+        order = _any_order(patients, seed) if loads is None else _order_over_loads(patients, wanted, seed, loads)
+        return _fill(order, patients, wanted, parameter)
     chosen = sorted(wanted)
     if unknown := sorted(set(chosen) - set(patients)):
         names = ", ".join(name + _nearest(name, patients) for name in unknown)
@@ -69,30 +81,73 @@ def _nearest(name: str, known: Mapping[str, str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else f" (its cases are named like {min(known)!r})"
 
 
-def _draw(patients: Mapping[str, str], count: int, seed: int, parameter: str) -> list[str]:
+def _any_order(patients: Mapping[str, str], seed: int) -> list[str]:
     names = sorted(set(patients.values()))
-    chosen: list[str] = []
-    for index in np.random.default_rng(seed).permutation(len(names)):
-        cases = [case for case, patient in patients.items() if patient == names[index]]
-        if len(chosen) + len(cases) <= count:
-            chosen += cases
-    if len(chosen) != count:
+    return [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+
+
+def _order_over_loads(patients: Mapping[str, str], count: int, seed: int, loads: Mapping[str, float]) -> list[str]:
+    """The patients so that the first ones come from every stratum of load, one each."""
+    ranked = _by_load(patients, loads)
+    wanted = max(1, round(count * len(ranked) / len(patients)))  # patients that hold so many cases
+    draw = np.random.default_rng(seed)
+    strata = [draw.permutation(stratum).tolist() for stratum in np.array_split(ranked, wanted)]
+    draw.shuffle(strata)
+    return [patient for one_of_each in zip_longest(*strata) for patient in one_of_each if patient is not None]
+
+
+def _by_load(patients: Mapping[str, str], loads: Mapping[str, float]) -> list[str]:
+    """The patients in rising order of the mean load of their cases, equal ones by name."""
+    of_patient: dict[str, list[float]] = {}
+    for case, patient in patients.items():
+        of_patient.setdefault(patient, []).append(loads[case])
+    return sorted(of_patient, key=lambda patient: (fmean(of_patient[patient]), patient))
+
+
+def _fill(order: Sequence[str], patients: Mapping[str, str], count: int, parameter: str) -> list[str]:
+    """The cases of the first patients in ``order`` that together have ``count``, those that do not fit left out."""
+    sizes = Counter(patients.values())
+    attainable = [{0}]  # numbers of cases that the last 0, 1, 2, ... patients of the order can give
+    for patient in reversed(order):
+        attainable.append(attainable[-1] | {sizes[patient] + others for others in attainable[-1]})
+    possible = attainable.pop()
+    if count not in possible:
+        nearest = max(number for number in possible if number <= count)
         raise SplitError(
-            f"{parameter}: {count} cases cannot be held out without separating a patient's scans ({len(chosen)} can): "
+            f"{parameter}: {count} cases cannot be held out without separating a patient's scans ({nearest} can): "
             "choose another count, or list the cases"
         )
-    return sorted(chosen)
+    chosen: set[str] = set()
+    missing = count
+    for patient in order:
+        if missing - sizes[patient] in attainable.pop():
+            chosen.add(patient)
+            missing -= sizes[patient]
+    return sorted(case for case, patient in patients.items() if patient in chosen)
 
 
-def make_folds(patients: Mapping[str, str], n_folds: int, seed: int) -> list[FoldCases]:
+def make_folds(
+    patients: Mapping[str, str], n_folds: int, seed: int, loads: Mapping[str, float] | None = None
+) -> list[FoldCases]:
     """Cross-validation folds over the cases in ``patients`` (case to patient), grouped by patient.
 
-    Each case is in exactly one fold's ``val``. Raises ``SplitError`` with fewer patients than folds.
+    Each case is in exactly one fold's ``val``. Folds are of equal size as far as whole patients allow, and drawn at
+    random by ``seed``; where ``loads`` gives each case's tumour volume, every run of ``n_folds`` patients in the order
+    of their mean load gives one to each fold. Raises ``SplitError`` with fewer patients than folds.
     """
     cases = sorted(patients)
     groups = [patients[case] for case in cases]
     if len(set(groups)) < n_folds:
         raise SplitError(f"n_folds: {n_folds} folds need as many patients, there are {len(set(groups))}")
+    if loads is not None:
+        fold_of = _folds_over_loads(patients, n_folds, seed, loads)
+        return [
+            FoldCases(
+                train=[case for case in cases if fold_of[patients[case]] != fold],
+                val=[case for case in cases if fold_of[patients[case]] == fold],
+            )
+            for fold in range(n_folds)
+        ]
     splitter = GroupKFold(n_folds, shuffle=True, random_state=seed)
     return [
         FoldCases(train=[cases[i] for i in train], val=[cases[i] for i in val])
@@ -100,11 +155,29 @@ def make_folds(patients: Mapping[str, str], n_folds: int, seed: int) -> list[Fol
     ]
 
 
+def _folds_over_loads(
+    patients: Mapping[str, str], n_folds: int, seed: int, loads: Mapping[str, float]
+) -> dict[str, int]:
+    ranked = _by_load(patients, loads)
+    draw = np.random.default_rng(seed)
+    folds = [int(fold) for _ in range(0, len(ranked), n_folds) for fold in draw.permutation(n_folds)]
+    return dict(zip(ranked, folds, strict=False))
+
+
 def split_cohort(
-    patients: Mapping[str, str], held_out: int | Sequence[str], n_folds: int, seed: int, cohort: str = ""
+    patients: Mapping[str, str],
+    held_out: int | Sequence[str],
+    n_folds: int,
+    seed: int,
+    cohort: str = "",
+    loads: Mapping[str, float] | None = None,
 ) -> Split:
-    """Hold cases out, then make folds of the rest; ``cohort`` (source or target) is for messages."""
-    chosen = hold_out(patients, held_out, seed, cohort)
+    """Hold cases out, then make folds of the rest.
+
+    ``loads`` (case to tumour volume) draws both by load, ``None`` at random; whether a split is possible depends on
+    neither. ``cohort`` (source or target) is for messages.
+    """
+    chosen = hold_out(patients, held_out, seed, cohort, loads)
     rest = {case: patient for case, patient in patients.items() if case not in chosen}
     every, left = len(set(patients.values())), len(set(rest.values()))
     if left < n_folds:
@@ -115,4 +188,4 @@ def split_cohort(
             f"{where}{every} patient{'s' * (every != 1)}{taken}; audit.n_folds is {n_folds}: "
             f"lower {lower}, or add patients"
         )
-    return Split(held_out=chosen, folds=make_folds(rest, n_folds, seed))
+    return Split(held_out=chosen, folds=make_folds(rest, n_folds, seed, loads))

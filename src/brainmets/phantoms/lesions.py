@@ -15,6 +15,10 @@ Mask = npt.NDArray[np.bool_]
 OEDEMA, NON_ENHANCING, ENHANCING, NECROSIS = 1, 2, 3, 4
 """Parts of a lesion, in the numbering of the target site's label files."""
 
+LARGEST_RADIUS_MM = 15.0
+"""Metastases of more than 30 mm are usually operated on, and are rare in cohorts for segmentation."""
+WIDEST_OEDEMA_MM = 20.0
+"""How far oedema reaches at most beyond the rim."""
 CONTOUR_REACH = 2.5
 """The random contour of a lesion is defined up to this many radii from its centre."""
 
@@ -41,12 +45,12 @@ def place_lesions(
     """``count`` lesions at the grey-white junction, far enough apart not to touch when ``growth`` times as large.
 
     Radii are log-normal with median 3.5 mm plus the mean voxel edge (so that a coarse grid still shows most of
-    them), cut at 0.6 voxel edges or 1.5 mm below and 20 mm above. Fewer are returned when the brain has no room
-    left, never none.
+    them), cut at 0.6 voxel edges or 1.5 mm below and ``LARGEST_RADIUS_MM`` above. Fewer are returned when the brain
+    has no room left, never none.
     """
     edge = grid.mean_spacing_mm
     radii = (3.5 + edge) * np.exp(rng.normal(0, 0.55, count))
-    radii = np.sort(np.clip(radii, max(1.5, 0.6 * edge), 20))[::-1]
+    radii = np.sort(np.clip(radii, max(1.5, 0.6 * edge), LARGEST_RADIUS_MM))[::-1]
     inner = ndimage.binary_erosion(anatomy.brain, iterations=2)
     places = np.argwhere(inner & (anatomy.grey > 0.3) & (anatomy.white > 0.3))
     if not len(places):
@@ -88,7 +92,7 @@ def paint(grid: Grid, anatomy: Anatomy, lesions: list[Lesion]) -> tuple[npt.NDAr
 def _draw(rng: np.random.Generator, centre: npt.NDArray[np.float64], radius: float) -> Lesion:
     stretch = np.exp(rng.normal(0, 0.12, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
-    oedema = radius * rng.uniform(0.4, 1.8) if radius > 4 and rng.random() < 0.85 else 0.0
+    oedema = min(radius * rng.uniform(0.4, 1.8), WIDEST_OEDEMA_MM) if radius > 4 and rng.random() < 0.85 else 0.0
     x, y, z, a, b, c = map(float, (*centre, *stretch))
     return Lesion(
         centre_mm=(x, y, z),

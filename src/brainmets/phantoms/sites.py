@@ -33,7 +33,7 @@ from brainmets.vocabulary import LABELS, SEQUENCES
 
 SiteName = Literal["source", "target"]
 MANIFEST = "phantoms.json"
-GENERATOR = 1
+GENERATOR = 2
 """Raised whenever the same arguments would give other voxels."""
 
 

@@ -14,19 +14,20 @@ from brainmets.files import read_json
 from brainmets.params import MODELS
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
+from brainmets.statistics.descriptive import COUNTS
 from brainmets.vocabulary import ARMS, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
-METRICS = {"dice": ("Dice", 3, "ci"), "hd95": ("HD95, mm", 1, "bca")}
-"""Metrics of the result table: heading, decimals, and the interval shown. One of t would fall below 0 mm."""
+METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
+"""Metrics of the result table: heading and decimals."""
 CASE_METRICS = {
     "dice": ("Dice", 3),
     "hd95": ("HD95, mm", 1),
     "nsd_1mm": ("Surface Dice at 1 mm", 3),
     "sensitivity": ("Sensitivity", 3),
     "precision": ("Precision", 3),
-    "lesion_tp": ("Lesions found", 0),
-    "lesion_fn": ("Lesions missed", 0),
-    "lesion_fp": ("False lesions", 0),
+    "lesion_iou_tp": ("Lesions found", 0),
+    "lesion_iou_fn": ("Lesions missed", 0),
+    "lesion_iou_fp": ("False lesions", 0),
     "reference_volume": ("Reference, mL", 2),
     "predicted_volume": ("Predicted, mL", 2),
 }
@@ -51,7 +52,7 @@ class Step(NamedTuple):
 
 
 def conclusions(files: StudyPaths) -> tuple[list[str], list[str], list[Picture]]:
-    """Notebook 07's answer, at most three sentences; the conclusion's paragraphs; and its figures in its order.
+    """Notebook 07's answer, at most five sentences; the conclusion's paragraphs; and its figures in its order.
 
     Raises ``ValueError`` where ``statistics.json`` holds no answer or no conclusion.
     """
@@ -71,7 +72,8 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, A
     """Regions; one row per model with ``arm, strategy, first, cells``; and the remarks below the table.
 
     ``descriptive`` is notebook 07's table. Strategies stand in their order within each arm; every cell has the mean,
-    its 95% interval (t for Dice, BCa for HD95) and n; a mean without a defined value reads "none".
+    its 95% interval, n, and ``masks``: the cases with the region in both masks / only in the reference / only in the
+    prediction / in none, empty where that is not known. A mean without a defined value reads "none".
     """
     table = descriptive[descriptive["metric"].isin(METRICS)].assign(note=descriptive["note"].fillna("").astype(str))
     lines = {
@@ -82,8 +84,8 @@ def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, A
     for arm in ordered(table["arm"], ARMS):
         for place, strategy in enumerate(ordered(table.loc[table["arm"] == arm, "strategy"], STRATEGIES)):
             cells = [
-                _cell(lines.get((arm, strategy, metric, region)), digits, interval)
-                for metric, (_, digits, interval) in METRICS.items()
+                _cell(lines.get((arm, strategy, metric, region)), digits)
+                for metric, (_, digits) in METRICS.items()
                 for region in regions
             ]
             rows.append(
@@ -177,12 +179,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _cell(line: Mapping[Hashable, Any] | None, digits: int, kind: str) -> dict[str, str]:
-    if line is None or pd.isna(line["mean"]):
-        return {"mean": "none", "interval": "", "n": str(int(line["n"])) if line else "0"}
-    low, high = line[f"{kind}_low"], line[f"{kind}_high"]
+def _cell(line: Mapping[Hashable, Any] | None, digits: int) -> dict[str, str]:
+    if line is None:
+        return {"mean": "none", "interval": "", "n": "0", "masks": ""}
+    counts = [line[name] for name in COUNTS]
+    masks = "" if pd.isna(counts).any() else "/".join(str(int(count)) for count in counts)
+    found = {"mean": "none", "interval": "", "n": str(int(line["n"])), "masks": masks}
+    if pd.isna(line["mean"]):
+        return found
+    low, high = line["ci_low"], line["ci_high"]
     interval = "no interval" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
-    return {"mean": f"{line['mean']:.{digits}f}", "interval": interval, "n": str(int(line["n"]))}
+    return found | {"mean": f"{line['mean']:.{digits}f}", "interval": interval}
 
 
 def _picture(folder: Path, entry: dict[str, Any]) -> Picture:

@@ -3,8 +3,8 @@
 Handed out is a folder with, per case, what 3D Slicer loads and a row of the rating sheet for model A and model B. It
 names no model: the key, which letter is which model in which case, lies beside it and stays behind.
 
-Weighted kappa: Cohen, Psychol. Bull. 70 (1968) 213-220, with quadratic weights; its interval is the percentile
-bootstrap over rated items.
+Weighted kappa: Cohen, Psychol. Bull. 70 (1968) 213-220, with quadratic weights; its interval is the jackknife's over
+patients (``brainmets.scoring.intervals``) on Fisher's z.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -21,14 +21,16 @@ import numpy.typing as npt
 import pandas as pd
 import slicerio
 from matplotlib.colors import to_rgb
+from scipy import stats
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import write_csv, write_text
-from brainmets.params import CaseReview, ParameterError, Statistics
+from brainmets.params import CaseReview, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.review.case import pseudonyms_of
+from brainmets.scoring.intervals import NO_INTERVAL, jackknife_error, patients_of
 from brainmets.statistics.choice import read_best_models
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES, LABELS, SEQUENCES, Model
@@ -100,11 +102,10 @@ def read_back(study: Study, sheets: Path) -> None:
         found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if not found:
         raise ParameterError(f"--ratings: {sheets} holds no .csv file")
-    settings = study.notebook("07_statistics")
-    assert isinstance(settings, Statistics)
     ratings = read_ratings(found, pd.read_csv(key_file, dtype=str, keep_default_na=False))
     summary = summarise(ratings, scores)
-    kappas = agreement(ratings, settings.n_bootstrap, settings.seed)
+    patients = {name: case.patient for name, case in read_manifest(files.manifest("target")).items()}
+    kappas = agreement(ratings, patients)
     for name, table in (("ratings", ratings), ("summary", summary), ("agreement", kappas)):
         write_csv(files.review / f"expert_{name}.csv", table)
     print(f"{len(ratings)} ratings by {ratings['rater'].nunique()} raters from {len(found)} sheets")
@@ -308,29 +309,48 @@ def summarise(ratings: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def agreement(ratings: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+def agreement(ratings: pd.DataFrame, patients: Mapping[str, str]) -> pd.DataFrame:
     """Weighted kappa of every two raters on what both rated.
 
-    Columns: rater_1, rater_2, item (overall, boundary, acceptable), n, kappa, low, high (95%), note. Kappa is empty,
-    with a note, where both raters gave one and the same value throughout; resamples where that happens are left out
-    of the interval and counted in the note.
+    Columns: rater_1, rater_2, item (overall, boundary, acceptable), n, patients, kappa, low, high (95%), note. The
+    interval counts patients (``patients``: case to patient; empty: every case its own), not ratings: the two models'
+    ratings of one case are alike. It is empty, with a note, where both raters gave one and the same value throughout
+    (no kappa either), where they never differed, and where leaving one patient out takes all variation.
     """
     rows = []
     wide = ratings.set_index(["case", "arm", "strategy", "rater"])
     for first, second in combinations(sorted(ratings["rater"].unique()), 2):
         for item in (*SCALES, "acceptable"):
-            values = wide[item].unstack("rater")[[first, second]].dropna().astype(int).to_numpy()
-            n = len(values)
-            kappa = weighted_kappa(values[:, 0], values[:, 1])
-            draws = values[np.random.default_rng(seed).integers(0, n, (n_bootstrap, n))]
-            resampled = weighted_kappa(draws[..., 0], draws[..., 1])
-            kept = resampled[np.isfinite(resampled)]
-            low, high = np.quantile(kept, [0.025, 0.975]) if np.isfinite(kappa) and len(kept) else (np.nan, np.nan)
-            note = "" if np.isfinite(kappa) else "no variation: kappa has no meaning" if n else "no item rated by both"
-            if not note and len(kept) < n_bootstrap:
-                note = f"{n_bootstrap - len(kept)} of {n_bootstrap} resamples without variation left out"
-            rows.append((first, second, item, n, float(kappa), low, high, note))
-    return pd.DataFrame(rows, columns=["rater_1", "rater_2", "item", "n", "kappa", "low", "high", "note"])
+            both = wide[item].unstack("rater")[[first, second]].dropna().astype(int)
+            whose = patients_of(both.index.get_level_values("case"), patients)
+            rows.append((first, second, item, len(both), len(set(whose)), *_kappa(both.to_numpy(), whose)))
+    columns = ["rater_1", "rater_2", "item", "n", "patients", "kappa", "low", "high", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _kappa(values: npt.NDArray[np.integer], patients: Sequence[str]) -> tuple[float, float, float, str]:
+    """Kappa, its 95% interval and a note, of two raters' ``values`` (shape (items, 2))."""
+    kappa = float(weighted_kappa(values[:, 0], values[:, 1]))
+    if not len(values):
+        return kappa, *NO_INTERVAL, "no item rated by both"
+    if np.isnan(kappa):
+        return kappa, *NO_INTERVAL, "no variation: kappa has no meaning"
+    if kappa == 1:
+        return kappa, *NO_INTERVAL, "the raters never differ: nothing to estimate an interval from"
+    whose = np.asarray(patients)
+    left_out = np.array([weighted_kappa(*values[whose != name].T) for name in np.unique(whose)])
+    if np.isnan(left_out).any():
+        return kappa, *NO_INTERVAL, "no interval: without one patient nothing varies"
+    return kappa, *kappa_interval(kappa, left_out), ""
+
+
+def kappa_interval(kappa: float, left_out: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """95% interval of a ``kappa`` below 1, from its values with each patient left out in turn.
+
+    The jackknife's standard error with t quantiles on the scale of Fisher's z, which keeps both ends within -1 and 1.
+    """
+    half = float(stats.t.ppf(0.975, len(left_out) - 1)) * jackknife_error(left_out) / (1 - kappa**2)
+    return float(np.tanh(np.arctanh(kappa) - half)), float(np.tanh(np.arctanh(kappa) + half))
 
 
 def weighted_kappa(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,9 @@
 For every model (arm and strategy), metric and region the worst case is marked: the lowest Dice, sensitivity and
 specificity, the highest HD95 ("Transfer Learning Approaches for Brain Metastases Screenings", 2024, section 3.2).
 Cases are ranked by their marks. The paper does not say what a tie does; here every tied case is marked and the tie is
-counted, but where all cases tie nobody is worst and no mark is given.
+counted, but where all cases tie nobody is worst and no mark is given. The resection cavity gives no mark: no network
+has an output for it, so that its scores tell nothing of how hard a case was for a model. Nor does a Dice, sensitivity
+or HD95 of a case whose reference lacks the region (docs/metrics.md): one false voxel would make it the worst.
 
 Give these functions the rows of models that were trained on the target (``tables.of_trained``). A model that is
 pretrained only fails where the target is foreign to it, which says nothing of how hard a case is; and nearly every
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from brainmets.vocabulary import METRIC_TITLES, REGIONS, STRATEGY_TITLES, arm_title
+from brainmets.statistics.tables import with_reference
+from brainmets.vocabulary import METRIC_TITLES, REGIONS, RESECTION_CAVITY, STRATEGY_TITLES, arm_title
 
 WORST = {"dice": "lowest", "sensitivity": "lowest", "specificity": "lowest", "hd95": "highest"}
 """Metrics that give marks, and which end of each is worst."""
 LESION_REGION = "TC"
-"""Lesions are counted, shown and called missed in the tumour core."""
+"""Lesions are counted, shown and called missed in the tumour core, by the one-to-one rule (``detected_iou``)."""
 MARK_COLUMNS = ["arm", "strategy", "metric", "region", "case", "value", "n", "tied", "undefined"]
 
 
@@ -28,11 +31,12 @@ def marks(scores: pd.DataFrame) -> pd.DataFrame:
 
     Columns: arm, strategy, metric, region, case, value; ``n`` cases compared; ``tied`` cases that share the worst
     value (1 without a tie); ``undefined`` cases left out because their value is NaN. An infinite HD95 (a region that
-    was missed or invented) counts as the highest. Groups with fewer than two defined cases, or where all cases tie,
+    was missed) counts as the highest. Groups with fewer than two defined cases, or where all cases tie,
     give no mark. A table without these metrics gives an empty one.
     """
     rows = []
-    chosen = scores[scores["metric"].isin(WORST)]
+    scores = with_reference(scores)
+    chosen = scores[scores["metric"].isin(WORST) & (scores["region"] != RESECTION_CAVITY)]
     for (arm, strategy, metric, region), group in chosen.groupby(["arm", "strategy", "metric", "region"]):
         defined = group[group["value"].notna()].sort_values("case")
         worst = defined["value"].min() if WORST[str(metric)] == "lowest" else defined["value"].max()
@@ -48,9 +52,10 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: ``rank`` (equal marks share the smallest rank), case, marks, ``tied_marks`` (marks shared with another
     case), one count per metric of ``WORST``, one per strategy (``marks_finetune`` ...), the lowest Dice with its model
-    and region, and the reference's ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table
-    the reference tumour-core lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all``
-    and ``missed_by_any`` (lesions no model, or not every model, detected); empty where it has no row of the case.
+    and region (the resection cavity and regions that the reference lacks aside), and the reference's
+    ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table the reference tumour-core
+    lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any``
+    (lesions that no model, or not every model, found by the one-to-one rule); empty where it has no row of the case.
     Cases with equal marks are sorted by name.
     """
     given = marks(scores)
@@ -65,7 +70,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         table[metric] = count(given[given["metric"] == metric])
     for strategy in sorted(scores["strategy"].unique()):
         table[f"marks_{strategy}"] = count(given[given["strategy"] == strategy])
-    dice = scores[(scores["metric"] == "dice") & scores["value"].notna()]
+    judged = with_reference(scores)
+    dice = judged[(judged["metric"] == "dice") & judged["value"].notna() & (judged["region"] != RESECTION_CAVITY)]
     lowest = dice.sort_values(["value", "arm", "strategy", "region"]).drop_duplicates("case").set_index("case")
     table["lowest_dice"] = table["case"].map(lowest["value"])
     table["lowest_dice_in"] = table["case"].map(lowest["arm"] + " " + lowest["strategy"] + ", " + lowest["region"])
@@ -86,7 +92,7 @@ def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for case, group in _reference_lesions(lesions).groupby("case"):
-        detected = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected")
+        detected = group.pivot(index="lesion", columns=["arm", "strategy"], values="detected_iou")
         if detected.isna().to_numpy().any():
             raise ValueError(
                 f"case {case}: the models' lesion tables list different {LESION_REGION} reference lesions; "
@@ -101,14 +107,14 @@ def lesion_load(lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def missed_lesions(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Reference lesions of ``LESION_REGION`` that at least one model missed, the smallest first.
+    """Reference lesions of ``LESION_REGION`` that at least one model missed (one-to-one rule), the smallest first.
 
     Columns: case, lesion, volume_mm3, x_mm, y_mm, z_mm, ``missed_by`` (number of models), ``models`` (number of
     models scored) and ``missed_by_names``. Without a missed lesion the table is empty.
     """
     rows = []
     for (case, lesion), group in _reference_lesions(lesions).groupby(["case", "lesion"]):
-        missed = group[~group["detected"].astype(bool)]
+        missed = group[~group["detected_iou"].astype(bool)]
         if len(missed):
             size_and_place = group.iloc[0][["volume_mm3", "x_mm", "y_mm", "z_mm"]]
             names = ", ".join(sorted(missed["arm"] + " " + missed["strategy"]))

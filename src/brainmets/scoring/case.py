@@ -15,6 +15,7 @@ from brainmets.scoring import metrics
 from brainmets.scoring.boxes import Box, Labels, Mask, crop, foreground_boxes, in_memory_order
 from brainmets.scoring.lesions import LesionCollector, Lesions, LesionScores, score_brats_2023, score_brats_2026
 from brainmets.scoring.metrics import Overlap, check_spacing, image_diagonal, whole_region_metrics
+from brainmets.scoring.one_to_one import one_to_one
 from brainmets.scoring.surface import Floats, Ints, Surface, SurfacePair, border_voxels, join, surface_elements
 from brainmets.vocabulary import LABELS, REGIONS, RESECTION_CAVITY, LesionDefinition
 
@@ -29,13 +30,14 @@ class CaseScores:
     """Rows without arm, strategy and case.
 
     ``scores``: region, metric, value, unit. ``excluded``: region, metric, reason. ``lesions``: region, kind, lesion,
-    volume_mm3, x_mm, y_mm, z_mm, matched, dice, detected. ``has_cavity``: label 4 occurs.
+    volume_mm3, x_mm, y_mm, z_mm, matched, dice, detected, detected_iou. ``values``: the labels other than 0
+    of the reference and of the prediction.
     """
 
     scores: list[dict[str, Any]] = field(default_factory=list)
     excluded: list[dict[str, Any]] = field(default_factory=list)
     lesions: list[dict[str, Any]] = field(default_factory=list)
-    has_cavity: bool = False
+    values: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
 
 def score_case(
@@ -58,7 +60,8 @@ def score_case(
     affine = np.column_stack([affine[:, list(axes)], affine[:, 3]])
     boxes = foreground_boxes(reference, prediction)
     confusion = _confusion(boxes)
-    result = CaseScores(has_cavity=bool(confusion[4].any() or confusion[:, 4].any()))
+    of_reference, of_prediction = (np.flatnonzero(confusion.any(axis)).tolist() for axis in (1, 0))
+    result = CaseScores(values=(frozenset(of_reference) - {0}, frozenset(of_prediction) - {0}))
     for region in regions:
         overlap = _overlap(confusion, _VALUES[region], reference.size)
         lesions, elements, borders = _collect(boxes, _VALUES[region], lesion_definition, spacing)
@@ -68,7 +71,8 @@ def score_case(
             scores = score_brats_2023(lesions, pair, spacing)
         else:
             scores = score_brats_2026(lesions, *borders, spacing)
-        values |= scores.values
+        rows, counts = _lesion_rows(region, lesions, scores, affine)
+        values |= scores.values | counts
         result.scores += [
             {"region": region, "metric": metric, "value": float(values[metric]), "unit": unit}
             for metric, unit in UNITS.items()
@@ -77,7 +81,7 @@ def score_case(
         result.excluded += [
             {"region": region, "metric": metric, "reason": reason} for metric, reason in scores.excluded.items()
         ]
-        result.lesions += _lesion_rows(region, lesions, scores, affine)
+        result.lesions += rows
     return result
 
 
@@ -132,12 +136,16 @@ def _overlap(confusion: Ints, values: tuple[int, ...], image: int) -> Overlap:
 
 def _lesion_rows(
     region: str, lesions: Lesions, scores: LesionScores, affine: npt.NDArray[np.float64]
-) -> list[dict[str, Any]]:
-    """Reference lesions, then predicted ones, each from the largest down and numbered in that order."""
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Reference lesions, then predicted ones, each from the largest down and numbered in that order.
+
+    And the region's counts by the one-to-one rule, which ``detected_iou`` tells lesion by lesion.
+    """
     ras = [centroids @ affine[:3, :3].T + affine[:3, 3] for centroids in lesions.centroids]
     order = [_largest_first(mm3, place) for mm3, place in zip(lesions.mm3, ras, strict=True)]
     # argsort of an order gives each lesion's place in it
     shown = [np.concatenate([[0], np.argsort(ordered) + 1]) for ordered in order]
+    clinical = one_to_one(lesions.components, (shown[0], shown[1]))
     # a predicted lesion shares the match of the reference lesions it belongs to
     partners: list[list[int]] = [[] for _ in lesions.mm3[1]]
     for lesion, matches in enumerate(scores.matches):
@@ -145,7 +153,7 @@ def _lesion_rows(
             partners[predicted].append(lesion)
     rows = [(0, lesion, scores.matches[lesion], [lesion]) for lesion in order[0]]
     rows += [(1, lesion, partners[lesion], partners[lesion]) for lesion in order[1]]
-    return [
+    table = [
         {
             "region": region,
             "kind": ("reference", "predicted")[kind],
@@ -155,12 +163,14 @@ def _lesion_rows(
             "matched": " ".join(map(str, sorted(int(shown[1 - kind][other]) for other in matched))),
             "dice": max((float(scores.dice[one]) for one in references), default=0.0),
             "detected": any(bool(scores.detected[one]) for one in references),
+            "detected_iou": bool((clinical.found, clinical.paired)[kind][lesion]),
         }
         for kind, lesion, matched, references in rows
     ]
+    return table, clinical.counts()
 
 
 def _largest_first(mm3: Floats, centroids: Floats) -> Ints:
     """Lesion numbers from the largest down; equal volumes by place, so that the boxes never show."""
-    x, y, z = centroids[1:].T
+    x, y, z = np.round(centroids[1:].T, 6)  # so that rounding puts none before its equal
     return np.lexsort((z, y, x, -mm3[1:])) + 1

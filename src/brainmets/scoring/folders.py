@@ -32,7 +32,8 @@ class Scores:
     ``table``: scores.csv, one row per case, region and metric, no value missing. ``lesions``: lesions.csv, one row per
     reference or predicted lesion. ``excluded``: arm, strategy, case, region, metric, reason of every value that the
     definition leaves undefined and that ``table`` therefore does not hold. ``cases``: all cases scored. ``missing``:
-    those of them that had no prediction and were scored as empty predictions.
+    those of them that had no prediction and were scored as empty predictions. ``values``: by case the labels other
+    than 0 in the reference and in the prediction.
     """
 
     table: pd.DataFrame
@@ -40,6 +41,7 @@ class Scores:
     excluded: pd.DataFrame
     cases: tuple[str, ...]
     missing: tuple[str, ...]
+    values: Mapping[str, tuple[frozenset[int], frozenset[int]]]
 
 
 class _Job(NamedTuple):
@@ -88,7 +90,9 @@ def score_folders(
         if progress is not None:
             progress(f"{len(found)} of {len(jobs)}: {case}, {time.monotonic() - started:.1f} s elapsed")
     scored = tuple(job.case for job in jobs)
-    regions = {*REGIONS, RESECTION_CAVITY} if any(scores.has_cavity for scores in found.values()) else set(REGIONS)
+    values = {case: found[case].values for case in scored}
+    has_cavity = any(LABELS["rc"] in side for sides in values.values() for side in sides)
+    regions = {*REGIONS, RESECTION_CAVITY} if has_cavity else set(REGIONS)
 
     def table(kind: str, columns: tuple[str, ...]) -> pd.DataFrame:
         rows = [
@@ -102,9 +106,43 @@ def score_folders(
     scores_table = table("scores", SCORE_COLUMNS)
     assert scores_table["value"].notna().all()
     missing_cases = tuple(job.case for job in jobs if job.prediction is None)
-    return Scores(
-        scores_table, table("lesions", LESION_COLUMNS), table("excluded", EXCLUDED_COLUMNS), scored, missing_cases
-    )
+    lesions, excluded = table("lesions", LESION_COLUMNS), table("excluded", EXCLUDED_COLUMNS)
+    return Scores(scores_table, lesions, excluded, scored, missing_cases, values)
+
+
+def require_one_convention(scores: Scores) -> list[str]:
+    """Refuse label maps that may be of another convention than BraTS since 2023; for files without a label map.
+
+    Until 2022 BraTS wrote enhancing tumour as 4 and used no 3; since 2024 the 4 is the resection cavity, beside a 3 in
+    most cases. Raises ``ScoringError`` where a folder's files hold 4 and none of them 3: both readings are possible,
+    and one of them is wrong. Returns a sentence for each sign that is no proof: predictions with enhancing tumour
+    where no reference has any, or references of a single value where predictions have several.
+    """
+    et, rc = LABELS["et"], LABELS["rc"]
+    sides = [{case: values[side] for case, values in scores.values.items()} for side in (0, 1)]
+    union = [frozenset[int]().union(*side.values()) for side in sides]
+    for name, side, values in zip(("references", "predictions"), sides, union, strict=True):
+        if rc in values and et not in values:
+            holding = [case for case, labels in side.items() if rc in labels]
+            shown = ", ".join(map(str, sorted(side[holding[0]])))
+            raise ScoringError(
+                f"{name}: label {rc} in {len(holding)} of {len(side)} files, label {et} in none (such as "
+                f"{holding[0]}: {shown}). Until 2022 BraTS wrote enhancing tumour as {rc}; since 2024 {rc} is the "
+                "resection cavity. Say which it is with a label map, on the command line --label-map "
+                f"1=netc,2=snfh,3=et,{rc}=et or --label-map 1=netc,2=snfh,3=et,{rc}=rc; it holds for both folders"
+            )
+    notes = []
+    if len(union[0]) == 1 < len(union[1]):
+        notes.append(
+            f"the references hold label {next(iter(union[0]))} alone, the predictions {len(union[1])} labels: if the "
+            "references are masks of one region, the other regions' scores mean nothing"
+        )
+    elif union[0] and et in union[1] and et not in union[0]:
+        notes.append(
+            f"label {et} (enhancing tumour) is in predictions and in no reference: if the references write it "
+            "otherwise, name their values with --label-map"
+        )
+    return notes
 
 
 def _check_arguments(missing: str, definition: str, workers: int, label_map: Mapping[int, int] | None) -> None:

@@ -9,6 +9,8 @@ Both are written from the challenges' published rules; ``docs/metrics.md`` gives
 * ``brats_2026``: 26-connected components, matched one to one so that the sum of Dice is largest; means over
   reference lesions of at least 27 mm^3 and false positives; a missed or false lesion scores 0, and 373 mm. HD95 and
   NSD are those of border voxels, unweighted.
+
+Which lesions a reader is told were found is neither's to say: see ``one_to_one``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 from brainmets.nifti import Spacing
 from brainmets.scoring.boxes import Index, Mask
 from brainmets.scoring.metrics import LESION_WISE, empty_value
+from brainmets.scoring.one_to_one import Components
 from brainmets.scoring.surface import (
     Floats,
     Ints,
@@ -42,6 +45,9 @@ UNITS: dict[str, str] = {
     "lesion_fp": "count",
     "lesion_fn": "count",
     "lesion_f1": "1",
+    "lesion_iou_tp": "count",
+    "lesion_iou_fp": "count",
+    "lesion_iou_fn": "count",
     **{
         f"lesion_{size}_{name}": unit
         for size in ("large", "small")
@@ -62,7 +68,7 @@ class Lesions:
 
     ``mm3``: volume by lesion number; ``centroids`` (n + 1, 3): mean voxel index. ``pairs`` (n, 2): the numbers of
     lesions (reference, predicted) that overlap, and ``shared`` (n) their common voxels. ``touching`` (n, 2): pairs
-    that the definition takes for a match.
+    that the definition takes for a match. ``components``: the same masks without a definition.
     """
 
     mm3: tuple[Floats, Floats]
@@ -71,6 +77,7 @@ class Lesions:
     pairs: Ints
     shared: Ints
     touching: Ints
+    components: Components
 
     def dice(self, reference: int, predicted: Ints) -> float:
         """Dice of a reference lesion with several predicted lesions united."""
@@ -86,10 +93,11 @@ class LesionCollector:
         self._definition = definition
         self._voxel_mm3 = voxel_mm3
         self._n = np.zeros(2, np.int64)
-        one, several, pairs = np.zeros(1), np.zeros((1, 3)), np.zeros((0, 2), np.int64)
-        self._found: list[tuple[npt.NDArray[np.generic], ...]] = [
-            (one, one, several, several, pairs, np.zeros(0, np.int64), pairs)
-        ]
+        self._n_components = 0
+        one, several, none, pairs = np.zeros(1), np.zeros((1, 3)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+        self._found: list[tuple[npt.NDArray[np.generic], ...]] = [(one, one, several, several, pairs, none, pairs)]
+        zero = np.zeros(1, np.int64)
+        self._components: list[tuple[Ints, ...]] = [(zero, zero, zero, pairs, none)]
 
     def add(self, reference: Mask, prediction: Mask, origin: Index) -> tuple[tuple[Numbers, int], tuple[Numbers, int]]:
         """Number one crop's lesions from 1 on, with the running number of the first: of the reference, then predicted.
@@ -102,15 +110,30 @@ class LesionCollector:
         voxels = [size["voxel_counts"][1:].astype(np.float64) for size in sizes]
         centroids = [size["centroids"][1:] + np.asarray(origin) for size in sizes]
         self._found.append((*voxels, *centroids, pairs + self._n, shared, touching + self._n))
+        self._add_components(reference, prediction, first, second)
         one, other = (int(n) + 1 for n in self._n)
         self._n += [len(found) for found in voxels]
         return (first, one), (second, other)
+
+    def _add_components(self, reference: Mask, prediction: Mask, first: Numbers, second: Numbers) -> None:
+        """The crop's components; ``first`` and ``second`` are its lesion numbers from 1 on."""
+        # a predicted lesion is one component under either definition
+        numbers = first if self._definition == "brats_2026" else _components(reference)
+        pairs, shared = _pairs(numbers, second, reference & prediction)
+        sizes = [np.bincount(one.ravel())[1:] for one in (numbers, second)]
+        lesion = np.zeros(len(sizes[0]) + 1, np.int64)
+        lesion[numbers[reference]] = first[reference]
+        before = (self._n_components, self._n[1])
+        self._components.append((*sizes, lesion[1:] + self._n[0], pairs + before, shared))
+        self._n_components += len(sizes[0])
 
     def lesions(self) -> Lesions:
         """Everything that was added."""
         first, second, *centroids, pairs, shared, touching = map(np.concatenate, zip(*self._found, strict=True))
         mm3 = first * self._voxel_mm3, second * self._voxel_mm3
-        return Lesions(mm3, (centroids[0], centroids[1]), self._voxel_mm3, pairs, shared, touching)
+        one, other, lesion, overlapping, common = map(np.concatenate, zip(*self._components, strict=True))
+        components = Components((one, other), lesion, overlapping, common)
+        return Lesions(mm3, (centroids[0], centroids[1]), self._voxel_mm3, pairs, shared, touching, components)
 
 
 def _number(reference: Mask, prediction: Mask, definition: LesionDefinition) -> tuple[Numbers, Numbers, Ints]:

@@ -44,7 +44,11 @@ Rules = dict[str, tuple[Rule, Rule, Rule]]
 _OVERLAP: tuple[Rule, Rule, Rule] = (1.0, 0.0, 0.0)
 _DISTANCE: tuple[Rule, Rule, Rule] = (0.0, "image diagonal", "image diagonal")
 _COMPUTED: tuple[Rule, Rule, Rule] = ("computed", "computed", "computed")
-_COUNTS: Rules = {"lesion_tp": _COMPUTED, "lesion_fp": _COMPUTED, "lesion_fn": _COMPUTED, "lesion_f1": _OVERLAP}
+_COUNTS: Rules = {
+    **dict.fromkeys(("lesion_tp", "lesion_fp", "lesion_fn"), _COMPUTED),
+    **dict.fromkeys(("lesion_iou_tp", "lesion_iou_fp", "lesion_iou_fn"), _COMPUTED),
+    "lesion_f1": _OVERLAP,
+}
 
 WHOLE_REGION: Rules = {
     "dice": _OVERLAP,

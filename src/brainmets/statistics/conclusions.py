@@ -1,9 +1,12 @@
 """What can and cannot be concluded: the facts, taken from the tables, and the text that a template makes of them.
 
 ``templates/conclusion.txt.j2`` and ``answer.txt.j2`` hold the sentences; nothing in them is fixed in advance but the
-grammar. Which metric was better, which worse, whether that survives Holm's correction, how many cases would be needed:
-all of it is a number, a list or a yes or no in ``facts``. Better and worse meet one standard: the same paired test in
-either direction, counted before and after Holm's correction in the same family.
+grammar. Which metric was better, whether that survives Holm's correction, how many cases would be needed: all of it is
+a number, a list or a yes or no in ``facts``.
+
+The answer holds the confirmatory family (``comparisons.CONFIRMATORY``) after correction, and plain descriptions: means
+with their number of cases, and lesions found. Nothing exploratory and nothing uncorrected is in it. The conclusion
+reports exploratory findings too, and says that they are.
 """
 
 from __future__ import annotations
@@ -18,15 +21,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from brainmets.statistics import power
 from brainmets.statistics.agreement import bland_altman, volume_pairs
-from brainmets.statistics.comparisons import BOTH_STRATEGIES, MEAN_OVER_ARMS, Settings
-from brainmets.statistics.tables import models, undefined, values
+from brainmets.statistics.comparisons import BOTH_STRATEGIES, CONFIRMATORY, MEAN_OVER_ARMS, Settings
+from brainmets.statistics.descriptive import false_volumes
+from brainmets.statistics.tables import models, undefined, values, with_reference
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
     METRIC_TITLES,
     PAPER_METRICS,
     REGION_ORDER,
+    REGIONS,
     STRATEGY_TITLES,
+    Model,
     arm_title,
     better,
     ordered,
@@ -37,6 +43,18 @@ Facts = dict[str, Any]
 SIDES = {"better": ("p_value", "p_holm"), "worse": ("p_worse", "p_worse_holm")}
 LESION_REGION = "TC"
 MEAN_METRICS = ("dice", "hd95")
+WITHOUT_TRAINING = "pretrained"
+"""The strategy of the networks as pretrained: not trained on the target at all."""
+PLAIN = {
+    "ET": "enhancing tumour",
+    "TC": "tumour core",
+    "WT": "whole tumour",
+    "dice": "overlap",
+    "hd95": "distance of the outlines",
+    "sensitivity": "share of the tumour that was found",
+}
+"""Regions and metrics of the confirmatory family as a physician says them."""
+IN_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 MOST_EFFECTS = 6
 """Up to so many shifts are written with their numbers; of a longer list the names alone."""
 
@@ -49,31 +67,38 @@ def facts(
     by_size: pd.DataFrame,
     settings: Settings,
 ) -> Facts:
-    """Everything that the conclusion says, from the tables of ``comparisons``, ``power`` and ``scoring.detection``.
+    """Everything that the conclusion and the answer say, from the tables of the other modules.
 
-    ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s, ``needed`` ``cases_needed``'s,
-    ``by_size`` ``detection_by_size``'s. Keys: alpha, n_cases, arms, n_undefined and left_out (what was compared);
-    only (the strategies that are there, where nothing could be compared, else an empty list); means, infinite and
-    overturned; main and single (the paired tests over all arms and arm by arm, see ``tally``), shifts_written (whether
-    any of their shifts is given as a number); papers_test, pairs (between arms), volumes, detection (whether there are
-    lesion tables), lesions, power. A comparison that could not be made is None or an empty list.
+    ``scores`` is the whole score table; where a reference lacks a region, this leaves the case out as
+    ``tables.with_reference`` does. ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s,
+    ``needed`` ``cases_needed``'s, ``by_size`` ``scoring.detection.detection_by_size``'s. Keys: alpha, n_cases, arms,
+    compared_arms, n_undefined and left_out (what was compared); only (the strategies that are there, where nothing
+    could be compared, else an empty list); means, pretrained, false_volumes, infinite and overturned; main (the
+    confirmatory family) and single (exploratory, arm by arm), see ``tally``; shifts_written (whether any of their
+    shifts is given as a number); papers_test, pairs (between arms), volumes, detection (whether there are lesion
+    tables), lesions and found (by size and together), power. A comparison that could not be made is None or an empty
+    list.
     """
     alpha = settings.alpha
     compared = not strategies.empty
-    paired = strategies[(strategies["kind"] == "paired") & strategies["metric"].isin(PAPER_METRICS)]
-    averaged = paired["first"] == MEAN_OVER_ARMS
-    main, single = (paired[averaged], paired[~averaged]) if averaged.any() else (paired, paired.iloc[:0])
+    judged = with_reference(scores)
+    main = strategies[strategies["family"] == CONFIRMATORY] if compared else strategies
+    single = strategies[(strategies["kind"] == "paired") & strategies["metric"].isin(PAPER_METRICS)]
+    single = single[~single["first"].isin([MEAN_OVER_ARMS, *main["first"]])]
     over_arms, by_arm = (None if tests.empty else tally(tests, alpha) for tests in (main, single))
     return {
         "alpha": alpha,
         "n_cases": int(scores["case"].nunique()),
         "arms": [arm_title(arm) for arm in ordered(scores["arm"], ARMS)],
+        "compared_arms": [arm_title(arm) for arm in arms_with_both(scores)],
         "n_undefined": int(undefined(scores)["value"].isna().sum()),
         "left_out": arms_left_out(scores),
         "only": [] if compared else list(dict.fromkeys(strategy for _, strategy in models(scores))),
-        "means": means(scores) if compared else [],
-        "infinite": infinite(scores) if compared else None,
-        "overturned": overturned(scores) if compared else [],
+        "means": means(judged) if compared else [],
+        "pretrained": pretrained(judged),
+        "false_volumes": invented(scores),
+        "infinite": infinite(judged) if compared else None,
+        "overturned": overturned(judged) if compared else [],
         "main": over_arms,
         "single": by_arm,
         "shifts_written": _shifts_written(over_arms, by_arm),
@@ -82,6 +107,7 @@ def facts(
         "volumes": volumes(scores, alpha),
         "detection": len(by_size) > 0,
         "lesions": lesions(by_size),
+        "found": found_lesions(by_size, arms_with_both(scores)),
         "power": cases_for_power(needed),
     }
 
@@ -92,17 +118,27 @@ def conclusion(known: Facts) -> str:
 
 
 def answer(known: Facts) -> list[str]:
-    """The same in at most three sentences: the mean Dice of both strategies, what the paired tests say, the limit."""
+    """The answer in at most five sentences that a physician understands.
+
+    The mean Dice of both strategies, the confirmatory family after correction, the lesions found, what pretraining
+    alone reaches, and the limit. Where nothing could be compared it says that, and what pretraining alone reaches.
+    """
     return render("answer.txt.j2", known)
 
 
 # --- facts -------------------------------------------------------------------------------------------------------
 
 
+def arms_with_both(scores: pd.DataFrame) -> list[str]:
+    """The arms that have both compared strategies."""
+    present = models(scores)
+    return [arm for arm in ordered(scores["arm"], ARMS) if {(arm, side) for side in COMPARED_STRATEGIES} <= {*present}]
+
+
 def arms_left_out(scores: pd.DataFrame) -> list[Facts]:
     """Each strategy with the arms that lack it where others have both; an empty list where no arm has both."""
     present, arms = models(scores), ordered(scores["arm"], ARMS)
-    if not any(all((arm, side) in present for side in COMPARED_STRATEGIES) for arm in arms):
+    if not arms_with_both(scores):
         return []
     lacking = {side: [arm_title(arm) for arm in arms if (arm, side) not in present] for side in COMPARED_STRATEGIES}
     return [{"strategy": side, "arms": titles} for side, titles in lacking.items() if titles]
@@ -111,28 +147,55 @@ def arms_left_out(scores: pd.DataFrame) -> list[Facts]:
 def _pairs(scores: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
     """By region, both strategies' values of the pairs with two finite ones; index arm and case, columns strategies."""
     pairs = {}
-    for region in ordered(scores.loc[scores["metric"] == metric, "region"], REGION_ORDER):
+    for region in REGIONS:
         table = values(scores, metric, region)
-        both = [
-            arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in table for side in COMPARED_STRATEGIES)
-        ]
-        parts = {arm: table[arm][list(COMPARED_STRATEGIES)].dropna() for arm in both}
+        parts = {arm: table[arm][list(COMPARED_STRATEGIES)].dropna() for arm in arms_with_both(scores)}
         if any(len(part) for part in parts.values()):
             pairs[region] = pd.concat(parts, names=["arm", "case"])
     return pairs
 
 
 def means(scores: pd.DataFrame) -> list[Facts]:
-    """Dice and HD95 of both strategies: means over cases, then over arms."""
+    """Dice and HD95 of both strategies: means over cases, then over arms, and n, the cases of each region."""
     found = []
     for metric in MEAN_METRICS:
         regions = [
-            {"region": region, **pairs.groupby("arm").mean().mean().to_dict()}
+            {"region": region, **pairs.groupby("arm").mean().mean().to_dict(), "n": pairs.index.unique("case").size}
             for region, pairs in _pairs(scores, metric).items()
         ]
         if regions:
             found.append({"metric": metric, "regions": regions})
     return found
+
+
+def pretrained(scores: pd.DataFrame) -> Facts | None:
+    """What the networks reach on the target without any training there: arms, and Dice and n of each region.
+
+    Of the arms that were trained on the target too where there are any, so that the means stand beside theirs.
+    """
+    arms = [arm for arm, strategy in models(scores) if strategy == WITHOUT_TRAINING]
+    chosen = [arm for arm in arms if arm in arms_with_both(scores)] or arms
+    of_them: list[Model] = [(arm, WITHOUT_TRAINING) for arm in chosen]
+    tables = {region: values(scores, "dice", region)[of_them] for region in REGIONS}
+    regions = [
+        {"region": region, "dice": float(table.mean().mean()), "n": len(table.dropna(how="all"))}
+        for region, table in tables.items()
+        if table.notna().any(axis=None)
+    ]
+    return {"arms": [arm_title(arm) for arm in chosen], "regions": regions} if regions else None
+
+
+def invented(scores: pd.DataFrame) -> list[Facts]:
+    """By region that some reference lacks: n_cases without it, and each strategy's mean volume predicted there."""
+    table = false_volumes(scores)
+    return [
+        {
+            "region": region,
+            "n_cases": int(own["n_cases"].max()),
+            "means": own.groupby("strategy", sort=False)["mean_ml"].mean().to_dict(),
+        }
+        for region, own in table[table["region"].isin(list(REGIONS))].groupby("region", sort=False)
+    ]
 
 
 def infinite(scores: pd.DataFrame) -> dict[str, int] | None:
@@ -298,6 +361,17 @@ def lesions(by_size: pd.DataFrame) -> list[Facts]:
     ]
 
 
+def found_lesions(by_size: pd.DataFrame, arms: Sequence[str]) -> list[Facts]:
+    """Found lesions of the tumour core, all sizes and these arms together: strategy, detected and n of each."""
+    table = by_size[(by_size["region"] == LESION_REGION) & by_size["arm"].isin(arms)]
+    own = {side: table[table["strategy"] == side] for side in COMPARED_STRATEGIES}
+    return [
+        {"strategy": side, "detected": int(rows["detected"].sum()), "n": int(rows["n"].sum())}
+        for side, rows in own.items()
+        if rows["n"].sum()
+    ]
+
+
 def cases_for_power(needed: pd.DataFrame) -> Facts | None:
     """Cases for 80% power by metric and region, apart from those where none can be given.
 
@@ -345,6 +419,27 @@ def counted(n: int, thing: str) -> str:
     return f"{n} {thing}" + "s" * (n != 1)
 
 
+def in_words(n: int) -> str:
+    """A small number in words, "no" for none.
+
+    >>> in_words(9), in_words(13)
+    ('nine', '13')
+    """
+    return IN_WORDS[n] if n < len(IN_WORDS) else str(n)
+
+
+def plainly(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Metrics and regions of confirmatory rows as a physician says them.
+
+    >>> plainly([{"metric": "dice", "region": "ET"}, {"metric": "dice", "region": "TC"}])
+    'overlap (enhancing tumour and tumour core)'
+    """
+    regions: dict[str, list[str]] = {}
+    for row in rows:
+        regions.setdefault(row["metric"], []).append(PLAIN[row["region"]])
+    return listed(f"{PLAIN[metric]} ({listed(names)})" for metric, names in regions.items())
+
+
 def p_words(value: float) -> str:
     """A p-value with two digits.
 
@@ -371,6 +466,9 @@ ENVIRONMENT = Environment(  # of plain text: nothing is escaped
     lstrip_blocks=True,
 )
 ENVIRONMENT.filters.update(
-    listed=listed, counted=counted, p=p_words, measure=measure, arm_and_measure=arm_and_measure, shown=format
+    listed=listed, counted=counted, in_words=in_words, p=p_words, measure=measure, arm_and_measure=arm_and_measure,
+    plainly=plainly, shown=format,
+)  # fmt: skip
+ENVIRONMENT.globals.update(
+    most_effects=MOST_EFFECTS, metric_titles=METRIC_TITLES, strategy_titles=STRATEGY_TITLES, plain=PLAIN
 )
-ENVIRONMENT.globals.update(most_effects=MOST_EFFECTS, metric_titles=METRIC_TITLES, strategy_titles=STRATEGY_TITLES)

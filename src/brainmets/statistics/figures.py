@@ -20,7 +20,6 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
-from brainmets.scoring.detection import detection_by_size as share_by_size
 from brainmets.statistics.tables import of_trained, unit_of, values
 from brainmets.statistics.tests import rounded
 from brainmets.vocabulary import (
@@ -36,11 +35,13 @@ from brainmets.vocabulary import (
 
 CAPTIONS = {
     "mean_dice.png": (
-        "The mean Dice of each model on the held-out cases, with its t interval, cut at 1; higher is better.",
+        "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
+        "the title; a missed region counts as 0), with its interval; higher is better.",
         "It cannot show which case each score belongs to: overlapping bars may hide a gain in every single case.",
     ),
     "mean_hd95.png": (
-        "The mean HD95 of each model in mm, with its BCa bootstrap interval; lower is better.",
+        "The mean HD95 of each model in mm over the held-out cases whose reference has the region (their number n "
+        "stands in the title; a missed region counts as the image's diagonal), with its interval; lower is better.",
         "It cannot show whether one bad case makes the mean: a long whisker upwards hints at it.",
     ),
     "paired_dice.png": (
@@ -56,8 +57,9 @@ CAPTIONS = {
         "It cannot show overlap: a prediction in the wrong place may have the right volume.",
     ),
     "detection_by_size.png": (
-        "The share of reference lesions found by each model trained on the target, by size, with exact 95% intervals.",
-        "It cannot show that lesions of one patient are alike, which makes the intervals too narrow.",
+        "The share of reference lesions found by each model trained on the target, by size, with 95% intervals that "
+        "count patients.",
+        "It cannot show how well a found lesion is outlined: a tenth of overlap is enough to be found.",
     ),
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
@@ -102,22 +104,22 @@ def _axis(metric: str) -> str:
 def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.05) -> Figure:
     """The paper's figures 1 and 2: bars of the mean with its interval, by arm and strategy, one panel per region.
 
-    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``. Where higher is better, whiskers
-    are the t interval and the axis runs from 0 to 1; where lower is better (distances, counts), they are the BCa
-    bootstrap's, which the t interval's lower end below 0 rules out. A bar without an interval (one case) has no
-    whisker, a model without a defined value no bar but the words "no value".
+    ``descriptive`` is ``descriptive.describe``'s table, made with the same ``alpha``; whiskers are its interval, and
+    the title has the number of cases, or the smallest and the largest where models differ. Where higher is better the
+    axis runs from 0 to 1. A bar without an interval (one case) has no whisker, a model without a defined value no bar
+    but the words "no value".
     """
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    ends, interval = ("bca", "BCa interval") if better(metric) == "less" else ("ci", "t interval")
     figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
-        _bars(panel, table[table["region"] == region], arms, strategies, ends)
-        panel.set_title(region)
+        own = table[table["region"] == region]
+        _bars(panel, own, arms, strategies)
+        panel.set_title(f"{region} (n = {' to '.join(str(n) for n in sorted({own['n'].min(), own['n'].max()}))})")
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
     name, _, way = _axis(metric).partition("\n")
-    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} {interval}\n{way}".rstrip())
+    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} interval\n{way}".rstrip())
     if better(metric) == "greater":
         panels[0, 0].set_ylim(0, 1)
     keys = [
@@ -195,14 +197,14 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
     return figure
 
 
-def detection_by_size(lesions: pd.DataFrame) -> Figure:
-    """Detected share of reference lesions by size, with exact 95% intervals; one panel per region.
+def detection_by_size(by_size: pd.DataFrame) -> Figure:
+    """Detected share of reference lesions by size, with 95% intervals; one panel per region.
 
-    ``lesions`` is the lesion table of one or several models (``lesions.csv``). Filled markers are fine-tuned, open
-    ones from scratch; volumes and the number of lesions stand under each size. A size without lesions has no marker;
-    a table without rows gives a figure that says so. Models that are pretrained only are left out.
+    ``by_size`` is ``scoring.detection.detection_by_size``'s table of one or several models. Filled markers are
+    fine-tuned, open ones from scratch; volumes and the number of lesions stand under each size. A size without lesions
+    has no marker; a table without rows gives a figure that says so. Models that are pretrained only are left out.
     """
-    table = share_by_size(of_trained(lesions))
+    table = of_trained(by_size)
     regions = ordered(table["region"], REGION_ORDER)
     figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
@@ -221,10 +223,10 @@ def detection_by_size(lesions: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str], ends: str) -> None:
+def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
     width = 0.8 / max(len(strategies), 1)
     for row in table.to_dict("records"):
-        mean, low, high = row["mean"], row[f"{ends}_low"], row[f"{ends}_high"]
+        mean, low, high = row["mean"], row["ci_low"], row["ci_high"]
         x = arms.index(row["arm"]) + (strategies.index(row["strategy"]) - (len(strategies) - 1) / 2) * width
         if np.isnan(mean):
             panel.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)

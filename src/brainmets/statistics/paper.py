@@ -1,14 +1,17 @@
-"""The paper's printed numbers beside what its released score files give, for every release there is.
+"""The paper's printed numbers beside what its released score files give, and the authors' own paired tests.
 
 The paper ("Transfer Learning Approaches for Brain Metastases Screenings", 2024, doi 10.20944/preprints202410.1738.v1)
 does not say over which arms its means run, nor which strategies its p-values compare. Every printed number is
 therefore set beside every reasonable reading of it. It is supported where the one reading that fits most numbers of
 its kind rounds to it; where only another reading does, that is said and does not count, since numbers printed side by
 side mean the same thing. A number printed for several regions is supported by a reading that rounds to it in each.
+
+With the second release the authors published paired tests; ``authors_tests`` repeats them from the score files.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -17,11 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from brainmets.statistics.conclusions import Facts, render
-from brainmets.statistics.tables import WIDE_NAME, ScoreTableError, models, read_score_files
-from brainmets.statistics.tests import NAN, Floats, mann_whitney
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, REGIONS, arm_title
+from brainmets.statistics.tables import WIDE_METRICS, WIDE_NAME, ScoreTableError, models, read_score_files, values
+from brainmets.statistics.tests import NAN, Floats, holm, mann_whitney
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, REGIONS, Alternative, arm_title, better
 
 SOURCE = "https://github.com/luumsk/BrainMetaSeg"
 """Where the authors publish their score files, as the paper says."""
@@ -78,6 +82,12 @@ KINDS = {"mean": "mean", "p-value": "p-value", "lowest of case 728": "case 728",
 QUANTITY = list(Printed._fields)
 COLUMNS = ["release", *QUANTITY, "reading", "recomputed_region", "recomputed", "difference", "agrees", "note"]
 SUPPORT_COLUMNS = ["release", *QUANTITY, "agreeing", "usual", "closest", "status"]
+
+AGAINST_SCRATCH, BETWEEN_ARMS = "finetune_vs_scratch", "architecture_finetuned"
+"""What the authors call their two comparisons."""
+MEAN_OF_MODELS = "mean_of_models"
+TESTED_COLUMNS = [name for name, (metric, _) in WIDE_METRICS.items() if metric in ("dice", "hd95", "sensitivity")]
+TEST_COLUMNS = ["comparison", "group", "metric", "mean_a", "mean_b", "p_value", "p_holm"]
 
 
 # --- the released files ------------------------------------------------------------------------------------------
@@ -206,6 +216,67 @@ def _kind(group: pd.DataFrame) -> tuple[str, str]:
     return str(first["release"]), KINDS[first["quantity"]]
 
 
+# --- the authors' own tests --------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """One group of the authors' tests: side a against side b, each the arms it averages and their strategy."""
+
+    comparison: str
+    name: str
+    a: tuple[tuple[str, ...], str]
+    b: tuple[tuple[str, ...], str]
+
+
+def latest(releases: Mapping[str, pd.DataFrame]) -> str:
+    """The name of the release with the latest date, else of the last one: the authors tested the dated one."""
+    return max(releases, key=lambda name: (bool(re.fullmatch(r"\d{4}-\d{2}-\d{2}", name)), name))
+
+
+def authors_tests(scores: pd.DataFrame) -> pd.DataFrame:
+    """The 54 paired tests that the authors published with their second release, from one release's scores.
+
+    Columns ``TEST_COLUMNS``; groups and metrics are named as in the released files. ``finetune_vs_scratch`` tests each
+    arm, and the mean of the arms per case (``mean_of_models``), one-sided: side a, fine-tuned, is better than b, from
+    scratch (Dice and sensitivity greater, HD95 less). ``architecture_finetuned`` tests the fine-tuned TverskyBCE (a)
+    against each other fine-tuned arm (b), two-sided. ``mean_a`` and ``mean_b`` are means over the cases. p is scipy's
+    Wilcoxon signed-rank test with its defaults (zero differences dropped, no continuity correction, exact for so few
+    cases) of the values as they stand. ``p_holm`` is Holm's correction within each group of nine, and between arms
+    over all eighteen. Where a value is undefined, or every difference is zero, p is NaN and does not count in Holm.
+    """
+    rows = []
+    for group, column, region in product(_groups(), TESTED_COLUMNS, REGIONS):
+        metric = WIDE_METRICS[column][0]
+        table = values(scores, metric, region)
+        a, b = (
+            table[[(arm, strategy) for arm in arms]].mean(axis=1, skipna=False).to_numpy(float)
+            for arms, strategy in (group.a, group.b)
+        )
+        direction: Alternative = better(metric) or "two-sided" if group.comparison == AGAINST_SCRATCH else "two-sided"
+        p_value = float(stats.wilcoxon(a, b, alternative=direction).pvalue) if np.any(a != b) else NAN
+        named = f"{column}_{region.lower()}"
+        rows.append((group.comparison, group.name, named, a.mean(), b.mean(), p_value))
+    tests = pd.DataFrame(rows, columns=TEST_COLUMNS[:-1])
+    family = tests["group"].where(tests["comparison"] == AGAINST_SCRATCH, BETWEEN_ARMS)
+    corrected = tests.groupby(family)["p_value"].transform(lambda p_values: holm(p_values.to_list()))
+    return tests.assign(p_holm=corrected)[TEST_COLUMNS]
+
+
+def _groups() -> Iterator[Group]:
+    finetune, scratch = COMPARED_STRATEGIES
+    for arm in ARMS:
+        yield Group(AGAINST_SCRATCH, _file_name(arm), ((arm,), finetune), ((arm,), scratch))
+    yield Group(AGAINST_SCRATCH, MEAN_OF_MODELS, (ARMS, finetune), (ARMS, scratch))
+    for other in ("default", "segresnet"):
+        name = f"{_file_name('tversky_bce')}_vs_{other}"
+        yield Group(BETWEEN_ARMS, name, (("tversky_bce",), finetune), ((other,), finetune))
+
+
+def _file_name(arm: str) -> str:
+    """The arm as the released files' names spell it."""
+    return arm.replace("_", "")
+
+
 # --- text --------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +306,27 @@ def facts(checked: pd.DataFrame) -> list[Facts]:
     return found
 
 
-def summary(checked: pd.DataFrame) -> list[str]:
-    """A paragraph per release: how many printed numbers it supports, under which reading, and which it does not."""
-    return render("paper.txt.j2", {"releases": facts(checked), "three_arms": THREE_ARMS})
+def surviving(tests: pd.DataFrame, alpha: float = 0.05) -> list[Facts]:
+    """Of each family of ``authors_tests``: family, tests, and the tests that survive Holm's correction at ``alpha``.
+
+    ``survivors`` are metric, mean_a, mean_b, p_value, p_holm and group; a family is a group of nine, or the eighteen
+    between arms.
+    """
+    family = tests["group"].where(tests["comparison"] == AGAINST_SCRATCH, BETWEEN_ARMS)
+    return [
+        {
+            "family": name,
+            "tests": int(own["p_value"].notna().sum()),
+            "survivors": own[own["p_holm"] < alpha].drop(columns="comparison").to_dict("records"),
+        }
+        for name, own in tests.groupby(family, sort=False)
+    ]
+
+
+def summary(checked: pd.DataFrame, tests: Mapping[str, pd.DataFrame]) -> list[str]:
+    """A paragraph per release on the printed numbers, and one on the authors' tests.
+
+    ``checked`` is ``support``'s table, ``tests`` has ``authors_tests``'s of each release.
+    """
+    tested = {name: surviving(table) for name, table in tests.items()}
+    return render("paper.txt.j2", {"releases": facts(checked), "three_arms": THREE_ARMS, "tested": tested})

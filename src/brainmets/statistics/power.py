@@ -1,9 +1,10 @@
 """How many held-out cases would be needed to see the difference that was seen here.
 
-By simulation: cases are drawn with replacement from the observed paired differences, tested, and counted. The answer
-holds if the differences seen here are what the population looks like, which a handful of cases cannot promise; it
-says how large a study of the same kind should be, not whether this one found anything. Source of resampling for
-sample size: Collings and Hamilton, Biometrics 44 (1988) 847-860.
+A case is a patient here: where several scans are of one, the patient counts once. By simulation: cases are drawn with
+replacement from the observed paired differences, tested, and counted. The answer holds if the differences seen here
+are what the population looks like, which a handful of cases cannot promise; it says how large a study of the same kind
+should be, not whether this one found anything. Source of resampling for sample size: Collings and Hamilton, Biometrics
+44 (1988) 847-860.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from brainmets.statistics.comparisons import COMPARED, Settings, against_scratch
+from brainmets.statistics.comparisons import COMPARED, Settings, strategy_sides
 from brainmets.statistics.tests import FEW_CASES, NAN, Floats, generator, hodges_lehmann, sum_distribution
-from brainmets.vocabulary import PAPER_METRICS, Alternative
+from brainmets.vocabulary import COMPARED_STRATEGIES, PAPER_METRICS, Alternative
 
 POWER_COLUMNS = [
     *COMPARED, "metric", "region", "test", "alternative", "n_observed", "shift", "alpha", "power_at_n_observed",
@@ -41,7 +42,7 @@ def cases_needed(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     from, or where ``MOST_CASES`` do not reach the target.
     """
     rows = []
-    for pooled, paired in against_scratch(scores):
+    for pooled, paired in strategy_sides(scores, COMPARED_STRATEGIES, settings.patients):
         if pooled.metric not in PAPER_METRICS:
             continue
         for sides in paired:

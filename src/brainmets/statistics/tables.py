@@ -33,6 +33,7 @@ from brainmets.vocabulary import (
     Model,
     better,
     ordered,
+    plain_metric,
 )
 
 COLUMNS = list(SCORE_COLUMNS)
@@ -55,6 +56,11 @@ WIDE_COLUMNS = {
     for name, (metric, unit) in WIDE_METRICS.items()
     for region in REGIONS
 }
+NEED_REFERENCE = ("dice", "hd95", "hd", "sensitivity", "precision", "nsd", "nsd_1mm", "f1")
+"""Metrics, whole-region and lesion-wise, that compare a prediction with a reference."""
+VOLUMES = ("reference_volume", "predicted_volume")
+PRESENCE = ("both", "reference_only", "prediction_only", "neither")
+"""Which masks of a case hold a region."""
 SLACK = 1e-9
 """How far beyond a limit a value may lie for the rounding of its last digits."""
 TOO_MANY_FIELDS = (
@@ -172,10 +178,10 @@ def read_wide(file: Path) -> pd.DataFrame:
 def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
-    A table without rows where there is no lesion (score tables alone hold none). ``detected`` is boolean,
-    ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches), ``matched`` stays text. Raises
-    ``ScoreTableError`` for an absent column, text in a number column, a lesion that occurs twice, or lesions of a
-    case that is not among ``cases``, where these are given.
+    A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
+    ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
+    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that
+    occurs twice, or lesions of a case that is not among ``cases``, where these are given.
     """
     tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
     if not tables:
@@ -204,14 +210,16 @@ def _lesions_of(file: Path) -> pd.DataFrame:
     table = _read_text(file)
     absent = [name for name in LESION_COLUMNS if name not in table.columns]
     if absent:
-        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}; see docs/statistics.md")
+        older = "; score the cases anew (notebook 06, brainmets score)" if "detected_iou" in absent else ""
+        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}{older}; see docs/statistics.md")
     table["arm"] = table["arm"].map(arm_name)
     table["case"] = table["case"].str.removesuffix(SUFFIX)
     name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
     for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
         table[column] = _numbers(file, name + " " + column, table[column])
-    _refuse_unknown(file, table, "detected", ("True", "False"))
-    table["detected"] = table["detected"] == "True"
+    for column in ("detected", "detected_iou"):
+        _refuse_unknown(file, table, column, ("True", "False"))
+        table[column] = table[column] == "True"
     return table[list(LESION_COLUMNS)].assign(file=str(file))
 
 
@@ -255,6 +263,46 @@ def of_trained(table: pd.DataFrame) -> pd.DataFrame:
 def undefined(scores: pd.DataFrame) -> pd.DataFrame:
     """The rows whose value is not a finite number: what every summary leaves out, by name."""
     return scores[~np.isfinite(scores["value"])].reset_index(drop=True)
+
+
+def needs_reference(metric: str) -> bool:
+    """Whether the metric compares with a reference, so that it says nothing of a case whose reference is empty.
+
+    >>> needs_reference("lesion_dice"), needs_reference("specificity"), needs_reference("lesion_fp")
+    (True, False, False)
+    """
+    return plain_metric(metric) in NEED_REFERENCE
+
+
+def lacks_reference(scores: pd.DataFrame) -> pd.Series:
+    """For each row, whether it scores against an empty reference: docs/metrics.md, "Cases without a region".
+
+    That is a metric of ``needs_reference`` in a region whose ``reference_volume`` in that case is 0. Such a value
+    comes from the rule for empty masks alone: 1 where nothing was predicted, 0 for a single false voxel. Without
+    volumes it cannot be told, and no row lacks one.
+    """
+    empty = scores[(scores["metric"] == "reference_volume") & (scores["value"] == 0)]
+    places = pd.MultiIndex.from_frame(empty[["case", "region"]])
+    of_row = pd.MultiIndex.from_frame(scores[["case", "region"]])
+    return scores["metric"].map(needs_reference) & pd.Series(of_row.isin(places), index=scores.index)
+
+
+def with_reference(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows that means and tests run over: all but those of ``lacks_reference``. An empty table stays empty."""
+    return scores[~lacks_reference(scores).astype(bool)]
+
+
+def presence(scores: pd.DataFrame) -> pd.DataFrame:
+    """Which of reference and prediction hold each region, from the volumes: arm, strategy, case, region, presence.
+
+    ``presence`` is one of ``PRESENCE``. Where a volume is not there or undefined there is no row.
+    """
+    volumes = scores[scores["metric"].isin(VOLUMES) & scores["value"].notna()]
+    wide = volumes.pivot(index=[name for name in KEY if name != "metric"], columns="metric", values="value")
+    wide = wide.reindex(columns=list(VOLUMES)).dropna() > 0
+    reference, prediction = (wide[name] for name in VOLUMES)
+    named = np.select([reference & prediction, reference, prediction], PRESENCE[:3], PRESENCE[3])
+    return wide.index.to_frame(index=False).assign(presence=named)
 
 
 def values(scores: pd.DataFrame, metric: str, region: str, *, infinite: bool = False) -> pd.DataFrame:

@@ -3,9 +3,11 @@
 Of paired differences: Wilcoxon's signed-rank test, exact with ties and zeros, and the Hodges-Lehmann shift. Of two
 groups without regard to pairing: Mann-Whitney U and Cliff's delta. Sources: Wilcoxon, Biometrics Bull. 1 (1945) 80-83;
 zeros as Pratt, J. Am. Stat. Assoc. 54 (1959) 655-667; Hodges and Lehmann, Ann. Math. Stat. 34 (1963) 598-611; Mann and
-Whitney, Ann. Math. Stat. 18 (1947) 50-60; Cliff, Psychol. Bull. 114 (1993) 494-509; BCa bootstrap, Efron, J. Am. Stat.
-Assoc. 82 (1987) 171-185; resampling whole cases, Field and Welsh, J. R. Stat. Soc. B 69 (2007) 369-390; Holm, Scand.
-J. Stat. 6 (1979) 65-70.
+Whitney, Ann. Math. Stat. 18 (1947) 50-60; Cliff, Psychol. Bull. 114 (1993) 494-509; swapping labels within pairs,
+Fisher, The Design of Experiments (1935), chapter 3, and the interval that turns it round, Hartigan, J. Am. Stat.
+Assoc. 64 (1969) 1303-1317; BCa bootstrap, Efron, J. Am. Stat. Assoc. 82 (1987) 171-185, its levels for few values,
+Hesterberg, Am. Stat. 69 (2015) 371-386; resampling whole patients, Field and Welsh, J. R. Stat. Soc. B 69 (2007)
+369-390; Holm, Scand. J. Stat. 6 (1979) 65-70.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from brainmets.vocabulary import Alternative
 
 EXACT_UP_TO = 100
 """Pairs up to which the null distribution is computed exactly; beyond, a normal approximation."""
+EXACT_SWAPS, RANDOM_SWAPS = 16, 20_000
+"""Pairs up to which all 2^n swaps are gone through, and the number of random ones beyond."""
 FEW_CASES = 5
 """Below this a bootstrap draws from so few distinct resamples that its interval says little."""
 DECIMALS_MM, DECIMALS = 4, 12
@@ -174,6 +178,49 @@ def hodges_lehmann(differences: Floats, alpha: float) -> tuple[float, float, flo
     return shift, float(walsh[cut - 1]), float(walsh[len(walsh) - cut]), float(1 - 2 * cumulative[cut - 1])
 
 
+@dataclass(frozen=True)
+class Swaps:
+    """Mean difference, its test and interval (``coverage``: what it attains); ``drawn``: random swaps, 0 if all."""
+
+    n: int
+    mean: float
+    p_value: float
+    low: float
+    high: float
+    coverage: float
+    drawn: int
+
+
+def permutation(differences: Floats, alternative: Alternative, alpha: float, random: np.random.Generator) -> Swaps:
+    """Test of a mean difference by swapping the two labels within pairs, and the interval that turns the test round.
+
+    ``differences`` (shape (n,), finite) change sign where a pair's labels are swapped; under the hypothesis that
+    the label is without effect every set of swaps was equally likely. All 2^n are compared up to 16 pairs, 20,000
+    random ones with the observed beyond. A shift is in the interval where the two-sided test of the differences less
+    the shift keeps it, whose limits are means of subsets of the differences (Hartigan): exact for symmetric
+    differences. Where so few pairs cannot reach 1 - alpha, the widest interval is given. NaN for what has no value:
+    all without a difference, the interval with one.
+
+    >>> permutation(np.array([1.0, 2.0, 6.0]), "greater", 0.05, np.random.default_rng(1)).p_value  # one of 2^3 swaps
+    0.125
+    """
+    n = len(differences)
+    if n == 0:
+        return Swaps(0, NAN, NAN, NAN, NAN, NAN, 0)
+    drawn = 0 if n <= EXACT_SWAPS else RANDOM_SWAPS
+    chosen = random.integers(0, 2, (drawn, n)) if drawn else (np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1
+    chosen = chosen[chosen.any(axis=1)].astype(float)
+    sums, swaps = chosen @ differences, len(chosen) + 1  # with the observed labels
+    slack = 1e-12 * float(np.abs(differences).max())
+    upper, lower = ((1 + int((sign * sums <= slack).sum())) / swaps for sign in (1, -1))
+    mean, p_value = float(differences.mean()), p_of_tails(lower, upper, alternative)
+    if n == 1:
+        return Swaps(1, mean, p_value, NAN, NAN, NAN, drawn)
+    means = np.sort(sums / chosen.sum(axis=1))
+    cut = max(int(alpha / 2 * swaps), 1)
+    return Swaps(n, mean, p_value, float(means[cut - 1]), float(means[-cut]), 1 - 2 * cut / swaps, drawn)
+
+
 # --- two groups --------------------------------------------------------------------------------------------------
 
 
@@ -203,19 +250,27 @@ def cliffs_delta(first: Floats, second: Floats) -> float:
 
 
 def cliffs_delta_interval(
-    first: Floats, second: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator
+    first: Floats,
+    second: Floats,
+    patients: Sequence[str],
+    alpha: float,
+    n_bootstrap: int,
+    random: np.random.Generator,
 ) -> tuple[float, float, list[str]]:
-    """BCa bootstrap interval of Cliff's delta, resampling cases, and remarks.
+    """BCa bootstrap interval of Cliff's delta, resampling patients, and remarks.
 
-    ``first`` and ``second`` have shape (cases, values per case), row i of both being the same case; NaN is an
-    undefined value. Whole cases are drawn, because the values of one case (its arms, its two strategies) are not
-    independent and an interval for independent groups would be wrong. With one case there is no interval (NaN).
+    ``first`` and ``second`` have shape (cases, values per case), row i of both being the same case, of
+    ``patients[i]``; NaN is an undefined value. Whole patients are drawn, because the values of one (its scans, their
+    arms, their two strategies) are not independent and an interval for independent groups would be wrong. With one
+    patient there is no interval (NaN).
     """
-    n = len(first)
+    names = np.asarray(patients, str)
+    own = (np.unique(names)[:, None] == names).astype(float)
+    n = len(own)
     if n < 2:
-        return NAN, NAN, [f"{n} case(s): no interval for Cliff's delta"]
-    wins = _signs(first[:, None, :, None], second[None, :, None, :]).sum(axis=(2, 3))
-    n_first, n_second = (~np.isnan(first)).sum(axis=1), (~np.isnan(second)).sum(axis=1)
+        return NAN, NAN, [f"{n} patient(s): no interval for Cliff's delta"]
+    wins = own @ _signs(first[:, None, :, None], second[None, :, None, :]).sum(axis=(2, 3)) @ own.T
+    n_first, n_second = (own @ (~np.isnan(side)).sum(axis=1) for side in (first, second))
 
     def delta(weights: Floats) -> Floats:
         pairs = (weights @ n_first) * (weights @ n_second)
@@ -230,8 +285,8 @@ def cliffs_delta_interval(
         return NAN, NAN, ["too few defined values for an interval of Cliff's delta"]
     if np.ptp(replicates) == 0:
         return estimate, estimate, ["every resample gives the same Cliff's delta: its interval has no width"]
-    low, high, corrected = bca_interval(estimate, replicates, jackknife, alpha)
-    return low, high, _remarks(f"{n} cases" if n < FEW_CASES else "", corrected)
+    low, high, corrected = bca_interval(estimate, replicates, jackknife, widened(alpha, n))
+    return low, high, _remarks(n, corrected)
 
 
 def _signs(first: Floats, second: Floats) -> Floats:
@@ -247,15 +302,14 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
 
 
-def bootstrap_mean(
-    values: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator
-) -> tuple[float, float, list[str]]:
-    """BCa interval of the mean of at least two values that are not all equal, and remarks."""
-    n = len(values)
-    replicates = values[random.integers(0, n, (n_bootstrap, n))].mean(axis=1)
-    jackknife = (values.sum() - values) / (n - 1)
-    low, high, corrected = bca_interval(float(values.mean()), replicates, jackknife, alpha)
-    return low, high, _remarks(f"n = {n}" if n < FEW_CASES else "", corrected)
+def widened(alpha: float, n: int) -> float:
+    """The level to read a bootstrap of ``n`` units at, so that its interval has t's width where the units are normal.
+
+    A resample of n units has n / (n - 1) times too little variance, and the normal quantiles that the levels stand for
+    know nothing of an estimated spread (Hesterberg 2015, "expanded" percentiles). Close to ``alpha`` for many.
+    """
+    t = float(stats.t.ppf(1 - alpha / 2, n - 1))
+    return 2 * float(stats.norm.sf(t * np.sqrt(n / (n - 1))))
 
 
 def bca_interval(estimate: float, replicates: Floats, jackknife: Floats, alpha: float) -> tuple[float, float, bool]:
@@ -280,8 +334,8 @@ def bca_interval(estimate: float, replicates: Floats, jackknife: Floats, alpha: 
     return float(low), float(high), corrected
 
 
-def _remarks(few: str, corrected: bool) -> list[str]:
-    remarks = [f"{few}: the bootstrap interval rests on few distinct resamples"] if few else []
+def _remarks(n: int, corrected: bool) -> list[str]:
+    remarks = [f"{n} patients: the bootstrap interval rests on few distinct resamples"] if n < FEW_CASES else []
     return remarks if corrected else [*remarks, "BCa correction undefined: percentile interval"]
 
 

@@ -1,16 +1,19 @@
 """Writing a finished (arm, strategy) as a model archive that stock nnU-Net installs and predicts with.
 
 The layout is that of ``nnUNetv2_export_model_to_zip``. Two arms use nnU-Net's own network, so that the archive names
-nnU-Net's own trainer; the third carries ``exported_trainer.py``, for nnU-Net's look-up of external trainers.
+nnU-Net's own trainer; the third carries ``exported_trainer.py``, its trainer and the program that predicts with it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import shlex
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,21 +23,56 @@ from brainmets.training import exported_trainer
 from brainmets.training.arms import SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
 from brainmets.training.trainer import FINAL, read_checkpoint
-from brainmets.vocabulary import STAGE_NOTEBOOKS, STRATEGY_STAGES, Strategy
+from brainmets.vocabulary import SEQUENCE_TITLES, STAGE_NOTEBOOKS, STRATEGY_STAGES, Strategy
 
 EXTERNAL = "nnUNet_extTrainer"
 """Folder of the archive, and the environment variable, under which nnU-Net finds a trainer that is not its own."""
 
 READ_ME = """BrainMets Transfer: arm {arm}, strategy {strategy}, fold(s) {folds}.
 
-Install and predict with stock nnU-Net; channels 0000 to 0003 are {channels}:
+The model predicts brain metastases with stock nnU-Net, without BrainMets Transfer:
 
-    nnUNetv2_install_pretrained_model_from_zip MODEL.zip
-{external}    nnUNetv2_predict -d {dataset} -p {plans} -tr {trainer} -c {configuration} \\
-        -f {folds} -i IMAGES -o PREDICTIONS -step_size {tile_step}{mirroring}
+    pip install {packages}
 
-Labels: 1 NETC, 2 SNFH, 3 ET. With several folds nnU-Net averages logits and BrainMets Transfer probabilities: a few
-voxels differ. With one fold the label maps are the same.
+Images
+------
+Four files per patient in the folder images/, named for the patient and the sequence:
+
+{channels}
+
+- All four on one grid (same size, spacing and position), registered to each other.
+- Prepared as the study's cohort was: brain extracted or not, as there. After brain extraction the background must be
+  exactly 0: nnU-Net takes 0 for what is outside the image. This model's plan normalises {normalised}.
+- Stored in any axes, with a header that says which: the reader turns every image to RAS for the network, and the
+  prediction comes back in the axes and on the grid of the patient's first file. Any spacing: nnU-Net resamples.
+- Intensities as the scanner gives them; nnU-Net normalises each image.
+
+Commands
+--------
+In the folder that holds this archive and images/; they put the model into nnUNet_results/ and the label maps into
+predictions/ (CASE.nii.gz: 1 NETC, 2 SNFH, 3 ET). With a GPU write "-device cuda"; for many patients raise -npp and
+-nps, the numbers of processes that read and that write.
+
+    export nnUNet_results="$PWD/nnUNet_results"
+    mkdir -p "$nnUNet_results"
+    nnUNetv2_install_pretrained_model_from_zip {archive}
+    {predict} \\
+        -d {dataset} -p {plans} -tr {trainer} -c {configuration} -f {folds} \\
+        -i images -o predictions -step_size {tile_step}{mirroring} -npp 1 -nps 1 -device cpu
+
+nnU-Net's warnings about nnUNet_raw and nnUNet_preprocessed do not matter: only training needs those folders.
+
+With several folds nnU-Net averages logits and BrainMets Transfer probabilities: a few voxels differ. With one fold the
+label maps are the same.
+{segresnet}
+Not for clinical use.
+"""
+
+SEGRESNET = """
+The arm's network is not nnU-Net's own: {trainer}.py holds its trainer and, run as above, is nnUNetv2_predict with the
+same options. nnUNetv2_predict itself finds the trainer too, with {variable} set to the folder of that file, but
+imports every trainer of nnU-Net on the way and stops ("operator torchvision::nms does not exist") where an installed
+torchvision does not match torch.
 """
 
 
@@ -63,7 +101,6 @@ def export(
         trainer = "nnUNetTrainer"
         del plans["brainmets"]  # only our own trainers read it
     folder = f"{DATASETS['target']}/{trainer}__{plans['plans_name']}__{CONFIGURATION}"
-    external = f"{folder}/{EXTERNAL}" if arm == SegResNetTrainer.arm else None
     fingerprint = read_json(files.nnunet_preprocessed / DATASETS["target"] / "dataset_fingerprint.json")
 
     with replacing(out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -78,15 +115,31 @@ def export(
             progress = paths[fold].with_name("progress.png")
             if progress.is_file():
                 archive.write(progress, f"{folder}/fold_{fold}/progress.png")
-        if external:
-            archive.write(exported_trainer.__file__, f"{external}/{trainer}.py")
-        archive.writestr(
-            f"{folder}/README.txt",
-            READ_ME.format(
-                arm=arm, strategy=strategy, folds=" ".join(map(str, folds)), dataset=DATASETS["target"],
-                channels=", ".join(dataset["channel_names"].values()), plans=plans["plans_name"], trainer=trainer,
-                configuration=CONFIGURATION, tile_step=tile_step, mirroring="" if mirroring else " --disable_tta",
-                external=f'    export {EXTERNAL}="$nnUNet_results/{external}"\n' if external else "",
-            ),
-        )  # fmt: skip
+        if arm == SegResNetTrainer.arm:
+            archive.write(exported_trainer.__file__, f"{folder}/{EXTERNAL}/{trainer}.py")
+        words = {"arm": arm, "strategy": strategy, "folds": " ".join(map(str, folds)), "tile_step": tile_step}
+        words |= {"mirroring": "" if mirroring else " --disable_tta", "archive": shlex.quote(out.name)}
+        archive.writestr(f"{folder}/README.txt", read_me(folder, plans, dataset, words))
     return out
+
+
+def read_me(folder: str, plans: Mapping[str, Any], dataset: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+    """The archive's README: how images are prepared for the model, and the commands that install it and predict.
+
+    ``folder`` is the model's, as nnU-Net names it: dataset, then trainer, plan and configuration. ``words`` are arm,
+    strategy, folds, tile_step, mirroring and archive, as the text takes them.
+    """
+    trainer = folder.split("/")[1].split("__")[0]
+    own = trainer == exported_trainer.SegResNetTrainer.__name__
+    program = f'python "$nnUNet_results/{folder}/{EXTERNAL}/{trainer}.py"'
+    packages = ("nnunetv2", "monai") if own else ("nnunetv2",)
+    masked = plans["configurations"][CONFIGURATION]["use_mask_for_norm"][0]
+    names = [(int(number), sequence) for number, sequence in dataset["channel_names"].items()]
+    return READ_ME.format(
+        **words, dataset=DATASETS["target"], plans=plans["plans_name"], trainer=trainer, configuration=CONFIGURATION,
+        packages=" ".join(f"{name}=={metadata.version(name)}" for name in packages),
+        channels="\n".join(f"    CASE_{n:04d}.nii.gz  {SEQUENCE_TITLES[name]} ({name})" for n, name in names),
+        normalised="over what is not 0" if masked else "over the whole image, 0 included",
+        predict=program if own else "nnUNetv2_predict",
+        segresnet=SEGRESNET.format(trainer=trainer, variable=EXTERNAL) if own else "",
+    )  # fmt: skip

@@ -1,7 +1,10 @@
 """nnU-Net trainer of BrainMets Transfer's segresnet arm: MONAI's SegResNet with Adam in float32.
 
 Needs nnunetv2 and monai, and nothing of BrainMets Transfer: ``brainmets export`` copies this file, as it is, into the
-archive of a segresnet model, for nnU-Net's look-up of external trainers.
+archive of a segresnet model. Run as a program, it is ``nnUNetv2_predict`` with the same options, for that model.
+
+nnU-Net's own command would look the trainer up by its name, and for that import every trainer that nnU-Net ships;
+some need torchvision, and stop the command where its version does not match torch's.
 """
 
 from __future__ import annotations
@@ -117,3 +120,15 @@ def optimiser_step(
         )
     trainer.optimizer.step()
     return {"loss": loss.detach().cpu().numpy()}
+
+
+def main() -> None:
+    """``nnUNetv2_predict``, which is told where the trainer is instead of looking for it."""
+    from nnunetv2.inference import predict_from_raw_data
+
+    predict_from_raw_data.recursive_find_trainer_class_by_name = {SegResNetTrainer.__name__: SegResNetTrainer}.get
+    predict_from_raw_data.predict_entry_point()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,12 @@ torch first (10 to 20 s on two cores).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
 
 from brainmets.cohorts.cohort import Case
-from brainmets.cohorts.splits import Split
+from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.provenance import sha256
@@ -153,15 +155,17 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     return written
 
 
-def content_digest(files: StudyPaths, cohort: str) -> str:
-    """One SHA-256 over all that a cohort's preprocessed training cases were made from.
+def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
+    """One SHA-256 over all that these preprocessed training cases of a cohort were made from.
 
-    Raises ``FileNotFoundError`` where the cohort was not preprocessed.
+    Raises ``FileNotFoundError`` where the cohort, or one of the cases, was not preprocessed.
     """
     path = files.nnunet_preprocessed / DATASETS[cohort] / CONTENT
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.name} of the {cohort} cohort is missing: run notebook 02 again")
-    return sha256(path)
+    content = read_json(path) if path.is_file() else {}
+    if missing := sorted(set(cases) - set(content)):
+        raise FileNotFoundError(f"{path.name} of the {cohort} cohort lacks {missing}: run notebook 02 again")
+    chosen = {case: content[case] for case in cases}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
 def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -172,6 +176,13 @@ def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
 def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
     """A cohort's ``dataset.json``. Raises ``FileNotFoundError`` naming notebook 02 where there is none."""
     return _read(files, cohort, "dataset.json")
+
+
+def read_folds(files: StudyPaths, cohort: str) -> list[FoldCases]:
+    """A cohort's folds as nnU-Net reads them."""
+    path = files.nnunet_preprocessed / DATASETS[cohort] / "splits_final.json"
+    folds: list[FoldCases] = json.loads(path.read_text(encoding="utf-8"))
+    return folds
 
 
 def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:

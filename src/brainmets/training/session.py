@@ -6,11 +6,9 @@ import hashlib
 import inspect
 import json
 import os
-import random
 import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,20 @@ from brainmets.files import read_json, write_json
 from brainmets.params import FineTuning, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
-from brainmets.provenance import sha256
+from brainmets.provenance import commit, sha256, versions
 from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferredKey
-from brainmets.training.plans import content_digest, read_dataset, read_plan, use_nnunet_folders
+from brainmets.training.plans import content_digest, read_dataset, read_folds, read_plan, use_nnunet_folders
+from brainmets.training.seeds import TrainingSeeds, seed_everything, training_seeds
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, StudyTrainer, read_checkpoint
 from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
 
 IDENTITY = "identity.json"
-"""What a training is made of; a checkpoint is continued only under the same identity."""
+"""What decides a training's weights (``identity``); a checkpoint is continued only under the same identity."""
+NOT_DECISIVE = frozenset({"study", "work_dir", "arms", "arm", "fold", "validation_iterations", "augmentation_workers"})
+"""Parameters that are no part of a training's identity by themselves; ``identity`` says why."""
+INTENSITIES = "foreground_intensity_properties_per_channel"
+"""The plan's statistics of intensities, by nnU-Net's name."""
 LOCK = "training.lock"
 """Held by the process that prepares or trains in a folder."""
 
@@ -62,6 +65,11 @@ class TrainingSession:
         """Arm, fold and stage in words."""
         return f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
 
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The training's two seeds by name: weights, batches."""
+        return dict(self.trainer.trained_with["seeds"])
+
     def description(self) -> pd.DataFrame:
         """What is trained, one row per property: its value, and what sets it (nnU-Net, the arm, parameters, ...)."""
         trainer = self.trainer
@@ -77,6 +85,7 @@ class TrainingSession:
             "optimiser": (type(trainer.optimizer).__name__, self._set_by("configure_optimizers")),
             "initial learning rate": (trainer.initial_lr, "parameters"),
             "steps": (steps, "parameters"),
+            **{f"seed of the {name}": (seed, "seed, stage, arm and fold") for name, seed in self.seeds.items()},
             "device": (device_name(trainer.device), "this machine"),
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=[trainer.arm, "set by"])
@@ -94,10 +103,10 @@ class TrainingSession:
         """Images (patch, sequence, ...) and regions (patch, WT TC ET, ...) of the first batch, augmented.
 
         The patches' axes are the image's (z, y, x). It is the very batch that a training whose augmentation runs in
-        its own process starts with; processes of their own draw others like it. The random numbers it takes are
-        given back, so that looking at it changes no training.
+        its own process starts with; processes of their own draw others like it. The training draws from the start
+        again, so that looking at it changes nothing.
         """
-        with kept_random_state(), patch.dict(os.environ, nnUNet_n_proc_DA="0"):
+        with patch.dict(os.environ, nnUNet_n_proc_DA="0"):
             batches, _ = self.trainer.get_dataloaders()
             batch = next(batches)
         target = batch["target"]
@@ -152,12 +161,19 @@ class TrainingSession:
         )
 
     def results(self) -> dict[str, Any]:
-        """What ``training.json`` keeps beside the provenance: the curves, the transfer, the checkpoint's hash."""
+        """What ``training.json`` keeps beside the provenance: the curves, the transfer, the checkpoint's hash.
+
+        The provenance is of the notebook that was run last, and may have found a training finished long before.
+        "trained_with" is of the process that trained: seeds, parameters, device, versions, commit, and the epochs
+        after which the training was resumed (which changes its batches where processes augment).
+        """
         curves = self.curves()
         return {
             "stage": self.stage,
             "arm": self.trainer.arm,
             "fold": self.fold,
+            "seeds": self.seeds,
+            "trained_with": self.trainer.trained_with,
             "epochs": len(curves),
             "curves": curves.astype(object).where(curves.notna(), None).to_dict("list"),
             "weights_loaded": sum(row.status == "loaded" for row in self.transferred),
@@ -173,34 +189,59 @@ def prepare(
 ) -> TrainingSession:
     """Make a training ready: the network built or continued, pretrained weights moved in for "finetune".
 
-    Continues from the last whole checkpoint where there is one under the same identity (parameters, plan, split,
-    images and label maps, pretrained weights); a checkpoint of another identity is deleted after the difference was
-    reported. A damaged checkpoint is reported and set aside, and the one before it is continued, or the training
-    starts anew. Raises ``BusyError`` where another process trains in the same folder.
+    Continues from the last whole checkpoint where there is one under the same ``identity``; a training of another
+    identity is set aside, whole, and the place and the difference are reported. A damaged checkpoint is reported and
+    set aside, and the one before it is continued, or the training starts anew. Raises ``BusyError`` where another
+    process trains in the same folder.
     """
     use_nnunet_folders(files, parameters.augmentation_workers)
     arm, fold = parameters.arm, parameters.fold
     folder = files.training_folder(stage, arm, fold)
-    pretrained = files.checkpoint("pretraining", arm, fold) if stage == "finetune" else None
+    cohort, seeds = STAGE_COHORTS[stage], training_seeds(parameters.seed, stage, arm, fold)
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
-        _claim(folder, _identity(files, parameters, stage, pretrained), report)
-        cohort = STAGE_COHORTS[stage]
-        seed_everything(parameters.seed)
+        weights = _pretrained_weights(files, parameters, stage)
+        _claim(files, stage, arm, fold, identity(files, parameters, stage), report)
+        seed_everything(seeds.weights)
         trainer = TRAINERS[arm].open(
             folder, read_plan(files, cohort), read_dataset(files, cohort), parameters, training_device()
         )
+        trainer.batches_seed = seeds.batches
+        trainer.trained_with = _trained_with(parameters, seeds, trainer.device)
         transferred = []
-        if pretrained is not None:
+        if weights is not None:
             assert isinstance(parameters, FineTuning)
-            weights = read_checkpoint(pretrained, trainer.device)["network_weights"]
             transferred = trainer.fine_tune(weights, parameters)
         last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
-            seed_everything(parameters.seed + trainer.current_epoch)  # not the first epoch's patches over again
+            before = checkpoint["trained_with"]
+            if last == FINAL:
+                trainer.trained_with = before
+            else:
+                trainer.trained_with["resumed_after_epochs"] = [*before["resumed_after_epochs"], trainer.current_epoch]
         return TrainingSession(
             trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _checkpoints(folder)
         )
+
+
+def _pretrained_weights(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str, torch.Tensor] | None:
+    if stage != "finetune":
+        return None
+    path = files.checkpoint("pretraining", parameters.arm, parameters.fold)
+    weights: dict[str, torch.Tensor] = read_checkpoint(path, training_device())["network_weights"]
+    return weights
+
+
+def _trained_with(parameters: Training, seeds: TrainingSeeds, device: torch.device) -> dict[str, Any]:
+    """What a checkpoint says of the process that trained it; nothing that names the study or a folder."""
+    return {
+        "seeds": seeds._asdict(),
+        "parameters": parameters.model_dump(exclude={"study", "work_dir", "arms"}),
+        "device": device_name(device),
+        "versions": versions(),
+        "commit": commit(),
+        "resumed_after_epochs": [],
+    }
 
 
 def _checkpoints(folder: Path) -> dict[str, tuple[int, int]]:
@@ -236,62 +277,70 @@ def _last_whole_checkpoint(
     return None, None
 
 
-def _identity(files: StudyPaths, parameters: Training, stage: Stage, pretrained: Path | None) -> dict[str, Any]:
+def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str, Any]:
+    """What decides a training's weights, and nothing else: a training is continued, or kept, only where it is equal.
+
+    In it are
+
+    - every parameter but those below, the arm's settings, and both seeds, which follow from seed, stage, arm and fold;
+    - the plan, without the intensities' statistics, which the z-score of MRI does not use;
+    - the fold's training cases, and the content of their images and label maps;
+    - the pretrained weights, where there are any.
+
+    Not in it are
+
+    - ``study`` and ``work_dir``: where the files lie;
+    - ``arm`` and ``fold``: each has a folder of its own;
+    - ``arms``: the settings of the other arms train nothing here;
+    - ``validation_iterations``, validation cases and held-out cases: they are looked at, and nothing is learnt or
+      chosen from them (nnU-Net's best checkpoint is not kept), nor do they take random numbers from the training;
+    - ``augmentation_workers``, the device, the versions of libraries: a matter of the machine. They change which
+      patches are drawn, or the last digits, as another run would; a training moved to another machine goes on.
+      ``training.json`` records them.
+    """
     cohort = STAGE_COHORTS[stage]
-    plan = json.dumps(read_plan(files, cohort), sort_keys=True)
+    plan = {name: value for name, value in read_plan(files, cohort).items() if name != INTENSITIES}
+    cases = read_folds(files, cohort)[parameters.fold]["train"]
+    seeds = training_seeds(parameters.seed, stage, parameters.arm, parameters.fold)
+    pretrained = files.checkpoint("pretraining", parameters.arm, parameters.fold) if stage == "finetune" else None
     return {
-        **parameters.model_dump(exclude={"study", "work_dir", "arms", "augmentation_workers"}),
+        **parameters.model_dump(exclude=set(NOT_DECISIVE)),
         "settings": getattr(parameters.arms, parameters.arm).model_dump(),
-        "plan": hashlib.sha256(plan.encode()).hexdigest(),
-        "splits": sha256(files.splits),
-        "content": content_digest(files, cohort),
+        "seeds": seeds._asdict(),
+        "plan": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
+        "cases": cases,
+        "content": content_digest(files, cohort, cases),
         "pretrained": sha256(pretrained) if pretrained is not None else None,
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any], report: Callable[[str], None]) -> None:
-    """Delete checkpoints of another identity, saying what differs, and note whose folder it is now.
+def _claim(
+    files: StudyPaths, stage: Stage, arm: str, fold: int, wanted: dict[str, Any], report: Callable[[str], None]
+) -> None:
+    """Move what another identity trained out of the folder, saying what differs, and note whose folder it is now.
 
-    Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.files``) are deleted too.
+    Files that a killed process was still writing (``.<process>.<name>``, see ``brainmets.files``) are deleted.
     """
+    folder = files.training_folder(stage, arm, fold)
     for unfinished in folder.glob(".*.*"):
         if unfinished.name.split(".")[1].isdigit():
             unfinished.unlink()
     path = folder / IDENTITY
     before = read_json(path) if path.is_file() else {}
-    if before == identity:
+    if before == wanted:
         return
-    for stale in (folder / FINAL, folder / LATEST, folder / PREVIOUS):
-        if stale.is_file():
-            for name in sorted(set(identity) | set(before)):
-                old, new = before.get(name), identity.get(name)
-                if old != new:
-                    report(f"{stale.name} is not continued: {name} was {old!r} and is {new!r}")
-            stale.unlink()
-    write_json(path, identity)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Give back, at the block's end, the random numbers that it took from Python, NumPy and torch (on the CPU)."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - nnU-Net's and batchgenerators' own
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch.
-
-    This fixes the initial weights and, without augmentation processes, the order of patches and augmentations. It
-    does not fix the arithmetic of a GPU, nor the order in which several augmentation processes deliver.
-    """
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - nnU-Net and batchgenerators draw from the global state
-    torch.manual_seed(seed)
+    if any((folder / name).is_file() for name in (FINAL, LATEST, PREVIOUS)):
+        aside = files.left_out_training(stage, arm, fold)
+        aside.mkdir(parents=True)
+        for file in folder.iterdir():
+            if file.name != LOCK:
+                file.replace(aside / file.name)
+        for name in sorted(set(wanted) | set(before)):
+            old, new = before.get(name), wanted.get(name)
+            if old != new:
+                report(f"the training there was is not continued: {name} was {old!r} and is {new!r}")
+        report(f"it is kept in {aside.relative_to(files.work)} below the study's folder; nothing reads it any more")
+    write_json(path, wanted)
 
 
 def training_device() -> torch.device:

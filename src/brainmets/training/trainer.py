@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from unittest.mock import patch
 
 import matplotlib
 import numpy as np
@@ -27,6 +28,7 @@ from brainmets.processes import end_with_parent
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
 from brainmets.training.plans import CONFIGURATION
+from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -59,6 +61,8 @@ class StudyTrainer(nnUNetTrainer):
         self.initial_lr = self.settings["learning_rate"]
         self.precision = "nnunet"
         self.freeze_encoder_epochs = 0
+        self.batches_seed = 0
+        self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
 
     @classmethod
@@ -99,6 +103,7 @@ class StudyTrainer(nnUNetTrainer):
     def initialize(self) -> None:
         """nnU-Net's own, then what the device asks for."""
         super().initialize()
+        choose_convolutions(self.device)
         if self.device.type == "cpu" and self.precision == "bfloat16":
             keep_shallow_convolutions_in_float32(self.network)
         if self.channels_last():
@@ -124,12 +129,23 @@ class StudyTrainer(nnUNetTrainer):
         """Write nothing: nnU-Net's file names the machine; ``training.json`` says what matters."""
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """nnU-Net's loaders; their augmentation processes end with this one, even where it is killed.
+        """nnU-Net's loaders, each drawing from streams of its own that follow from ``batches_seed``.
 
-        nnU-Net's own would stay behind for ever, each with its share of memory.
+        Asked again in the same epoch, they give the same batches again. Their augmentation processes end with this
+        one, even where it is killed; nnU-Net's own would stay behind for ever, each with its share of memory.
         """
         register_after_fork(self, lambda trainer: end_with_parent())
-        return super().get_dataloaders()
+        uses = iter(("training", "validation"))  # in the order in which nnU-Net makes its loaders
+
+        def loader(*arguments: Any, **named: Any) -> SeededLoader:
+            seed = derived_seed(self.batches_seed, next(uses))
+            return SeededLoader(*arguments, **named, seed=seed, epoch=self.current_epoch)
+
+        with patch("nnunetv2.training.nnUNetTrainer.nnUNetTrainer.nnUNetDataLoader", loader):
+            batches, validation = super().get_dataloaders()
+        for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
+            begin_epoch(source, self.current_epoch)
+        return batches, validation
 
     # --- fine-tuning ---
 
@@ -152,6 +168,8 @@ class StudyTrainer(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         """Freeze or unfreeze the encoder; either optimiser leaves a weight without a gradient alone."""
         super().on_train_epoch_start()
+        for source in (self.dataloader_train, self.dataloader_val):
+            begin_epoch(source, self.current_epoch)
         if self.freeze_encoder_epochs:
             learns = self.current_epoch >= self.freeze_encoder_epochs
             for name, value in self.bare_network.named_parameters():
@@ -194,7 +212,7 @@ class StudyTrainer(nnUNetTrainer):
         self.current_epoch += 1
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write nnU-Net's checkpoint of plain values only, whole or not at all.
+        """Write nnU-Net's checkpoint of plain values only, whole or not at all; beside its keys is "trained_with".
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
         reads the file too. An earlier latest checkpoint becomes the previous one, so that one whole checkpoint is
@@ -217,6 +235,7 @@ class StudyTrainer(nnUNetTrainer):
             },
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),
+            "trained_with": self.trained_with,
         }
         try:
             with replacing(path) as aside:
@@ -252,6 +271,16 @@ class StudyTrainer(nnUNetTrainer):
             self.logger.plot_progress_png(self.output_folder)
         super().on_train_end()
         (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
+
+
+def choose_convolutions(device: torch.device) -> None:
+    """On a GPU let cuDNN try its convolutions on the first batches and keep the fastest, as nnU-Net's command does.
+
+    The choice depends on the card and on what else it does, and so do the last digits of the results.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = False
+        torch.backends.cudnn.benchmark = True
 
 
 def keep_shallow_convolutions_in_float32(network: nn.Module) -> None:
