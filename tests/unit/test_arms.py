@@ -93,7 +93,8 @@ from brainmets.training.session import prepare
 files = StudyPaths(sys.argv[1], sys.argv[2])
 for precision in ("nnunet", "bfloat16"):
     prepare(files, training_parameters(FromScratch, files, epochs=1, seed=81, precision=precision), "scratch").run()
-brainmets.training.inference.Ensemble.load([files.checkpoint("scratch", "default", 0)], torch.device("cpu"), 0.5, False)
+checkpoint = files.checkpoint("scratch", "default", 0)
+brainmets.training.inference.Ensemble.load([checkpoint], torch.device("cpu"), 0.5, False)
 assert "monai" not in sys.modules
 """
 
