@@ -83,7 +83,7 @@ def test_the_description_says_what_the_arm_changes(small_study: StudyPaths, arm:
 
 
 TRAIN = """
-import sys
+import sys, torch
 import brainmets.training.arms, brainmets.training.inference, brainmets.training.watching
 assert "monai" not in sys.modules
 from small_study import training_parameters
@@ -93,12 +93,14 @@ from brainmets.training.session import prepare
 files = StudyPaths(sys.argv[1], sys.argv[2])
 for precision in ("nnunet", "bfloat16"):
     prepare(files, training_parameters(FromScratch, files, epochs=1, seed=81, precision=precision), "scratch").run()
+checkpoint = files.checkpoint("scratch", "default", 0)
+brainmets.training.inference.Ensemble.load([checkpoint], torch.device("cpu"), 0.5, False)
 assert "monai" not in sys.modules
 """
 
 
 @pytest.mark.slow
-def test_a_unet_trains_without_importing_monai(small_study: StudyPaths) -> None:
+def test_a_unet_trains_and_predicts_without_importing_monai(small_study: StudyPaths) -> None:
     helpers = Path(__file__).resolve().parents[1] / "helpers"
     ended = subprocess.run(
         [sys.executable, "-c", TRAIN, small_study.work_dir, small_study.study], capture_output=True, text=True,
