@@ -25,7 +25,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from monai.visualize import OcclusionSensitivity
-from scipy import ndimage
 from scipy.special import entr
 
 from brainmets.cohorts.cohort import read_manifest
@@ -122,7 +121,7 @@ def explain_cases(
     """Explain ``model`` on every case of ``names`` (name in the cohort to the one that is shown), in that order.
 
     Predictions are made anew without mirroring. All models ``compared`` choose the slice to show. The first case, the
-    hardest, is given the occlusion map. One case is held at a time, in some 50 bytes a voxel. Without cases no
+    hardest, is given the occlusion map. One case is held at a time, in some 60 bytes a voxel. Without cases no
     checkpoint is read and the list is empty. Raises ``FileNotFoundError`` naming a model that was not trained (with
     its folds) or not evaluated.
     """
@@ -300,7 +299,7 @@ def head_mask(image: NetworkImage) -> Mask:
 
     Where that is nearly all of the box (``FULL_BOX``), the air around the head is noise and not 0. Then the head is
     what lies, on the mean of the sequences, above a tenth of the way from the median of the box's faces to the
-    brightest hundredth, without specks and with its cavities. ``image`` holds the reference.
+    brightest hundredth. ``image`` holds the reference.
     """
     assert image.labels is not None, "nnU-Net marks the outside of the head in the label map"
     inside = image.labels >= 0
@@ -308,8 +307,8 @@ def head_mask(image: NetworkImage) -> Mask:
         return np.asarray(inside)
     mean = image.data.mean(axis=0)
     air = float(np.median(np.concatenate([mean.take([0, -1], axis).ravel() for axis in range(3)])))
-    above = mean > air + 0.1 * (float(np.percentile(mean, 99)) - air)
-    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(above)))
+    bright = float(np.percentile(mean[::2, ::2, ::2], 99))  # every eighth voxel says it as well
+    return np.asarray(mean > air + 0.1 * (bright - air))
 
 
 # --- occlusion ---------------------------------------------------------------------------------------------------
