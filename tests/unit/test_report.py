@@ -295,7 +295,7 @@ def test_parameters_are_shown_as_a_table(tmp_path):
 def test_the_table_of_cases_holds_every_score(reviewed_checkout, index):
     _, files, _ = reviewed_checkout
     table = pd.read_csv(index.parent / "tables" / "cases.csv").set_index(["case", "arm", "strategy", "region"])
-    assert len(table) == 3 * 4 * 3
+    assert len(table) == 3 * 6 * 3
     scores = pd.read_csv(files.scores("segresnet", "scratch"))
     for row in scores[scores["metric"].isin(report_content.CASE_METRICS)].itertuples():
         assert table.loc[(row.case, row.arm, row.strategy, row.region), row.metric] == row.value
