@@ -34,6 +34,7 @@ MODELS = [
     ("default", "finetune"), ("default", "scratch"), ("segresnet", "finetune"), ("segresnet", "scratch"),
     ("default", "pretrained"), ("segresnet", "pretrained"),
 ]  # fmt: skip
+VOXEL_ML = 0.064  # of the default spacing, 4 mm
 TO_BRATS = np.array([0, 2, 1, 3, 1], np.uint8)  # target site: oedema, non-enhancing, enhancing, necrosis
 
 
@@ -99,6 +100,8 @@ def score_rows(arm, strategy, case, reference, predicted):
             "sensitivity": (both / a.sum(), "1"),
             "specificity": (np.count_nonzero(~a & ~b) / np.count_nonzero(~a), "1"),
             "hd95": (4.0 * (a != b).any(), "mm"),
+            "reference_volume": (a.sum() * VOXEL_ML, "mL"),
+            "predicted_volume": (b.sum() * VOXEL_ML, "mL"),
         }
         for metric, (value, unit) in values.items():
             rows.append((arm, strategy, case, region, metric, value, unit))
