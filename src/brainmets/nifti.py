@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from brainmets.files import replacing
-from brainmets.vocabulary import LABELS
+from brainmets.vocabulary import CONVERT, LABELS, NIFTI_SUFFIXES
 
 Affine = npt.NDArray[np.float64]
 Spacing = tuple[float, float, float]
 """Voxel sides in mm, in the order of the axes."""
 
-SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = NIFTI_SUFFIXES
 GRID_TOLERANCE_MM = 0.01
 """Above any writer's rounding, below any shift that matters."""
 
@@ -170,8 +170,8 @@ def from_ras(voxels: npt.NDArray[Any], affine: Affine) -> npt.NDArray[Any]:
 
 
 def _open(path: Path) -> nib.Nifti1Image:
-    if not path.name.endswith(SUFFIXES):
-        raise ImageError(path, f"is no NIfTI file ({' or '.join(SUFFIXES)}); convert it")
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise ImageError(path, f"is no NIfTI file ({' or '.join(NIFTI_SUFFIXES)}); {CONVERT}")
     try:
         return nib.Nifti1Image.from_filename(path)
     except FileNotFoundError:

@@ -43,6 +43,15 @@ SEQUENCES: tuple[str, ...] = ("t1n", "t1c", "t2w", "t2f")
 """Channel order of every image: native T1, contrast-enhanced T1, T2-weighted, T2-FLAIR."""
 SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
 
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+"""How the names of the files end that are read: NIfTI is the one format."""
+OTHER_FORMATS = {
+    ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD", ".dcm": "DICOM", ".ima": "DICOM",
+    ".dicom": "DICOM", ".hdr": "Analyze", ".mgz": "FreeSurfer", ".mgh": "FreeSurfer", ".mnc": "MINC",
+}  # fmt: skip
+"""Other formats of images by the ends of their names, for messages."""
+CONVERT = "only NIfTI is read: convert other formats to it (DICOM with dcm2niix, others with SimpleITK or 3D Slicer)"
+
 Label = Literal["background", "netc", "snfh", "et", "rc"]
 LABELS: dict[str, int] = {name: value for value, name in enumerate(get_args(Label))}
 """BraTS metastases: 1 NETC (non-enhancing tumour core), 2 SNFH (surrounding non-enhancing FLAIR hyperintensity),

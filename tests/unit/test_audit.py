@@ -56,8 +56,14 @@ FLIPPED = np.array([[-1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
 @pytest.mark.parametrize(
     ("file", "values", "affine", "finding"),
     [
-        ("T2.nii.gz", np.ones((6, 5, 3), np.int16), None, "its shape"),
-        ("T2.nii.gz", np.arange(120).reshape(6, 5, 4).astype(np.int16), np.eye(4), "its affine"),
+        (
+            "T2.nii.gz",
+            np.ones((6, 5, 3), np.int16),
+            None,
+            "its shape .*; register the scans of",
+        ),
+        ("T2.nii.gz", np.arange(120).reshape(6, 5, 4).astype(np.int16), np.eye(4), "its affine .*mm apart; register"),
+        ("GT.nii.gz", np.zeros((6, 5, 3), np.int16), None, "its shape .*; bring it onto the t1c's grid together with"),
         ("GT.nii.gz", np.zeros((6, 5, 4), np.int16), FLIPPED, "its axes are LAS, the t1c's RAS; reorient it"),
         ("T1.nii.gz", np.full((6, 5, 4), np.nan, np.float32), None, "120 voxels are NaN"),
         ("T1.nii.gz", np.ones((6, 5, 4, 2), np.int16), None, "one 3D volume"),
@@ -217,6 +223,19 @@ def test_cavities_without_any_enhancing_tumour_are_the_old_labels(cohort: Cohort
     assert audit.cases.RC_mL.tolist() == [0.002, 0.002]
     write_image(tmp_path / "b" / "GT.nii.gz", labels())  # one case that has 3: the cavities are cavities
     audited(Cohort(**{**cohort.model_dump(), "label_map": label_map})).require_no_errors()
+
+
+def test_a_sequence_that_lies_elsewhere_on_the_same_grid_stops_the_study(cohort: Cohort, tmp_path: Path) -> None:
+    images = sites.make_patient("source", 1, 3.0, seed=11).images
+    names = {"t1n": "T1", "t1c": "T1POST", "t2w": "T2", "t2f": "FLAIR"}
+    for sequence, name in names.items():
+        image = np.roll(images[sequence], 5, 2) if sequence == "t2w" else images[sequence]
+        write_image(tmp_path / "a" / f"{name}.nii.gz", image, np.diag([3.0, 3.0, 3.0, 1.0]))
+    write_image(tmp_path / "a" / "GT.nii.gz", np.zeros(images["t1c"].shape, np.int16), np.diag([3.0, 3.0, 3.0, 1.0]))
+    errors = audited(cohort).findings.query("severity == 'error'")
+    assert errors.file.tolist() == ["a/T2.nii.gz"]
+    assert errors.finding.iloc[0].startswith("its anatomy lies about 16 mm from the t1c's, though both share a grid")
+    assert "register them (resampling by the header does not)" in errors.finding.iloc[0]
 
 
 def test_the_same_scan_under_two_patients_is_an_error(cohort: Cohort, tmp_path: Path) -> None:

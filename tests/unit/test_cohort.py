@@ -1,5 +1,6 @@
 """Reading cohorts: layouts, patients, label maps, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -70,6 +71,44 @@ def test_a_pattern_that_finds_nothing_is_named(own: Cohort, pattern: str) -> Non
         find_cases(own.model_copy(update={"layout": layout}))
     expected = f"no file matches layout.t2w: {pattern!r}, where other patterns find 3 case(s), such as 'a'; correct"
     assert expected in str(error.value)
+
+
+def test_one_file_under_two_names_is_refused(own: Cohort, tmp_path: Path) -> None:
+    """By a link within a case, and by one from case to case."""
+    (tmp_path / "b" / "T1.nii.gz").unlink()
+    (tmp_path / "b" / "T1.nii.gz").symlink_to(tmp_path / "b" / "T2.nii.gz")
+    with pytest.raises(CohortError, match=r"t1n of case b and t2w of case b are one file \(T2\.nii\.gz\)"):
+        find_cases(own)
+    (tmp_path / "b" / "T1.nii.gz").unlink()
+    (tmp_path / "b" / "T1.nii.gz").symlink_to(tmp_path / "a" / "T1.nii.gz")
+    with pytest.raises(CohortError, match=r"t1n of case a and t1n of case b are one file"):
+        find_cases(own)
+
+
+def meta_image(folder: Path) -> None:
+    (folder / "T2.mha").write_text("ObjectType = Image")
+
+
+def dicom_series(folder: Path) -> None:
+    (folder / "IM000001").write_bytes(bytes(128) + b"DICM" + bytes(10))
+
+
+@pytest.mark.parametrize(
+    ("export", "named"),
+    [(meta_image, "MetaImage files such as a/T2.mha"), (dicom_series, "DICOM files such as a/IM000001")],
+)
+@pytest.mark.parametrize("left", ["nothing", "other sequences", "another case"])
+def test_files_of_another_format_are_named(
+    own: Cohort, tmp_path: Path, export: Callable[[Path], None], named: str, left: str
+) -> None:
+    for case in ("a", "b", "c") if left != "another case" else ("a",):
+        for path in (tmp_path / case).iterdir():
+            if left == "nothing" or path.name == "T2.nii.gz":
+                path.unlink()
+        export(tmp_path / case)
+    with pytest.raises(CohortError) as error:
+        find_cases(own)
+    assert f". The folder holds {named}: only NIfTI is read: convert other formats to it" in str(error.value)
 
 
 def test_brackets_in_a_pattern_are_a_files_own(own: Cohort, tmp_path: Path) -> None:

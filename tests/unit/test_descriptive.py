@@ -239,3 +239,11 @@ def test_normality_says_where_it_was_not_tested() -> None:
     tested = table[table["metric"] == "dice"]
     assert set(tested["normal_rejected"]) <= {"True", "False"}
     assert (tested["n"] == 8).all()
+
+
+def test_two_patients_read_the_bootstrap_at_a_level_below_rounding() -> None:
+    """For two units t's width asks for a level of about 1e-72, where 1 - level / 2 is 1 in floating point."""
+    level = widened(0.05, 2)
+    assert 0 < level < 1e-60
+    low, high, corrected = bca_interval(0.5, np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0]), level)
+    assert (low, high, corrected) == (pytest.approx(0), 1, True)

@@ -1,16 +1,21 @@
 """Uncertainty, withheld sequences and occlusion on numbers that can be worked out by hand."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import one_layer
 import pandas as pd
 import pytest
 import study_on_disk
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from one_layer import network_image
 
 from brainmets.review import explain, explain_figures
-from brainmets.review.case import read_case
+from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.explain import (
     MeanProbability,
     occlusion_drop,
@@ -19,6 +24,7 @@ from brainmets.review.explain import (
     pieces_by_size,
     seen_lesion,
 )
+from brainmets.training.inference import NetworkImage
 
 
 class Linear(torch.nn.Module):
@@ -44,28 +50,141 @@ def test_disagreement_of_folds():
     assert explain.disagreement_bits(np.array([[0.2, 0.5]])) is None
 
 
-def test_a_withheld_sequence_changes_its_channel_alone():
-    data = np.arange(1, 33, dtype=np.float32).reshape(4, 2, 2, 2)
-    before = data.copy()
-    altered = explain.withheld(data, "t2w")
-    assert not altered[2].any()
-    assert np.array_equal(altered[[0, 1, 3]], before[[0, 1, 3]])
-    assert np.array_equal(data, before)
+# --- withheld: on both kinds of plan -----------------------------------------------------------------------------
+
+HEAD = np.zeros((6, 6, 6), bool)
+HEAD[1:5, 1:5, 1:5] = True
+
+
+def normalised(use_mask: bool) -> NetworkImage:
+    """Four sequences with tissue from 50 on and a background of 0, z-scored within the head or over the whole box."""
+    tissue = np.linspace(50, 113, 64)
+    data = np.zeros((4, 6, 6, 6))
+    for channel in range(4):
+        data[channel][HEAD] = tissue + 10 * channel
+        inside = data[channel][HEAD] if use_mask else data[channel]
+        scaled = (data[channel] - inside.mean()) / inside.std()
+        data[channel] = np.where(HEAD, scaled, 0) if use_mask else scaled
+    labels = np.where(HEAD, 0, -1)
+    labels[2, 2, 2:4] = 3
+    return network_image(data, labels)
+
+
+@pytest.mark.parametrize("use_mask", [True, False])
+def test_a_withheld_sequence_is_its_mean_in_the_head(use_mask):
+    image = normalised(use_mask)
+    before = image.data.copy()
+    head = explain.head_mask(image)
+    assert np.array_equal(head, HEAD)
+    level = before[2][HEAD].mean()
+    assert level == pytest.approx(0, abs=1e-6) if use_mask else level > 1  # 0 would be darker than any tissue
+    with explain.withheld(image.data, "t2w", head):
+        assert image.data[2][HEAD] == pytest.approx(level)
+        assert np.array_equal(image.data[2][~HEAD], before[2][~HEAD])  # air stays air
+        assert np.array_equal(image.data[[0, 1, 3]], before[[0, 1, 3]])
+    assert np.array_equal(image.data, before)
+    with explain.withheld(image.data, explain.NOTHING, head):
+        assert np.array_equal(image.data, before)
+    assert explain.head_levels(image.data, head)[2] == pytest.approx(level)
+    assert not explain.head_levels(image.data, np.zeros_like(HEAD)).any()
+
+
+def test_a_sequence_is_given_back_after_an_error():
+    image = normalised(False)
+    before = image.data.copy()
+    with pytest.raises(KeyError), explain.withheld(image.data, "t1n", HEAD):
+        raise KeyError
+    assert np.array_equal(image.data, before)
+
+
+def test_the_head_is_found_in_air_that_is_noise():
+    random = np.random.default_rng(1)
+    place = np.indices((24, 24, 24)) - 11.5
+    ball = (place**2).sum(0) < 64
+    data = np.where(ball, random.normal(100, 10, (4, 24, 24, 24)), np.abs(random.normal(0, 2, (4, 24, 24, 24))))
+    scored = (data - data.mean((1, 2, 3), keepdims=True)) / data.std((1, 2, 3), keepdims=True)
+    found = explain.head_mask(network_image(scored, np.zeros((24, 24, 24))))
+    assert np.mean(found == ball) > 0.995
+    assert explain.head_levels(scored, found) == pytest.approx(scored[:, ball].mean(1), abs=0.05)
+
+
+# --- uncertainty -------------------------------------------------------------------------------------------------
+
+FOLDS = [(np.full((3, 4), 0.3), [-1.0, -1.5, -2.0]), (np.full((3, 4), -0.2), [0.5, 0.2, -0.4])]
+
+
+def test_explanation_equals_the_plain_computation_on_whole_volumes():
+    image = normalised(False)
+    ensemble = one_layer.ensemble(FOLDS)
+    shape = (6, 6, 6)
+    review = ReviewCase("P1", {}, np.where(image.labels > 0, image.labels, 0).astype(np.uint8).T, {}, np.eye(4))
+    one = explain._explain(ensemble, image, "P1", review, 2, ("default", "finetune"), "brats_2023")
+    logits = np.array([np.einsum("rc,czyx->rzyx", weight, image.data) for weight, _ in FOLDS])
+    logits += np.array([bias for _, bias in FOLDS])[:, :, None, None, None]
+    folds = 1 / (1 + np.exp(-logits))
+    core = folds[:, 1, 2].transpose(0, 2, 1)  # tumour core on slice z = 2, as (x, y)
+    assert one.entropy == pytest.approx(explain.entropy_bits(core.mean(0)), abs=2e-3)  # nnU-Net's logits are float16
+    assert one.disagreement == pytest.approx(explain.disagreement_bits(core), abs=2e-3)
+    assert one.entropy.shape == shape[:2]
+    assert [(row["region"], row["withheld"]) for row in one.scores[:3]] == [
+        (name, "nothing") for name in ("ET", "TC", "WT")
+    ]
+    assert len(one.scores) == 15
+
+
+def test_probabilities_by_region_are_those_of_nnunet():
+    image = replace(normalised(False))
+    cropped = network_image(image.data, image.labels, margin=2)
+    ensemble = one_layer.ensemble(FOLDS)
+    ensemble.network.load_state_dict(ensemble.weights[0])
+    logits = ensemble.predictor.predict_sliding_window_return_logits(torch.from_numpy(cropped.data))
+    _, expected = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, ensemble.plans, ensemble.predictor.configuration_manager, ensemble.predictor.label_manager,
+        cropped.properties, return_probabilities=True,
+    )  # fmt: skip
+    given = list(ensemble.fold_probabilities(cropped))
+    assert [region for region, _ in given] == [0, 1, 2, 0, 1, 2]
+    assert np.array_equal(np.stack([probability for _, probability in given[:3]]), expected)
+    whole = np.stack([probability for _, probability in given]).reshape(2, 3, 10, 10, 10)
+    assert ensemble.mean_probabilities(iter(given)) == pytest.approx(whole.mean(0), abs=1e-6)
+
+
+def test_explaining_takes_few_bytes_a_voxel():
+    """Arrays of numpy and torch together, by the peak of the process: 2 GiB are 50 bytes for 512 x 432 x 192."""
+    script = Path(__file__).parents[2] / "benchmarks" / "review_memory.py"
+    ended = subprocess.run(
+        [sys.executable, str(script), "160", "144", "96"], capture_output=True, text=True, check=True, timeout=600
+    )
+    per_voxel = {line.split("|")[1].strip(): float(line.split("|")[3]) for line in ended.stdout.splitlines()[2:]}
+    assert set(per_voxel) == {"pictures and 3D page", "uncertainty and withheld sequences", "occlusion"}
+    assert max(per_voxel.values()) < 60, ended.stdout
 
 
 def test_occluding_a_linear_network_gives_its_terms():
     random = torch.Generator().manual_seed(1)
     weights, image = (torch.randn(1, 2, 6, 7, 8, generator=random) for _ in range(2))
-    whole, drop = occlusion_drop(Linear(weights), image, [(2, 3), (1, 6), (0, 8)], (1, 1, 1))
+    whole, drop = occlusion_drop(Linear(weights), image, [(2, 3), (1, 6), (0, 8)], (1, 1, 1), torch.zeros(2))
     terms = (weights * image).sum(1)[0].numpy()
     assert whole == pytest.approx(terms.sum(), rel=1e-5)
     assert drop == pytest.approx(terms[2:3, 1:6], abs=1e-4)
 
 
+def test_a_hidden_voxel_has_its_channels_level():
+    random = torch.Generator().manual_seed(2)
+    weights, image = (torch.randn(1, 2, 4, 5, 6, generator=random) for _ in range(2))
+    levels = torch.tensor([3.0, -1.0])
+    whole, drop = occlusion_drop(Linear(weights), image, [(0, 4), (0, 5), (2, 3)], (1, 1, 1), levels)
+    terms = (weights * (image - levels[None, :, None, None, None])).sum(1)[0].numpy()
+    assert whole == pytest.approx(float((weights * image).sum()), rel=1e-4)
+    assert drop == pytest.approx(terms[:, :, 2:3], abs=1e-4)
+
+
 def test_a_cube_spreads_what_it_hides_over_its_voxels():
     image = torch.zeros(1, 1, 7, 9, 9)
     image[0, 0, 3, 4, 4] = 1
-    whole, drop = occlusion_drop(Linear(torch.ones_like(image)), image, [(3, 4), (0, 9), (0, 9)], (3, 3, 3))
+    whole, drop = occlusion_drop(
+        Linear(torch.ones_like(image)), image, [(3, 4), (0, 9), (0, 9)], (3, 3, 3), torch.zeros(1)
+    )
     assert whole == 1
     # cubes start at 0, 2, 4 and 6; two of them hide voxel 4: a voxel's value is their share of the cubes that cover it
     assert drop[0, 4].tolist() == pytest.approx([0, 0, 1 / 2, 1, 1, 1, 1 / 2, 0, 0])
@@ -98,7 +217,7 @@ def test_lesion_patch_and_cube():
     assert lesion.sum() == 2
     assert patch_slices(lesion, [4, 20, 4]) == (slice(6, 10), slice(0, 10), slice(6, 10))
     with pytest.raises(ValueError, match="no lesion"):
-        pieces_by_size(np.zeros((3, 3, 3), bool))
+        seen_lesion(pieces_by_size(np.zeros((3, 3, 3), bool)), lambda piece: 1.0)
     assert odd_edges(np.array([1.0, 3.0, 8.0])) == (9, 3, 1)
 
 
@@ -119,15 +238,16 @@ def rows(region: str, dice: float, detected: int) -> list[dict]:
 
 
 def explained(shown, folds: int) -> explain.Explanation:
-    half = np.full(shown.reference.shape, 0.5, np.float32)
+    half = np.full(shown.reference.shape[:2], 0.5, np.float32)
     z = shown.reference.shape[2] // 2
     drop = np.full(shown.reference.shape[:2], np.nan, np.float32)
     drop[5:15, 5:15] = 0.2
     return explain.Explanation(
         case="P01",
-        shown=shown,
+        name=shown.name,
         model=("default", "finetune"),
         folds=folds,
+        z=z,
         entropy=half,
         disagreement=half if folds > 1 else None,
         scores=[row for number, region in enumerate(("ET", "TC", "WT")) for row in rows(region, 0.9 - number / 10, 4)],
@@ -158,7 +278,7 @@ def test_table_is_deleted_where_nothing_is_explained(tmp_path: Path, reviewed):
 def test_pictures_come_with_what_they_show_and_do_not(tmp_path: Path, reviewed, folds: int):
     _, shown = reviewed
     one = explained(replace(shown, name="case 01"), folds)
-    entries = explain_figures.draw_explanation(one, tmp_path)
+    entries = explain_figures.draw_explanation(one, shown, tmp_path)
     entries += explain_figures.draw_withheld(explain.table([one]), tmp_path)
     assert [entry["file"].removeprefix("panels/") for entry in entries] == [
         "case_01_uncertainty.png", "case_01_occlusion.png", "withheld_sequences.png",
@@ -174,18 +294,18 @@ def test_pictures_come_with_what_they_show_and_do_not(tmp_path: Path, reviewed, 
 
 def test_the_disagreement_panel_says_why_it_is_empty(reviewed):
     _, shown = reviewed
-    texts = [text.get_text() for text in explain_figures.uncertainty_figure(explained(shown, 1), 3).axes[2].texts]
+    texts = [text.get_text() for text in explain_figures.uncertainty_figure(explained(shown, 1), shown).axes[2].texts]
     assert texts == ["disagreement between folds:\nundefined with a single fold"]
 
 
 def test_what_was_not_evaluated_or_trained_is_named(reviewed):
-    files, shown = reviewed
+    files, _ = reviewed
     model = ("default", "finetune")
-    assert explain.explain_cases(files, {}, model, [0], 0.5, print) == []
+    assert explain.explain_cases(files, {}, [model], model, [0], 0.5, print) == []
     with pytest.raises(FileNotFoundError, match="default finetune was not evaluated"):
-        explain.explain_cases(files, {"P01": shown}, model, [0], 0.5, print)
+        explain.explain_cases(files, {"P01": "P01"}, [model], model, [0], 0.5, print)
     study_on_disk.write_json(
         files.evaluation(*model), {"provenance": {"parameters": {"lesion_definition": "brats_2023"}}}
     )
     with pytest.raises(FileNotFoundError, match=r"default finetune has no finished training of fold 0, 2: .* 04"):
-        explain.explain_cases(files, {"P01": shown}, model, [0, 2], 0.5, print)
+        explain.explain_cases(files, {"P01": "P01"}, [model], model, [0, 2], 0.5, print)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -129,6 +130,23 @@ def test_detection_by_size_shows_the_found_share() -> None:
     assert sorted(shares) == [[0.0, 1.0], [1.0, 1.0]]  # scratch misses the tiny ones, fine-tuned finds all
     empty = figures.detection_by_size(detection_by_size(lesions.iloc[:0]))
     assert [text.get_text() for text in empty.axes[0].texts] == ["no lesion table"]
+
+
+def test_pretrained_models_have_bars_and_stay_out_of_the_pairs() -> None:
+    six = example_scores(4, arms=("default",))
+    nine = pd.concat([six, six[six["strategy"] == "scratch"].assign(strategy="pretrained", value=0.25)])
+    bars = figures.mean_with_interval(describe(nine, 0.05, 100, 1), "dice")
+    assert [text.get_text() for text in bars.legends[0].get_texts()] == [
+        "pretrained only",
+        "fine-tuned",
+        "from scratch",
+    ]
+    assert {round(bar.get_height(), 2) for bar in bars.axes[0].patches} >= {0.25}
+    lines = [list(line.get_ydata()) for line in figures.paired_slopes(nine, "dice").axes[0].lines]
+    assert lines == [list(line.get_ydata()) for line in figures.paired_slopes(six, "dice").axes[0].lines]
+    pairs = volume_pairs(nine)
+    keys = figures.volume_agreement(pairs, bland_altman(pairs, 0.05)).legends[0].get_texts()
+    assert [text.get_text() for text in keys][:2] == ["fine-tuned", "from scratch"]
 
 
 def test_a_figure_shows_itself_in_a_notebook() -> None:

@@ -9,6 +9,7 @@ from review_cases import block, case
 from score_examples import lesion
 
 from brainmets.figures import Drawing
+from brainmets.paths import StudyPaths
 from brainmets.review import drawing, panels, ranking
 from brainmets.review.case import pseudonyms_of, read_case, slug, write_pseudonyms
 
@@ -111,9 +112,9 @@ def test_missed_lesions_are_listed_once_the_smallest_first():
 def test_without_a_missed_lesion_there_is_no_montage(tmp_path):
     missed = ranking.missed_lesions(pd.DataFrame([lesion("a", 1, 30.0)]))
     assert missed.empty
-    assert drawing.draw_missed({}, missed, tmp_path) == []
+    assert drawing.draw_missed(StudyPaths(str(tmp_path), "tiny"), {}, missed) == []
     with pytest.raises(ValueError, match="no lesion was missed"):
-        panels.missed_montage({}, missed)
+        panels.missed_montage([])
 
 
 def test_regions_to_show():
@@ -142,6 +143,31 @@ def test_slug_keeps_letters_digits_and_dots():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return study_on_disk.make(tmp_path_factory.mktemp("work"), patients=1)
+
+
+def test_missed_lesions_are_drawn_in_the_tables_order(files):
+    shown = read_case(files, "P01", [], "case 01", ("t1c",))
+    rows = []
+    for number, volume in ((1, 30.0), (2, 20.0)):
+        x, y, z = np.argwhere(shown.reference == 3)[number]
+        place = shown.affine @ [x, y, z, 1]
+        rows.append(
+            lesion("P01", number, volume, detected=False) | dict(zip(("x_mm", "y_mm", "z_mm"), place[:3], strict=True))
+        )
+    missed = ranking.missed_lesions(pd.DataFrame(rows))
+    pictures = panels.lesion_pictures(shown, missed)
+    assert [one.title.split(",")[1].split("\n")[0] for one in pictures] == [" 20 mm³", " 30 mm³"]
+    assert all(one.mask.any() and one.image.shape == one.mask.shape for one in pictures)
+    (entry,) = drawing.draw_missed(files, {"P01": "case 01"}, missed)
+    assert (files.review / entry["file"]).is_file()
+    assert "intersection over union of 0.1 or more" in entry["shows"]
+
+
+def test_a_piece_that_hangs_by_a_corner_is_one_piece():
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[0:2, 0, 0] = labels[2:4, 1, 1] = 1  # two and two voxels that meet at a corner
+    labels[6:9, 8, 8] = 1
+    assert panels.middle(labels).tolist() == [1.5, 0.5, 0.5]
 
 
 def test_a_case_is_read_with_every_model_on_one_grid(files):

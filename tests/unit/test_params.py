@@ -176,6 +176,21 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
             "/data/{case}",
             "target.layout.t1n: '/data/{case}' must start below the cohort's folder",
         ),
+        (
+            "target.layout.t2w",
+            None,
+            "target.layout.t2w: nothing is given; every network reads all four sequences (t1n, t1c, t2w, t2f)",
+        ),
+        (
+            "target.layout.t2w",
+            "{case}/T2.mha",
+            "target.layout.t2w: '{case}/T2.mha' must end with .nii.gz or .nii; only NIfTI is read: convert other",
+        ),
+        (
+            "target.layout.t2f",
+            "{case}/{case}_T2.nii.gz",
+            "target.layout.t2f: '{case}/{case}_T2.nii.gz' is the pattern of t2w too; each needs files of its own",
+        ),
         ("target.layout.T2", "{case}", "target.layout.T2: unknown parameter; known are label"),
         ("target.layout", "own", "target.layout: must be brats, or hold one pattern per sequence (given: 'own')"),
         ("target.held_out", 0, "target.held_out: 0 leaves no case to test; hold out one or more"),
@@ -305,6 +320,8 @@ def test_layout_patterns_name_the_case() -> None:
         Layout(**{**layout, "t1c": "scan.nii.gz"})
     with pytest.raises(ParameterError, match="needs a group"):
         Layout(**{**layout, "patient": "P[0-9]+"})
+    with pytest.raises(ParameterError, match=r"^t1n: missing; every network reads .*; t2w: missing; every"):
+        Layout(**{name: pattern for name, pattern in layout.items() if name not in ("t1n", "t2w")})
     with pytest.raises(ParameterError, match="is not a regular expression"):
         Layout(**{**layout, "patient": "("})
 

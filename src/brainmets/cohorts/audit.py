@@ -18,6 +18,7 @@ from brainmets import nifti
 from brainmets.cohorts.background import background
 from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.fingerprint import Fingerprint, fingerprint, pairs_of_one_scan
+from brainmets.cohorts.matching import CLEAR, Edges, edges, match
 from brainmets.params import Cohort
 from brainmets.paths import resolve
 from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS, region_mask
@@ -30,6 +31,14 @@ CASE_COLUMNS = (
 FINDING_COLUMNS = ("severity", "case", "file", "finding")
 LONGEST_LIST = 20
 """Findings that a message repeats; the table has them all."""
+REGISTER = (
+    "register the scans of this patient to each other, onto one grid (resampling by the header alone leaves them "
+    "apart where the patient moved)"
+)
+FOLLOW = (
+    "bring it onto the t1c's grid together with the image that it was drawn on, by the same transform and with the "
+    "nearest neighbour"
+)
 SMALLEST_COHORT = 4
 EVERY_CASE_A_PATIENT = "(.+)"
 SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
@@ -153,15 +162,19 @@ def _examine(case: Case, declaration: Cohort, folder: Path) -> _Examination:
     with one.reading(case.images["t1c"]):
         first = nifti.read_grid(case.images["t1c"])
         _describe_grid(one, first)
-    for path in case.channels:
-        if path != case.images["t1c"] or first is not None:  # else it has been said
+    structure: dict[str, Edges | None] = {}
+    for sequence, path in case.images.items():
+        if sequence != "t1c" or first is not None:  # else it has been said
             with one.reading(path):
                 values, grid = nifti.read_volume(path)
-                _check_grid(one, grid, first)
+                on_grid = _check_grid(one, grid, first, REGISTER)
                 if _check_intensities(one, path, values):
                     one.scans.append(Scan(case.case, case.patient, one.named(path), fingerprint(values, grid.affine)))
+                    if on_grid:
+                        structure[sequence] = edges(values, grid.affine)
+    _check_match(one, case, structure)
     with one.reading(case.label):
-        _check_grid(one, nifti.read_grid(case.label), first)
+        _check_grid(one, nifti.read_grid(case.label), first, FOLLOW)
         _describe_lesions(one, case, declaration)
     return one
 
@@ -172,12 +185,12 @@ def _describe_grid(one: _Examination, grid: nifti.Grid) -> None:
     one.row["orientation"] = grid.orientation
 
 
-def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -> None:
-    """Note another grid than the t1c's, if that could be read."""
+def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None, remedy: str) -> bool:
+    """Note another grid than the t1c's, if that could be read; gives whether they are known to be one."""
     if first is None or grid.same(first):
-        return
+        return first is not None
     if grid.shape != first.shape:
-        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; resample it")
+        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; {remedy}")
     elif grid.to_ras().same(first.to_ras()):
         one.note(
             "error", grid.path, f"its axes are {grid.orientation}, the t1c's {first.orientation}; reorient it"
@@ -186,8 +199,30 @@ def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None) -
         one.note(
             "error", grid.path,
             f"its affine {np.round(grid.affine, 3).tolist()} differs from the t1c's "
-            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; resample it",
+            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; {remedy}",
         )  # fmt: skip
+    return False
+
+
+def _check_match(one: _Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
+    """Note what shows the head in another place than the t1c does, on the same grid."""
+    reference = structure.get("t1c")
+    for sequence, other in structure.items():
+        if reference is None or other is None or sequence == "t1c":
+            continue
+        found, path = match(reference, other), case.images[sequence]
+        if found.clear < CLEAR:
+            one.note(
+                "warning", path,
+                "its anatomy matches the t1c's in no place within 60 mm, though both share a grid: compare them in a "
+                "viewer; if they differ, register the scans of this patient to each other",
+            )  # fmt: skip
+        elif found.distance_mm:
+            one.note(
+                "error", path,
+                f"its anatomy lies about {found.distance_mm:.0f} mm from the t1c's, though both share a grid: the "
+                "scans are not registered to each other; register them (resampling by the header does not)",
+            )  # fmt: skip
 
 
 def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:

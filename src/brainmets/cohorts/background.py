@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
@@ -34,6 +35,18 @@ def background(voxels: npt.NDArray[Any]) -> float | None:
     if not len(values) or 2 * counts.max() < len(faces):
         return None
     return float(values[counts.argmax()])
+
+
+def air_level(voxels: npt.NDArray[Any]) -> float:
+    """A level between what surrounds the head and the head: a tenth of the way to the bright tissue. Finite values."""
+    faces = np.concatenate([voxels.take([0, -1], axis).ravel() for axis in range(3)])
+    low, high = float(np.median(faces)), float(np.percentile(voxels, 99))
+    return low + 0.1 * (high - low)
+
+
+def head(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """The head in a volume (3D, finite values): what is above ``air_level``, without specks and with its cavities."""
+    return ndimage.binary_fill_holes(ndimage.binary_opening(voxels > air_level(voxels)))
 
 
 def with_zero_background(cases: Sequence[Case], on_level: Mapping[Path, float], folder: Path) -> list[Case]:

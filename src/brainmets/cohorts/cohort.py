@@ -11,13 +11,17 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from brainmets import nifti
 from brainmets.files import read_json, write_json
 from brainmets.params import Cohort
 from brainmets.paths import resolve
-from brainmets.vocabulary import SEQUENCES
+from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES
+
+LOOKED_AT = 10_000
+"""Files of a folder whose names are looked at for other formats, once its patterns find nothing."""
 
 
 class CohortError(ValueError):
@@ -47,7 +51,8 @@ def find_cases(declaration: Cohort) -> list[Case]:
 
     A case is a name for which at least one of the five patterns finds a file. Raises ``CohortError`` where the
     folder is missing or holds no case, where a pattern finds no file or a case lacks one, or where a name does not
-    give a patient. Only names are read, no file is opened.
+    give a patient, or where two files are one. Only names are read, but where nothing fits: then the message names
+    the other formats of images that the folder holds.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
@@ -58,12 +63,13 @@ def find_cases(declaration: Cohort) -> list[Case]:
     if not names:
         raise CohortError(
             f"{declaration.folder} holds no case: no file matches {patterns['t1c']!r}; "
-            "correct `folder` or `layout` in the parameters"
+            f"correct `folder` or `layout` in the parameters{_other_formats(folder)}"
         )
     if unmatched := [f"layout.{name}: {patterns[name]!r}" for name, cases in found.items() if not cases]:
         raise CohortError(
             f"{declaration.folder}: no file matches {', '.join(unmatched)}, where other patterns find {len(names)} "
             f"case(s), such as {names[0]!r}; correct the pattern ({{case}} alone stands for anything) or add the files"
+            f"{_other_formats(folder)}"
         )
     missing = [
         pattern.format(case=case)
@@ -75,9 +81,9 @@ def find_cases(declaration: Cohort) -> list[Case]:
         raise CohortError(
             f"{declaration.folder}: {len(missing)} file(s) missing: {', '.join(missing[:10])}"
             f"{' ...' if len(missing) > 10 else ''}; every case needs t1n, t1c, t2w, t2f and a label map: "
-            "add the files or move the case out of the folder"
+            f"add the files or move the case out of the folder{_other_formats(folder)}"
         )
-    return [
+    cases = [
         Case(
             case=name,
             patient=_patient(name, declaration),
@@ -86,6 +92,46 @@ def find_cases(declaration: Cohort) -> list[Case]:
         )
         for name in names
     ]
+    _refuse_one_file_twice(cases, declaration)
+    return cases
+
+
+def _refuse_one_file_twice(cases: Iterable[Case], declaration: Cohort) -> None:
+    """Raise ``CohortError`` where two files of the declaration are one on disk: a link, or a path written two ways."""
+    names: dict[Path, str] = {}
+    for case in cases:
+        for what, path in (*case.images.items(), ("label", case.label)):
+            name = f"{what} of case {case.case}"
+            other = names.setdefault(path.resolve(), name)
+            if other != name:
+                raise CohortError(
+                    f"{declaration.folder}: {other} and {name} are one file ({path.resolve().name}); "
+                    "correct `layout` or the link"
+                )
+
+
+def _other_formats(folder: Path) -> str:
+    """What a message adds where the folder holds images that are no NIfTI files, by their names or DICOM's mark."""
+    found: dict[str, list[Path]] = {}
+    for path in islice((path for path in sorted(folder.rglob("*")) if path.is_file()), LOOKED_AT):
+        form = OTHER_FORMATS.get(path.suffix.lower())
+        if form is None and (path.suffix == "" or path.suffix[1:].isdigit()) and _has_dicom_mark(path):
+            form = "DICOM"
+        if form:
+            found.setdefault(form, []).append(path)
+    if not found:
+        return ""
+    kinds = " and ".join(f"{form} files such as {paths[0].relative_to(folder)}" for form, paths in found.items())
+    return f". The folder holds {kinds}: {CONVERT}"
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    """Scanners and archives name DICOM files without a suffix, or with digits and dots."""
+    try:
+        with path.open("rb") as handle:
+            return handle.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _names(folder: Path, pattern: str) -> list[str]:

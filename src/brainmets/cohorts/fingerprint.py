@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from brainmets import nifti
+from brainmets.cohorts.background import air_level
 
 Sketch = npt.NDArray[np.uint64]
 
@@ -53,7 +54,7 @@ def sketch(voxels: npt.NDArray[Any], affine: nifti.Affine) -> Sketch:
     if min(image.shape) <= 2 * margin:
         return np.empty(0, np.uint64)
     core = tuple(slice(margin, -margin) for _ in range(3))
-    peaks = (image == ndimage.maximum_filter(image, 3)) & (image > _air(image))
+    peaks = (image == ndimage.maximum_filter(image, 3)) & (image > air_level(image))
     places = np.argwhere(peaks[core]) + margin
     values = image[tuple(places.T)]
     pattern = np.zeros(len(places), np.uint64)
@@ -96,13 +97,6 @@ def similarity(first: Sketch, second: Sketch) -> float:
     if not len(union):
         return 0.0
     return float(np.isin(union, np.intersect1d(first, second)).mean())
-
-
-def _air(image: npt.NDArray[Any]) -> float:
-    """A level between what surrounds the head and the head: a tenth of the way to the bright tissue."""
-    faces = np.concatenate([image.take([0, -1], axis).ravel() for axis in range(3)])
-    low, high = float(np.median(faces)), float(np.percentile(image, 99))
-    return low + 0.1 * (high - low)
 
 
 def _mixed(values: Sketch) -> Sketch:

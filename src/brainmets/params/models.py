@@ -26,7 +26,17 @@ from pydantic import (
 )
 
 from brainmets.paths import NOTEBOOKS
-from brainmets.vocabulary import ARMS, LABELS, SEQUENCES, Arm, Label, LesionDefinition, Strategy
+from brainmets.vocabulary import (
+    ARMS,
+    CONVERT,
+    LABELS,
+    NIFTI_SUFFIXES,
+    SEQUENCES,
+    Arm,
+    Label,
+    LesionDefinition,
+    Strategy,
+)
 
 Fold = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -147,13 +157,27 @@ class Layout(Parameters):
     label: str
     patient: str = "(.+)"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_sequence_is_left_out(cls, values: Any) -> Any:
+        named = values if isinstance(values, dict) else {}
+        absent = [name for name in SEQUENCES if named.get(name) is None]
+        if absent and not set(map(str, named)) - set(cls.model_fields):  # else a misspelt name is the likelier reason
+            problems = [
+                f"{name}: {'nothing is given' if name in named else 'missing'}; every network reads all four "
+                f"sequences ({', '.join(SEQUENCES)}), so none can be left out: give the pattern of its files"
+                for name in absent
+            ]
+            raise ParameterError("; ".join(problems), problems)
+        return values
+
     @model_validator(mode="after")
     def _patterns_name_the_case(self) -> Self:
-        problems = [
-            f"{name}: {getattr(self, name)!r} {wrong}"
-            for name in (*SEQUENCES, "label")
-            if (wrong := _wrong_pattern(getattr(self, name)))
-        ]
+        patterns = {name: getattr(self, name) for name in (*SEQUENCES, "label")}
+        problems = [f"{name}: {pattern!r} {wrong}" for name, pattern in patterns.items() if (wrong := _wrong(pattern))]
+        for number, (name, pattern) in enumerate(patterns.items()):
+            if twin := next((other for other in [*patterns][:number] if patterns[other] == pattern), None):
+                problems.append(f"{name}: {pattern!r} is the pattern of {twin} too; each needs files of its own")
         try:
             if re.compile(self.patient).groups < 1:
                 problems.append(f"patient: {self.patient!r} needs a group, such as '(P[0-9]+)'")
@@ -164,14 +188,17 @@ class Layout(Parameters):
         return self
 
 
-def _wrong_pattern(pattern: str) -> str:
+def _wrong(pattern: str) -> str:
+    """What is wrong with a layout's pattern, or nothing."""
     if "{case}" not in pattern:
         return "must contain {case}"
     rest = pattern.replace("{case}", "")
     if "{" in rest or "}" in rest:
         found = re.findall(r"\{[^{}]*\}", rest) or ["a brace without its partner"]
         return f"holds {found[0]}; only {{case}} is allowed in braces"
-    return "must start below the cohort's folder, not at / or ~" if pattern[0] in "/~" else ""
+    if pattern[0] in "/~":
+        return "must start below the cohort's folder, not at / or ~"
+    return "" if pattern.endswith(NIFTI_SUFFIXES) else f"must end with {' or '.join(NIFTI_SUFFIXES)}; {CONVERT}"
 
 
 BRATS_LAYOUT = {

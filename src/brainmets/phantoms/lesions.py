@@ -45,8 +45,8 @@ def place_lesions(
     """``count`` lesions at the grey-white junction, far enough apart not to touch when ``growth`` times as large.
 
     Radii are log-normal with median 3.5 mm plus the mean voxel edge (so that a coarse grid still shows most of
-    them), cut at 0.6 voxel edges or 1.5 mm below and ``LARGEST_RADIUS_MM`` above. Fewer are returned when the brain has no room
-    left, never none.
+    them), cut at 0.6 voxel edges or 1.5 mm below and ``LARGEST_RADIUS_MM`` above. Fewer are returned when the brain
+    has no room left, never none.
     """
     edge = grid.mean_spacing_mm
     radii = (3.5 + edge) * np.exp(rng.normal(0, 0.55, count))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +15,10 @@ from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import write_csv
 from brainmets.paths import StudyPaths
-from brainmets.vocabulary import SEQUENCES, Model
+from brainmets.vocabulary import Model
+
+DRAWN = ("t1c", "t2f")
+"""The sequences that pictures are drawn on."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class ReviewCase:
 
 
 def read_case(
-    files: StudyPaths, case: str, models: list[Model], name: str | None = None, sequences: tuple[str, ...] = SEQUENCES
+    files: StudyPaths, case: str, models: list[Model], name: str | None = None, sequences: tuple[str, ...] = DRAWN
 ) -> ReviewCase:
     """Read a held-out case of a study. ``name`` replaces the case's name in what is shown.
+
+    A case takes 4 bytes a voxel for each sequence and 1 for each label map: hold one at a time.
 
     Raises ``FileNotFoundError`` naming an absent file and the notebook that writes it, and ``ValueError`` where two
     files of the case differ in grid.
@@ -65,19 +69,25 @@ def read_case(
             if not path.is_file():
                 raise FileNotFoundError(f"{path.name} is not in {path.parent.name}: run notebook {notebook} first")
     grid = nifti.read_grid(reference).to_ras()
-    for path in (*predictions.values(), *images.values()):
-        nifti.read_grid(path).to_ras().require_same(grid, "the case cannot be shown")
     return ReviewCase(
         name=name or case,
-        images={sequence: _to_ras(path, nifti.read_volume(path)[0], np.float32) for sequence, path in images.items()},
-        reference=_to_ras(reference, nifti.read_labels(reference), np.uint8),
-        predictions={model: _to_ras(path, nifti.read_labels(path), np.uint8) for model, path in predictions.items()},
+        images={sequence: _image(path, grid) for sequence, path in images.items()},
+        reference=_labels(reference, grid),
+        predictions={model: _labels(path, grid) for model, path in predictions.items()},
         affine=grid.affine,
     )
 
 
-def _to_ras(path: Path, voxels: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    return nifti.to_ras(voxels, nifti.read_grid(path).affine)[0].astype(dtype)
+def _image(path: Path, case: nifti.Grid) -> npt.NDArray[np.float32]:
+    voxels, grid = nifti.read_volume(path)
+    grid.to_ras().require_same(case, "the case cannot be shown")
+    return nifti.to_ras(voxels, grid.affine)[0].astype(np.float32)
+
+
+def _labels(path: Path, case: nifti.Grid) -> npt.NDArray[np.uint8]:
+    grid = nifti.read_grid(path)
+    grid.to_ras().require_same(case, "the case cannot be shown")
+    return nifti.to_ras(nifti.read_labels(path), grid.affine)[0]
 
 
 # --- names of cases ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,18 @@ import pandas as pd
 from IPython.display import Image, display
 
 from brainmets.figures import save
-from brainmets.review.case import ReviewCase, slug
-from brainmets.review.panels import BEST_SEQUENCE, case_panel, compared_models, missed_montage, worst_slice
+from brainmets.paths import StudyPaths
+from brainmets.review.case import ReviewCase, read_case, slug
+from brainmets.review.panels import (
+    BEST_SEQUENCE,
+    LesionPicture,
+    case_panel,
+    compared_models,
+    lesion_pictures,
+    missed_montage,
+    worst_slice,
+)
 from brainmets.review.ranking import explain
-from brainmets.review.viewers import write_volumes
 from brainmets.scoring.one_to_one import IN_WORDS
 from brainmets.vocabulary import SEQUENCE_TITLES
 
@@ -61,12 +69,19 @@ def draw_case(
     return entries
 
 
-def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path) -> list[Entry]:
-    """Draw the montage of missed lesions into ``folder``/panels; no entry where none was missed."""
+def draw_missed(files: StudyPaths, names: Mapping[str, str], missed: pd.DataFrame) -> list[Entry]:
+    """Draw the montage of ``ranking.missed_lesions`` into the review's panels; no entry where none was missed.
+
+    ``names``: what is shown in place of each case's name. One case is read at a time.
+    """
     if missed.empty:
         return []
+    pictures: dict[Hashable, LesionPicture] = {}
+    for case, rows in missed.groupby("case"):
+        shown = read_case(files, str(case), [], names[str(case)], ("t1c",))
+        pictures |= dict(zip(rows.index, lesion_pictures(shown, rows), strict=True))
     file = "panels/missed_lesions.png"
-    save(missed_montage(cases, missed), folder / file)
+    save(missed_montage([pictures[place] for place in missed.index]), files.review / file)
     volumes, by_all = missed["volume_mm3"], int((missed["missed_by"] == missed["models"]).sum())
     return [
         {
@@ -82,28 +97,28 @@ def draw_missed(cases: dict[str, ReviewCase], missed: pd.DataFrame, folder: Path
 
 def record(
     ranking: pd.DataFrame,
-    shown: Mapping[str, ReviewCase],
+    names: Mapping[str, str],
     pictures: Mapping[str, list[Entry]],
+    volumes: Mapping[str, dict[str, Any]],
     further: list[Entry],
-    folder: Path,
 ) -> dict[str, Any]:
-    """The content of ``review.json``: rule, figures (``further``), and the shown cases in rank order.
+    """The content of ``review.json``: rule, figures (``further``), and the cases of ``pictures`` in rank order.
 
-    A case has name (as shown), slug, rank, marks, explanation, figures (its ``pictures``) and volumes: what its 3D
-    page needs is written to ``folder``/volumes.
+    A case has name (as shown), slug, rank, marks, explanation, figures (its ``pictures``) and ``volumes``, which
+    ``viewers.write_volumes`` has written for its 3D page.
     """
     cases = []
-    for line in ranking[ranking["case"].isin(shown.keys())].to_dict("records"):
-        case = shown[line["case"]]
+    for line in ranking[ranking["case"].isin(pictures.keys())].to_dict("records"):
+        name = names[line["case"]]
         cases.append(
             {
-                "name": case.name,
-                "slug": slug(case.name),
+                "name": name,
+                "slug": slug(name),
                 "rank": line["rank"],
                 "marks": line["marks"],
                 "explanation": explain(ranking, line["case"]),
                 "figures": pictures[line["case"]],
-                "volumes": write_volumes(case, slug(case.name), folder),
+                "volumes": volumes[line["case"]],
             }
         )
     return {"rule": RULE, "cases": cases, "figures": further}

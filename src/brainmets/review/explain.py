@@ -4,19 +4,22 @@ Uncertainty, in bits, per voxel, of the probability p of one region: the entropy
 of it the part that is the folds' disagreement, the entropy of the mean less the mean of the folds' entropies (the
 mutual information of Houlsby et al., arXiv:1112.5745; zero where all folds agree).
 
-A sequence is withheld by the value 0 after normalisation: with nnU-Net's z-score within the head's nonzero mask that
-is the sequence's mean in the head. The occlusion map hides a small cube in all sequences at once by the same value
+A sequence is withheld by its own mean in the head, in every voxel of the head. Where the plan normalises within the
+head (``use_mask_for_norm``) that is 0; where it normalises over the whole box, air included, 0 is darker than any
+tissue, and the mean is measured. The occlusion map hides a small cube in all sequences at once by the same values
 (MONAI's ``OcclusionSensitivity``, after Zeiler and Fergus, ECCV 2014, arXiv:1311.2901).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -28,12 +31,21 @@ from scipy.special import entr
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_csv
 from brainmets.paths import StudyPaths
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, read_case
+from brainmets.review.panels import worst_slice
 from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.case import score_case
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, STAGE_NOTEBOOKS, STRATEGY_STAGES, Model
+from brainmets.vocabulary import (
+    NETWORK_REGIONS,
+    REGIONS,
+    SEQUENCES,
+    STAGE_NOTEBOOKS,
+    STRATEGY_STAGES,
+    Model,
+    region_mask,
+)
 
 REGION = LESION_REGION
 """Uncertainty and occlusion are of the tumour core, in which lesions are counted: unlike the whole tumour it has no
@@ -45,11 +57,13 @@ COLUMNS = [
     "false_lesions",
 ]  # fmt: skip
 
+FULL_BOX = 0.95
+"""No head fills its bounding box: from this share on the voxels that are not 0 are the air's too."""
 CUBE_MM = 9.0
 """Edge of the hidden cube; the nearest odd number of voxels is taken along each axis."""
 MARGIN_MM = 20.0
 """The occlusion map covers the lesion's bounding box on its slice and this much around it."""
-BATCH = 4
+BATCH = 1  # a patch of full size takes about a gigabyte inside the network
 SEEN = 0.5
 """Mean probability from which a lesion counts as seen by the model."""
 
@@ -78,17 +92,19 @@ class Occlusion:
 class Explanation:
     """What was found for one case and model.
 
-    ``entropy`` and ``disagreement`` (x, y, z) on the case's review grid, in bits; ``disagreement`` is ``None`` with a
-    single fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case. ``occlusion``
+    ``name`` is what figures print. ``entropy`` and ``disagreement`` (x, y), in bits, on axial slice ``z`` of the
+    case's review grid, where all models differ most from the reference; ``disagreement`` is ``None`` with a single
+    fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case. ``occlusion``
     is ``None`` where none was asked for or the case has no lesion to occlude; ``note`` then says which.
     """
 
     case: str
-    shown: ReviewCase
+    name: str
     model: Model
     folds: int
-    entropy: Floats
-    disagreement: Floats | None
+    z: int
+    entropy: npt.NDArray[np.floating]
+    disagreement: npt.NDArray[np.floating] | None
     scores: list[dict[str, Any]]
     occlusion: Occlusion | None = None
     note: str = ""
@@ -96,19 +112,21 @@ class Explanation:
 
 def explain_cases(
     files: StudyPaths,
-    shown: Mapping[str, ReviewCase],
+    names: Mapping[str, str],
+    compared: list[Model],
     model: Model,
     folds: list[int],
     tile_step: float,
     report: Callable[[str], None],
 ) -> list[Explanation]:
-    """Explain ``model`` on every case of ``shown`` (name in the cohort to the case as reviewed), in that order.
+    """Explain ``model`` on every case of ``names`` (name in the cohort to the one that is shown), in that order.
 
-    Predictions are made anew without mirroring. The first case, the hardest, is given the occlusion map. Without
-    cases no checkpoint is read and the list is empty. Raises ``FileNotFoundError`` naming a model that was not
-    trained (with its folds) or not evaluated.
+    Predictions are made anew without mirroring. All models ``compared`` choose the slice to show. The first case, the
+    hardest, is given the occlusion map. One case is held at a time, in some 50 bytes a voxel. Without cases no
+    checkpoint is read and the list is empty. Raises ``FileNotFoundError`` naming a model that was not trained (with
+    its folds) or not evaluated.
     """
-    if not shown:
+    if not names:
         return []
     if not files.evaluation(*model).is_file():
         raise FileNotFoundError(
@@ -126,16 +144,19 @@ def explain_cases(
     ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
     manifest = read_manifest(files.manifest("target"))
     explanations = []
-    for number, (case, review) in enumerate(shown.items(), 1):
+    for number, (case, name) in enumerate(names.items(), 1):
+        review = read_case(files, case, compared, name, ())
+        z, _ = worst_slice(review, REGION)
+        review = replace(review, predictions={})  # held no longer than the slice is looked for
         image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
-        found = _explain(ensemble, image, case, review, model, definition)
+        found = _explain(ensemble, image, case, review, z, model, definition)
         if number == 1:
             try:
                 found = replace(found, occlusion=occlude_lesion(ensemble, image))
             except ValueError as error:
                 found = replace(found, note=f"no occlusion map: {error}")
         explanations.append(found)
-        report(f"case {number} of {len(shown)}: {review.name} explained")
+        report(f"case {number} of {len(names)}: {name} explained")
     return explanations
 
 
@@ -172,17 +193,20 @@ def _explain(
     image: NetworkImage,
     case: str,
     review: ReviewCase,
+    z: int,
     model: Model,
     lesion_definition: Any,
 ) -> Explanation:
     """Uncertainty of the unaltered prediction, and the scores of it and of one prediction per withheld sequence."""
-    rows = []
+    head = head_mask(image)
+    rows: list[dict[str, Any]] = []
+    slices: list[Floats] = []
     for sequence in (NOTHING, *SEQUENCES):
-        altered = image if sequence == NOTHING else replace(image, data=withheld(image.data, sequence))
-        folds = np.stack(list(ensemble.fold_probabilities(altered)))
-        if sequence == NOTHING:
-            region = folds[:, NETWORK_REGIONS.index(REGION)].copy()
-        labels = _xyz(ensemble.labels(folds.mean(axis=0)))
+        with withheld(image.data, sequence, head):
+            folds = ensemble.fold_probabilities(image)
+            if sequence == NOTHING:
+                folds = _keeping_slices(folds, z, slices)
+            labels = _xyz(ensemble.labels(ensemble.mean_probabilities(folds)))
         scored = score_case(review.reference, labels, review.spacing_mm, review.affine, lesion_definition, REGIONS)
         value = {(row["region"], row["metric"]): row["value"] for row in scored.scores}
         rows += [
@@ -196,16 +220,25 @@ def _explain(
             }
             for name in REGIONS
         ]
-    disagreement = disagreement_bits(region)
+    unaltered = np.stack(slices)
     return Explanation(
         case=case,
-        shown=review,
+        name=review.name,
         model=model,
-        folds=len(region),
-        entropy=_xyz(entropy_bits(region.mean(axis=0))),
-        disagreement=None if disagreement is None else _xyz(disagreement),
+        folds=len(unaltered),
+        z=z,
+        entropy=entropy_bits(unaltered.mean(axis=0)),
+        disagreement=disagreement_bits(unaltered),
         scores=rows,
     )
+
+
+def _keeping_slices(folds: Iterator[tuple[int, Floats]], z: int, kept: list[Floats]) -> Iterator[tuple[int, Floats]]:
+    """``folds`` of ``Ensemble.fold_probabilities`` as they come, of which slice ``z`` of ``REGION`` is kept (x, y)."""
+    for region, probability in folds:
+        if NETWORK_REGIONS[region] == REGION:
+            kept.append(probability[z].T.copy())
+        yield region, probability
 
 
 def _xyz(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -236,11 +269,47 @@ def disagreement_bits(folds: npt.NDArray[np.floating]) -> npt.NDArray[np.float64
     return np.maximum(entropy_bits(np.mean(folds, axis=0)) - entropy_bits(folds).mean(0), 0.0)
 
 
-def withheld(data: Floats, sequence: str) -> Floats:
-    """A copy of a normalised image (sequence, ...) in which one sequence is 0 throughout: its mean in the head."""
-    copy = data.copy()
-    copy[SEQUENCES.index(sequence)] = 0
-    return copy
+@contextmanager
+def withheld(data: Floats, sequence: str, head: Mask) -> Iterator[None]:
+    """Within the block, one sequence of a normalised image (sequence, ...) is its own mean throughout the ``head``.
+
+    Around the head it stays as it is. ``NOTHING`` and an empty head leave all as it is. ``data`` is altered in place,
+    since a copy would be the largest thing in memory, and given back as it was.
+    """
+    if sequence == NOTHING:
+        yield
+        return
+    channel = data[SEQUENCES.index(sequence)]
+    kept = channel[head]
+    channel[head] = kept.mean(dtype=np.float64) if kept.size else 0
+    try:
+        yield
+    finally:
+        channel[head] = kept
+
+
+def head_levels(data: Floats, head: Mask) -> Floats:
+    """Each sequence's mean in the ``head`` of a normalised image (sequence, ...); 0 where the head is empty."""
+    if not head.any():
+        return np.zeros(len(data), np.float32)
+    return np.array([channel.mean(where=head, dtype=np.float64) for channel in data], np.float32)
+
+
+def head_mask(image: NetworkImage) -> Mask:
+    """The head on the network's grid: what nnU-Net took for it, the voxels that are not 0 in every sequence.
+
+    Where that is nearly all of the box (``FULL_BOX``), the air around the head is noise and not 0. Then the head is
+    what lies, on the mean of the sequences, above a tenth of the way from the median of the box's faces to the
+    brightest hundredth, without specks and with its cavities. ``image`` holds the reference.
+    """
+    assert image.labels is not None, "nnU-Net marks the outside of the head in the label map"
+    inside = image.labels >= 0
+    if np.count_nonzero(inside) <= FULL_BOX * inside.size:
+        return np.asarray(inside)
+    mean = image.data.mean(axis=0)
+    air = float(np.median(np.concatenate([mean.take([0, -1], axis).ravel() for axis in range(3)])))
+    above = mean > air + 0.1 * (float(np.percentile(mean, 99)) - air)
+    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_opening(above)))
 
 
 # --- occlusion ---------------------------------------------------------------------------------------------------
@@ -271,15 +340,16 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage) -> Occlusion:
     manager = ensemble.predictor.configuration_manager
     spacing = np.asarray(manager.spacing)
     lesion = seen_lesion(
-        pieces_by_size(np.isin(image.labels, REGIONS[REGION])),
+        pieces_by_size(region_mask(image.labels, REGION)),
         lambda piece: float(np.mean([float(score(data)) for score, data in _scores(ensemble, image, piece)])),
     )
+    levels = torch.from_numpy(head_levels(image.data, head_mask(image))).to(ensemble.predictor.device)
     axis = list(ensemble.plans.transpose_forward).index(0)  # along S: the network's grid is (z, y, x) transposed
     number = int(lesion.sum(tuple(other for other in range(3) if other != axis)).argmax())
     patch = patch_slices(lesion, manager.patch_size)
     box = _box(lesion[patch], spacing, axis, number - patch[axis].start)
     edges = odd_edges(spacing)
-    maps = [occlusion_drop(score, data, box, edges) for score, data in _scores(ensemble, image, lesion)]
+    maps = [occlusion_drop(score, data, box, edges, levels) for score, data in _scores(ensemble, image, lesion)]
     drop = np.full(lesion.shape, np.nan, np.float32)
     place = [slice(part.start + first, part.start + end) for part, (first, end) in zip(patch, box, strict=True)]
     place[axis] = slice(None)
@@ -289,17 +359,22 @@ def occlude_lesion(ensemble: Ensemble, image: NetworkImage) -> Occlusion:
     return Occlusion(drop, lesion, z, float(np.mean([whole for whole, _ in maps])), sides)
 
 
-def seen_lesion(pieces: Sequence[Mask], probability: Callable[[Mask], float]) -> Mask:
+def seen_lesion(pieces: Iterable[Mask], probability: Callable[[Mask], float]) -> Mask:
     """The first of ``pieces`` with a mean probability of ``SEEN`` or more; where none has, that with the highest.
 
-    A lesion that the model misses has no probability to lose, and its map would say nothing.
+    A lesion that the model misses has no probability to lose, and its map would say nothing. Raises ``ValueError``
+    without a piece.
     """
-    values = []
+    best, highest = None, -1.0
     for piece in pieces:
-        values.append(probability(piece))
-        if values[-1] >= SEEN:
-            return piece
-    return pieces[int(np.argmax(values))]
+        value = probability(piece)
+        if value > highest:
+            best, highest = piece, value
+        if value >= SEEN:
+            break
+    if best is None:
+        raise ValueError("the reference has no lesion of this region on the network's grid")
+    return best
 
 
 def _scores(ensemble: Ensemble, image: NetworkImage, lesion: Mask) -> Iterator[tuple[MeanProbability, torch.Tensor]]:
@@ -319,30 +394,50 @@ def _scores(ensemble: Ensemble, image: NetworkImage, lesion: Mask) -> Iterator[t
         yield MeanProbability(network, NETWORK_REGIONS.index(REGION), mask), data
 
 
-def occlusion_drop(
-    score: torch.nn.Module, image: torch.Tensor, box: list[tuple[int, int]], edges: tuple[int, ...]
-) -> tuple[float, Floats]:
-    """The score of ``image`` (1, channel, x, y, z), and how far it falls where a cube of ``edges`` voxels is zero.
+class Raised(torch.nn.Module):
+    """A score of images (batch, channel, ...) to which ``levels`` (channel) are added first."""
 
-    ``score`` maps images to (batch, 1). ``box``: first and past-the-last voxel per axis; the drop has its shape. Cubes
+    def __init__(self, score: torch.nn.Module, levels: torch.Tensor) -> None:
+        super().__init__()
+        self.score, self.levels = score, levels[None, :, None, None, None]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The score of the images on their own level."""
+        value: torch.Tensor = self.score(images + self.levels)
+        return value
+
+
+def occlusion_drop(
+    score: torch.nn.Module,
+    image: torch.Tensor,
+    box: list[tuple[int, int]],
+    edges: tuple[int, ...],
+    levels: torch.Tensor,
+) -> tuple[float, Floats]:
+    """The score of ``image`` (1, channel, x, y, z), and how far it falls where a cube of ``edges`` voxels is hidden.
+
+    In the cube every channel is its level (``levels``, one value per channel). ``score`` maps images to (batch, 1).
+    ``box``: first and past-the-last voxel per axis; the drop has its shape. Cubes
     overlap by about a quarter and stay inside the image; a voxel is given the mean over the cubes that cover it.
     """
-    occlude = OcclusionSensitivity(score, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False)
+    # MONAI hides all channels by one value: on images less their levels that is 0
+    hidden_by_zero = Raised(score, levels)
+    occlude = OcclusionSensitivity(
+        hidden_by_zero, edges, n_batch=BATCH, mode=0.0, overlap=0.25, activate=False, verbose=False
+    )
     with torch.no_grad(), warnings.catch_warnings():
         # MONAI 1.6 indexes with a list of slices, which later releases of torch may refuse
         warnings.filterwarnings("ignore", message="Using a non-tuple sequence")
         whole = float(score(image))
-        hidden, _ = occlude(image, b_box=[end for ends in box for end in ends])
+        hidden, _ = occlude(image - hidden_by_zero.levels, b_box=[end for ends in box for end in ends])
     return whole, whole - np.asarray(hidden.cpu(), np.float32)[0, 0]
 
 
-def pieces_by_size(mask: Mask) -> list[Mask]:
-    """The 26-connected pieces of a mask, the largest first. Raises ``ValueError`` for an empty mask."""
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if not count:
-        raise ValueError("the reference has no lesion of this region on the network's grid")
-    order = np.argsort(-np.bincount(pieces.ravel())[1:], kind="stable") + 1
-    return [np.asarray(pieces == number) for number in order]
+def pieces_by_size(mask: Mask) -> Iterator[Mask]:
+    """The 26-connected pieces of a mask, the largest first, each made when it is asked for."""
+    pieces = cc3d.connected_components(mask.view(np.uint8), connectivity=26)
+    for number in np.argsort(-cc3d.statistics(pieces)["voxel_counts"][1:].astype(int), kind="stable") + 1:
+        yield np.asarray(pieces == number)
 
 
 def odd_edges(spacing: npt.NDArray[np.floating]) -> tuple[int, ...]:
@@ -381,11 +476,12 @@ def _review_slice(
 
     Of equally near slices that with most of the lesion. Returns drop (x, y), lesion (x, y) and z.
     """
-    numbers = np.indices(lesion.shape, dtype=np.float32)[axis]
-    slices, drops, lesions = (
-        _xyz(ensemble.on_case_grid(volume, image)) for volume in (numbers, drop, lesion.astype(np.float32))
+    numbers = np.arange(lesion.shape[axis], dtype=np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
+    slices = _xyz(ensemble.on_case_grid(numbers, image))
+    distance = np.array(
+        [np.nanmin(np.append(np.abs(slices[:, :, z] - number), np.inf)) for z in range(slices.shape[2])]
     )
-    distance = np.abs(slices - number)
-    nearest = np.flatnonzero((distance == np.nanmin(distance)).any((0, 1)))
-    z = int(max(nearest, key=lambda at: np.count_nonzero(lesions[:, :, at] == 1)))
-    return drops[:, :, z], lesions[:, :, z] == 1, z
+    del slices
+    lesions = _xyz(ensemble.on_case_grid(lesion.astype(np.float32), image)) == 1
+    z = int(max(np.flatnonzero(distance == distance.min()), key=lambda at: np.count_nonzero(lesions[:, :, at])))
+    return _xyz(ensemble.on_case_grid(drop, image))[:, :, z].copy(), lesions[:, :, z].copy(), z

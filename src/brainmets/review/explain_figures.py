@@ -15,24 +15,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import save
-from brainmets.review.case import slug
+from brainmets.review.case import ReviewCase, slug
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
-from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around, worst_slice
+from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around
 from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
 
 REFERENCE, PREDICTION = MISSED, INVENTED
 HATCHES = {"ET": "", "TC": "///", "WT": "..."}
 
 
-def draw_explanation(one: Explanation, folder: Path) -> list[dict[str, str]]:
+def draw_explanation(one: Explanation, case: ReviewCase, folder: Path) -> list[dict[str, str]]:
     """Draw a case's uncertainty and, where it has one, its occlusion map into ``folder``/panels.
 
-    Returns an entry per picture: file (below ``folder``), alt, shows, cannot_show.
+    ``case`` holds its contrast-enhanced T1 and the evaluated prediction of the model. Returns an entry per picture:
+    file (below ``folder``), alt, shows, cannot_show.
     """
-    name, model = one.shown.name, model_title(*one.model)
-    z, _ = worst_slice(one.shown, REGION)
+    name, model, z = one.name, model_title(*one.model), one.z
     file = f"panels/{slug(name)}_uncertainty.png"
-    save(uncertainty_figure(one, z), folder / file)
+    save(uncertainty_figure(one, case), folder / file)
     disagreement = (
         "with no disagreement, because one fold cannot disagree."
         if one.disagreement is None
@@ -50,14 +50,14 @@ def draw_explanation(one: Explanation, folder: Path) -> list[dict[str, str]]:
     ]
     if found := one.occlusion:
         file = f"panels/{slug(name)}_occlusion.png"
-        save(occlusion_figure(one, found), folder / file)
+        save(occlusion_figure(one, found, case), folder / file)
         entries.append(
             {
                 "file": file,
                 "alt": f"{name}: occlusion map of {_lesion(found)} on axial slice {found.z}",
                 "shows": f"How far the mean {REGION} probability of {_lesion(found)} in {name} "
                 f"({found.probability:.2f} with nothing hidden) falls where a cube of {_cube(found)} mm is hidden in "
-                "all four sequences.",
+                "all four sequences by their means in the head.",
                 "cannot_show": "What in the cube mattered, what two places matter only together, and anything beyond "
                 "one lesion, one slice and one size of cube: a hidden cube is no tissue a network was trained on.",
             }
@@ -76,24 +76,24 @@ def draw_withheld(table: pd.DataFrame, folder: Path) -> list[dict[str, str]]:
             "file": "panels/withheld_sequences.png",
             "alt": f"Drop in Dice and detected lesions of {model} when each sequence is withheld",
             "shows": f"What {model}, the model with the highest mean Dice, loses in {cases} reviewed case(s) when one "
-            "sequence is replaced by its own mean in the head (0 after nnU-Net's normalisation).",
+            "sequence is replaced, in every voxel of the head, by its own mean in the head.",
             "cannot_show": "What a model trained without the sequence would reach: this one was never shown such an "
             f"image. And {cases} case(s), chosen because they are hard, say little of others.",
         }
     ]
 
 
-def uncertainty_figure(one: Explanation, z: int) -> Figure:
-    """Image, entropy and disagreement of ``REGION`` on axial slice ``z``.
+def uncertainty_figure(one: Explanation, case: ReviewCase) -> Figure:
+    """Image, entropy and disagreement of ``REGION`` on the explanation's axial slice.
 
     The entropy's scale runs from 0 to 1 bit, the disagreement's to its largest value in the picture.
     """
-    case = one.shown
+    z = one.z
     reference = region_mask(case.reference[:, :, z], REGION)
     predicted = region_mask(case.predictions[one.model][:, :, z], REGION)
     window = window_around(reference | predicted, case.spacing_mm, reference.shape)
-    figure, panels = _panels_with_t1c(one, z, window, (11, 4.2), 3)
-    entropy = _map(panels[1], one.entropy[:, :, z][window], case.spacing_mm, (0, 1), "gray")
+    figure, panels = _panels_with_t1c(case, z, window, (11, 4.2), 3)
+    entropy = _map(panels[1], one.entropy[window], case.spacing_mm, (0, 1), "gray")
     panels[1].set_title(f"entropy of {_probability(one)}", fontsize=9)
     if one.disagreement is None:
         panels[2].text(
@@ -101,7 +101,7 @@ def uncertainty_figure(one: Explanation, z: int) -> Figure:
             transform=panels[2].transAxes, fontsize=9,
         )  # fmt: skip
     else:
-        values = one.disagreement[:, :, z][window]
+        values = one.disagreement[window]
         disagreement = _map(panels[2], values, case.spacing_mm, (0, float(values.max()) or 1.0), "gray")
         figure.colorbar(disagreement, ax=panels[2], shrink=0.7, label="bits")
         panels[2].set_title(f"of it the disagreement of the {one.folds} folds", fontsize=9)
@@ -116,12 +116,11 @@ def uncertainty_figure(one: Explanation, z: int) -> Figure:
     return figure
 
 
-def occlusion_figure(one: Explanation, found: Occlusion) -> Figure:
+def occlusion_figure(one: Explanation, found: Occlusion, case: ReviewCase) -> Figure:
     """The image with the lesion, and the drop in its probability where a cube was hidden; grey where none was."""
-    case = one.shown
     tried = np.isfinite(found.drop)
     window = window_around(tried, case.spacing_mm, tried.shape, margin_mm=6)
-    figure, panels = _panels_with_t1c(one, found.z, window, (8, 4.4), 2)
+    figure, panels = _panels_with_t1c(case, found.z, window, (8, 4.4), 2)
     limit = float(np.nanmax(np.abs(found.drop))) or 1.0
     drop = _map(panels[1], found.drop[window], case.spacing_mm, (-limit, limit), "PuOr_r")
     panels[1].set_title(f"a cube of {_cube(found)} mm hidden", fontsize=9)
@@ -181,15 +180,15 @@ def withheld_figure(table: pd.DataFrame) -> Figure:
 
 
 def _panels_with_t1c(
-    one: Explanation, z: int, window: tuple[slice, slice], size: tuple[float, float], count: int
+    case: ReviewCase, z: int, window: tuple[slice, slice], size: tuple[float, float], count: int
 ) -> tuple[Figure, list[Axes]]:
     """``count`` panels without axes, the first with the contrast-enhanced T1 on slice ``z``."""
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(1, count))
     for panel in panels:
         panel.set_axis_off()
-    image = one.shown.images["t1c"]
-    draw_slice(panels[0], image[:, :, z][window], one.shown.spacing_mm, brightness(image))
+    image = case.images["t1c"]
+    draw_slice(panels[0], image[:, :, z][window], case.spacing_mm, brightness(image))
     panels[0].set_title(SEQUENCE_TITLES["t1c"], fontsize=9)
     return figure, panels
 

@@ -6,8 +6,10 @@ Slices are axial and shown as radiologists read them, the patient's right on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from scipy import ndimage
 
 from brainmets.figures import Drawing
 from brainmets.review.case import ReviewCase
@@ -47,7 +48,7 @@ Window = tuple[slice, slice]
 
 
 def disagreement_mm2(
-    reference: Mask, predictions: Sequence[Mask], spacing_mm: Sequence[float]
+    reference: Mask, predictions: Iterable[Mask], spacing_mm: Sequence[float]
 ) -> npt.NDArray[np.float64]:
     """Area in mm² where a prediction differs from the reference, per axial slice, summed over the predictions.
 
@@ -71,7 +72,7 @@ def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
     and the middle slice where there is none of it.
     """
     reference = region_mask(case.reference, region)
-    masks = [region_mask(case.predictions[model], region) for model in compared_models(case)]
+    masks = (region_mask(case.predictions[model], region) for model in compared_models(case))
     areas = disagreement_mm2(reference, masks, case.spacing_mm)
     if areas.any():
         return int(areas.argmax()), float(areas.max())
@@ -147,40 +148,53 @@ def orthogonal_slices(case: ReviewCase, labels: npt.NDArray[np.uint8], title: st
 
 
 def middle(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """The mean voxel of the largest piece of ``labels``; the middle of the volume where there is none."""
-    pieces, count = ndimage.label(labels > 0)
-    if not count:
+    """The mean voxel of the largest 26-connected piece of ``labels``; without one the middle of the volume."""
+    pieces = cc3d.statistics(cc3d.connected_components((labels > 0).view(np.uint8), connectivity=26))
+    if len(pieces["voxel_counts"]) < 2:
         return (np.array(labels.shape) - 1) / 2
-    largest = np.bincount(pieces.ravel())[1:].argmax() + 1
-    return np.asarray(np.argwhere(pieces == largest).mean(0), dtype=np.float64)
+    return np.asarray(pieces["centroids"][1 + pieces["voxel_counts"][1:].argmax()], dtype=np.float64)
 
 
-def missed_montage(cases: Mapping[str, ReviewCase], missed: pd.DataFrame, columns: int = 5) -> Drawing:
-    """Every lesion of ``ranking.missed_lesions``, one picture each: contrast-enhanced T1 through its middle, outlined.
+class LesionPicture(NamedTuple):
+    """A window of an axial slice around a lesion: image and reference (x, y), its grey levels, and a title."""
 
-    ``cases`` maps the table's case names to the cases. Raises ``ValueError`` for an empty table.
-    """
-    if missed.empty:
-        raise ValueError("no lesion was missed: there is no montage to draw")
-    rows = -(-len(missed) // columns)
-    figure = Drawing(figsize=(2.1 * columns, 2.5 * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for panel in panels.flat:
-        panel.set_axis_off()
-    for panel, (_, lesion) in zip(panels.flat, missed.iterrows(), strict=False):
-        case = cases[lesion["case"]]
+    image: npt.NDArray[np.float32]
+    mask: Mask
+    spacing_mm: tuple[float, float, float]
+    shown: tuple[float, float]
+    title: str
+
+
+def lesion_pictures(case: ReviewCase, missed: pd.DataFrame) -> list[LesionPicture]:
+    """Contrast-enhanced T1 through the middle of each of the case's lesions in ``ranking.missed_lesions``."""
+    image, pictures = case.images["t1c"], []
+    shown = brightness(image)
+    for lesion in missed.to_dict("records"):
         x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))
-        image = case.images["t1c"]
         mask = region_mask(case.reference[:, :, z], LESION_REGION)
         spot = np.zeros(mask.shape, bool)
         spot[x, y] = True
         window = window_around(spot, case.spacing_mm, mask.shape, margin_mm=20)
-        draw_slice(panel, image[:, :, z][window], case.spacing_mm, brightness(image), bar_mm=10)
-        outline(panel, mask[window], case.spacing_mm, MISSED)
-        panel.set_title(
-            f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}",
-            fontsize=8,
+        title = f"{case.name}, {lesion['volume_mm3']:.0f} mm³\nmissed by {lesion['missed_by']} of {lesion['models']}"
+        pictures.append(
+            LesionPicture(image[:, :, z][window].copy(), mask[window].copy(), case.spacing_mm, shown, title)
         )
+    return pictures
+
+
+def missed_montage(pictures: Sequence[LesionPicture], columns: int = 5) -> Drawing:
+    """Missed lesions, one picture each and outlined, in the order given. Raises ``ValueError`` without any."""
+    if not pictures:
+        raise ValueError("no lesion was missed: there is no montage to draw")
+    rows = -(-len(pictures) // columns)
+    figure = Drawing(figsize=(2.1 * columns, 2.5 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
+    for panel, one in zip(panels.flat, pictures, strict=False):
+        draw_slice(panel, one.image, one.spacing_mm, one.shown, bar_mm=10)
+        outline(panel, one.mask, one.spacing_mm, MISSED)
+        panel.set_title(one.title, fontsize=8)
     figure.suptitle(
         f"Missed {LESION_REGION} lesions (no lesion predicted there with IoU {LEAST_IOU:g} or more), smallest first",
         fontsize=10,

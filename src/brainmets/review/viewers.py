@@ -121,7 +121,8 @@ def write_volumes(case: ReviewCase, name: str, folder: Path, sequence: str = "t1
     (the middle of the largest reference lesion as a fraction of each axis) and ``labels``, a list of file and title,
     the reference first; files are named below ``folder``.
     """
-    small = coarser(brain_only(case))
+    brain = brain_only(case)
+    small = coarser(replace(brain, images={sequence: brain.images[sequence]}))
     image = f"volumes/{name}_{sequence}.nii.gz"
     nifti.write(folder / image, display_volume(small.images[sequence]), small.affine)
     maps = [("reference", "reference", small.reference)]
@@ -180,13 +181,15 @@ def colormap() -> dict[str, Any]:
 
 def brain_only(case: ReviewCase) -> ReviewCase:
     """The case cut to the brain and a small margin: less to send to the browser. An empty image stays whole."""
-    marked = np.any([image != 0 for image in case.images.values()], axis=0) | (case.reference > 0)
+    marked = case.reference > 0
+    for image in case.images.values():
+        marked |= image != 0
     if not marked.any():
         return case
-    places = np.argwhere(marked)
+    occupied = [np.flatnonzero(marked.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
     margin = np.ceil(MARGIN_MM / np.array(case.spacing_mm)).astype(int)
-    low = np.maximum(places.min(0) - margin, 0)
-    high = np.minimum(places.max(0) + 1 + margin, marked.shape)
+    low = np.maximum([line[0] for line in occupied] - margin, 0)
+    high = np.minimum([line[-1] + 1 for line in occupied] + margin, marked.shape)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     affine = case.affine.copy()
     affine[:3, 3] = nib.affines.apply_affine(case.affine, low)

@@ -326,7 +326,8 @@ def bca_interval(estimate: float, replicates: Floats, jackknife: Floats, alpha: 
     acceleration = float((deviations**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     levels = [alpha / 2, 1 - alpha / 2]
     bias = float(stats.norm.ppf(below))
-    shifted = [bias + float(stats.norm.ppf(level)) for level in levels]
+    z = float(stats.norm.isf(alpha / 2))  # of a tiny alpha too, where 1 - alpha / 2 would round to 1
+    shifted = [bias - z, bias + z]
     corrected = 0 < below < 1 and all(acceleration * shift < 1 for shift in shifted)
     if corrected:
         levels = [float(stats.norm.cdf(bias + shift / (1 - acceleration * shift))) for shift in shifted]

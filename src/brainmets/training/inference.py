@@ -9,9 +9,8 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -106,29 +104,46 @@ class Ensemble:
         )  # fmt: skip
         return NetworkImage(data, None if reference is None else labels[0], properties)
 
-    def fold_probabilities(self, image: NetworkImage) -> Iterator[npt.NDArray[np.float32]]:
-        """Each fold's probability of each region, in the folds' order.
+    def fold_probabilities(self, image: NetworkImage) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Each fold's probability of each region, fold by fold and, to hold little at a time, region by region.
 
-        Shape (region, z, y, x) on the case's grid turned to RAS, as all that follows: z along S, y along A, x along R.
-        Regions are in the network's order (WT, TC, ET). Logits are resampled to the original grid before the
-        sigmoid, as nnU-Net does for one model.
+        Gives (region, probability): the region's place in the network's order (WT, TC, ET), and a volume (z, y, x) on
+        the case's grid turned to RAS, as all that follows: z along S, y along A, x along R. Logits are resampled to
+        the original grid before the sigmoid, as nnU-Net does for one model.
         """
         for weights in self.weights:
             self.network.load_state_dict(weights)
             logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
-            _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits, self.plans, self.predictor.configuration_manager, self.predictor.label_manager,
-                image.properties, return_probabilities=True, num_threads_torch=torch.get_num_threads(),
-            )  # fmt: skip
-            yield np.asarray(probability, np.float32)
+            for region in range(len(logits)):
+                yield region, self._on_original_grid(logits[region : region + 1], image)
+            del logits  # not held while the next fold predicts
+
+    def _on_original_grid(self, logits: torch.Tensor, image: NetworkImage) -> npt.NDArray[np.float32]:
+        """The probability of one region's logits (1, ...), as nnU-Net's export makes it of all regions at once."""
+        configuration, manager = self.predictor.configuration_manager, self.predictor.label_manager
+        spacing = [image.properties["spacing"][axis] for axis in self.plans.transpose_forward]
+        cropped = image.properties["shape_after_cropping_and_before_resampling"]
+        logits = configuration.resampling_fn_probabilities(logits, cropped, configuration.spacing, spacing)
+        box, shape = image.properties["bbox_used_for_cropping"], image.properties["shape_before_cropping"]
+        whole = manager.revert_cropping_on_probabilities(manager.apply_inference_nonlin(logits), box, shape)
+        return np.asarray(whole[0], np.float32).transpose(self.plans.transpose_backward)
 
     def probabilities(self, case: Case) -> npt.NDArray[np.float32]:
         """The folds' mean probability of each region, (region, z, y, x) on the case's grid turned to RAS.
 
         Regions are in the network's order (WT, TC, ET). Probabilities, not logits, are averaged.
         """
-        folds = self.fold_probabilities(self.preprocess(case))
-        return reduce(np.add, (probability / np.float32(len(self.weights)) for probability in folds))
+        return self.mean_probabilities(self.fold_probabilities(self.preprocess(case)))
+
+    def mean_probabilities(self, folds: Iterable[tuple[int, npt.NDArray[np.float32]]]) -> npt.NDArray[np.float32]:
+        """The mean over folds (region, z, y, x) of what ``fold_probabilities`` gives."""
+        mean = np.zeros(0, np.float32)
+        for region, probability in folds:
+            if not mean.size:
+                mean = np.zeros((self.predictor.label_manager.num_segmentation_heads, *probability.shape), np.float32)
+            for total, plane in zip(mean[region], probability, strict=True):  # a whole quotient would be held too
+                total += plane / np.float32(len(self.weights))
+        return mean
 
     def on_case_grid(self, volume: npt.NDArray[np.floating], image: NetworkImage) -> npt.NDArray[np.float32]:
         """A volume on the network's grid, (z, y, x) on the case's, turned to RAS: nearest voxel; NaN where cropped.
