@@ -76,7 +76,7 @@ def stored_in_axes(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("segresnet", (0,)), ("default", (0, 1))]
+    ("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("segresnet", (0,)), ("tversky_bce", (0, 1))]
 )
 def test_the_documented_commands_predict_the_same_label_map(
     small_study: StudyPaths, tmp_path: Path, arm: str, folds: tuple[int, ...]
