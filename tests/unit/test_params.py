@@ -179,7 +179,7 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
         (
             "target.layout.t2w",
             None,
-            "target.layout.t2w: nothing is given; every network reads all four sequences (t1n, t1c, t2w, t2f), so none",
+            "target.layout.t2w: nothing is given; every network reads all four sequences (t1n, t1c, t2w, t2f)",
         ),
         (
             "target.layout.t2w",
