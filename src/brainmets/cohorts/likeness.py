@@ -27,8 +27,8 @@ FAINT = 0.2
 """Standard deviations from the background that resampling may leave around a head."""
 
 SKULL_LITRES = 2.8
-"""Between a brain (1.1 to 1.7 L in three real stripped scans and in phantoms, 2.1 L once resampled from 3 mm voxels) and a head with its skull (5.0 L in a
-real one)."""
+"""Between a brain (1.1 to 1.7 L in three real stripped scans and in phantoms, 2.1 L once
+resampled from 3 mm voxels) and a head with its skull (5.0 L in a real one)."""
 LEVEL = 0.5
 """Difference of the heads' median grey value, in standard deviations of the normalisation, that is worth a warning."""
 SWAPPED = 0.5
