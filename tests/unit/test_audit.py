@@ -216,7 +216,7 @@ def test_a_cohort_without_any_tumour_stops_the_study(cohort: Cohort, tmp_path: P
     for case in ("a", "b"):
         write_image(tmp_path / case / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
     audit = audited(cohort)
-    with pytest.raises(CohortError, match="all: no case holds any tumour: nothing can be learnt"):
+    with pytest.raises(CohortError, match="all: no label map holds any tumour: nothing can be learnt"):
         audit.require_no_errors()
     assert audit.findings.case.tolist() == ["a", "b", "all"]
 

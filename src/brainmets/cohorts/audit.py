@@ -148,7 +148,7 @@ def _audit_cohort(cases: Sequence[Case], declaration: Cohort) -> Audit:
     warnings = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
     of_all = [
         *(("warning", text) for text in warnings),
-        *(("error", text) for text in _old_labels(table, declaration)),
+        *(("error", text) for text in (*_old_labels(table, declaration), *_no_tumour(table))),
     ]
     findings += [{"severity": severity, "case": "all", "file": "", "finding": text} for severity, text in of_all]
     scans = [scan for one in examinations for scan in one.scans]
@@ -296,7 +296,7 @@ def _no_tumour(table: pd.DataFrame) -> Iterator[str]:
     """A cohort whose label maps could be read and hold no tumour at all."""
     volumes = table.WT_mL.dropna()
     if len(volumes) and not volumes.any():
-        yield "no case holds any tumour: nothing can be learnt from this cohort or tested on it; correct the label maps"
+        yield "no label map holds any tumour: nothing can be learnt from this cohort or tested on it; correct them"
 
 
 def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
