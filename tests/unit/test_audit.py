@@ -212,6 +212,15 @@ def test_a_region_that_no_case_has_is_a_warning(
     assert set(audit.findings.severity) <= {"warning"}
 
 
+def test_a_cohort_without_any_tumour_stops_the_study(cohort: Cohort, tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        write_image(tmp_path / case / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
+    audit = audited(cohort)
+    with pytest.raises(CohortError, match="all: no label map holds any tumour: nothing can be learnt"):
+        audit.require_no_errors()
+    assert audit.findings.case.tolist() == ["a", "b", "all"]
+
+
 def test_cavities_without_any_enhancing_tumour_are_the_old_labels(cohort: Cohort, tmp_path: Path) -> None:
     """BraTS until 2022: 1 necrosis, 2 oedema, 4 enhancing."""
     label_map = {1: "netc", 2: "snfh", 3: "et", 4: "rc"}

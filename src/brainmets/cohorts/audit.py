@@ -148,7 +148,7 @@ def _audit_cohort(cases: Sequence[Case], declaration: Cohort) -> Audit:
     warnings = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
     of_all = [
         *(("warning", text) for text in warnings),
-        *(("error", text) for text in _old_labels(table, declaration)),
+        *(("error", text) for text in (*_old_labels(table, declaration), *_no_tumour(table))),
     ]
     findings += [{"severity": severity, "case": "all", "file": "", "finding": text} for severity, text in of_all]
     scans = [scan for one in examinations for scan in one.scans]
@@ -280,7 +280,7 @@ def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
     names = {value: name for name, value in LABELS.items()}
     for region, values in REGIONS.items():
         volumes = table[f"{region}_mL"].dropna()
-        if len(volumes) and not volumes.any():
+        if len(volumes) and not volumes.any() and table.WT_mL.any():
             parts = [names[value] for value in values]
             absent = [part for part in parts if part not in named]
             why = f"no label map holds a value that label_map calls {' or '.join(parts)}"
@@ -290,6 +290,13 @@ def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
                 f"{region} ({' + '.join(parts)}) is empty in every case: {why}. Is label_map right? If it is, no "
                 f"network learns {region} from this cohort, and scores of {region} on it say nothing"
             )
+
+
+def _no_tumour(table: pd.DataFrame) -> Iterator[str]:
+    """A cohort whose label maps could be read and hold no tumour at all."""
+    volumes = table.WT_mL.dropna()
+    if len(volumes) and not volumes.any():
+        yield "no label map holds any tumour: nothing can be learnt from this cohort or tested on it; correct them"
 
 
 def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:

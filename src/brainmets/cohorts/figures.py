@@ -59,6 +59,30 @@ def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
     return int(counts.argmax()) if counts.any() else labels.shape[2] // 2
 
 
+def head_levels(tables: Mapping[str, pd.DataFrame]) -> Drawing:
+    """Per sequence and cohort, the grey values within each case's head after normalisation.
+
+    ``tables`` maps "source" and "target" to the rows of ``likeness.appearance``. One line per case from the 5th to the
+    95th percentile, with a mark at the median.
+    """
+    figure = Drawing(figsize=(7.5, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(SEQUENCES), sharey=True)
+    for axis, sequence in zip(axes, SEQUENCES, strict=True):
+        start = 0
+        for cohort, table in tables.items():
+            colour, marker = COHORT_STYLE[cohort]
+            rows = table[table.sequence == sequence].sort_values("p50")
+            places = range(start, start + len(rows))
+            axis.vlines(places, rows.p5, rows.p95, color=colour, alpha=0.5, linewidth=1)
+            axis.scatter(places, rows.p50, color=colour, marker=marker, s=12, label=cohort)
+            start += len(rows) + 1
+        axis.set(title=sequence, xticks=[], xlabel="case")
+    axes[0].set_ylabel("grey value in the head,\nstandard deviations")
+    axes[0].legend(frameon=False)
+    sns.despine(figure)
+    return figure
+
+
 def tumour_volumes(tables: Mapping[str, pd.DataFrame]) -> Drawing:
     """Whole-tumour volume against the number of lesions, one mark per case, one style per cohort.
 

@@ -22,9 +22,13 @@ from unittest.mock import patch
 
 import nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor as fingerprinting
 import nnunetv2.preprocessing.preprocessors.default_preprocessor as preprocessing
+import numpy as np
+import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from brainmets.cohorts import likeness
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
@@ -47,6 +51,9 @@ channel order, and of its label map in BraTS labels."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
+
+LOOKED_AT = 40
+"""Cases of a cohort whose preprocessed images are compared with the other cohort's."""
 
 INTENSITY_SAMPLES = 2_000_000
 """Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.
@@ -153,6 +160,37 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     }
     write_json(folder / CONTENT, hashes)
     return written
+
+
+def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
+    """What nnU-Net finds in a cohort, and what it would choose for this cohort alone.
+
+    Keys: ``spacing_mm`` and ``shape`` (medians, z, y, x, the latter after cropping), ``share_after_cropping`` (median
+    share of a volume that its crop to non-zero keeps) and ``use_mask_for_norm`` (one value per sequence).
+    """
+    use_nnunet_folders(files)
+    found = read_json(files.nnunet_preprocessed / DATASETS[cohort] / "dataset_fingerprint.json")
+    planner = ExperimentPlanner(DATASETS[cohort])
+    return {
+        "spacing_mm": np.median(found["spacings"], axis=0).round(3).tolist(),
+        "shape": np.median(found["shapes_after_crop"], axis=0).astype(int).tolist(),
+        "share_after_cropping": round(float(found["median_relative_size_after_cropping"]), 3),
+        "use_mask_for_norm": planner.determine_normalization_scheme_and_whether_mask_is_used_for_norm()[1],
+    }
+
+
+def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
+    """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
+    configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
+    folder = files.nnunet_preprocessed / DATASETS[cohort] / configuration["data_identifier"]
+    names = sorted(read_dataset(files, cohort)["dataset"])
+    chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
+    stored = nnUNetDatasetBlosc2(str(folder), chosen)
+    rows = []
+    for case in chosen:
+        images, labels, *_ = stored.load_case(case)
+        rows += likeness.appearance(case, np.asarray(images), np.asarray(labels)[0], configuration["spacing"])
+    return pd.DataFrame(rows)
 
 
 def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
