@@ -135,7 +135,7 @@ def test_detection_by_size_shows_the_found_share() -> None:
 def test_pretrained_models_have_bars_and_stay_out_of_the_pairs() -> None:
     six = example_scores(4, arms=("default",))
     nine = pd.concat([six, six[six["strategy"] == "scratch"].assign(strategy="pretrained", value=0.25)])
-    bars = figures.mean_with_interval(describe(nine, 0.05, 100, 1), "dice")
+    bars = figures.mean_with_interval(describe(nine, 0.05), "dice")
     assert [text.get_text() for text in bars.legends[0].get_texts()] == [
         "pretrained only",
         "fine-tuned",
