@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def numbered(path: Path) -> Path:
+    """``path`` with -1 before its suffix, or the first number for which nothing is there: where to set it aside."""
+    numbers = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(1))
+    return next(free for free in numbers if not free.exists())
 
 
 def write_text(path: Path, text: str) -> Path:

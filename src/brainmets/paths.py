@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
+
+from brainmets.files import numbered
 
 NOTEBOOKS: tuple[str, ...] = (
     "01_data_audit",
@@ -127,8 +128,7 @@ class StudyPaths:
 
     def left_out_training(self, stage: str, arm: str, fold: int) -> Path:
         """A new folder for a training that other parameters made: ``fold_<k>-1``, or the first number not taken."""
-        folder = self.work / "left_out" / "training" / stage / arm
-        return next(path for n in count(1) if not (path := folder / f"fold_{fold}-{n}").exists())
+        return numbered(self.work / "left_out" / "training" / stage / arm / f"fold_{fold}")
 
     # 06 evaluation
     @property
@@ -141,8 +141,8 @@ class StudyPaths:
         return self.evaluations / arm / strategy
 
     def left_out(self, folder: Path) -> Path:
-        """Where a folder of an arm's evaluation goes that the study no longer has."""
-        return self.work / "left_out" / folder.relative_to(self.work)
+        """A new folder, numbered, for an arm's evaluation that the study no longer has."""
+        return numbered(self.work / "left_out" / folder.relative_to(self.work))
 
     def predictions(self, arm: str, strategy: str) -> Path:
         """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""

@@ -32,6 +32,19 @@ def handed_out(tmp_path_factory):
     return files, folder, key
 
 
+def test_a_key_of_an_earlier_draw_is_kept(tmp_path):
+    """Experts may hold the earlier folder: under another key their ratings would be given to the wrong models."""
+    files = study_on_disk.make(tmp_path, patients=2)
+    cases, folder = {"P01": "case 01", "P02": "case 02"}, files.review / "expert"
+    first = write_expert_folder(files, cases, MODELS, folder, seed=3)
+    write_expert_folder(files, cases, MODELS, folder, seed=3)
+    assert [path.name for path in files.review.glob("expert_key*")] == ["expert_key.csv"], "the same key is kept once"
+    second = write_expert_folder(files, cases, MODELS[::-1], folder, seed=3)
+    assert pd.read_csv(files.review / "expert_key-1.csv").equals(first)
+    assert pd.read_csv(files.review / "expert_key.csv").equals(second)
+    assert not second.equals(first)
+
+
 def test_segmentations_keep_grid_labels_names_and_colours(handed_out):
     import slicerio
 

@@ -447,5 +447,7 @@ def test_an_arm_that_is_dropped_is_read_by_no_later_step(
     assert set_aside_other_arms(study, files) == ["tversky_bce"]
     for place, strategy in ((files.evaluations, "finetune"), (files.cross_validations, "pretrained")):
         assert sorted(path.name for path in place.iterdir()) == ["default", "segresnet"]
-        assert (files.left_out(place / "tversky_bce") / strategy / "scores.csv").read_text() == "tversky_bce"
+        aside = files.work / "left_out" / place.name / "tversky_bce-1"
+        assert (aside / strategy / "scores.csv").read_text() == "tversky_bce"
+        assert files.left_out(place / "tversky_bce").name == "tversky_bce-2", "what was set aside is not written over"
     assert set_aside_other_arms(study, files) == []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +89,6 @@ def set_aside_other_arms(study: Study, files: StudyPaths) -> list[str]:
     stale = [folder for folder in scored if folder.name not in study.arms]
     for folder in stale:
         target = files.left_out(folder)
-        shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.replace(target)
     return sorted({folder.name for folder in stale})

@@ -25,7 +25,7 @@ from scipy import stats
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import write_csv, write_text
+from brainmets.files import numbered, write_csv, write_text
 from brainmets.params import CaseReview, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
@@ -128,6 +128,8 @@ def write_expert_folder(
 ) -> pd.DataFrame:
     """Write ``folder`` (replacing what an earlier call wrote) and ``<folder>_key.csv`` beside it; gives the key.
 
+    The key of an earlier call with other cases or models is kept as ``<folder>_key-1.csv``, or the next free number.
+
     ``cases`` maps case names to what the experts see. Which of the two ``models`` is A is drawn per case. Images are
     written anew from voxels and affine, so that no other header field of the originals goes along. The key's columns:
     case (as in the cohort), shown, model (A or B), arm, strategy. Raises ``FileExistsError`` where the folder holds
@@ -157,7 +159,10 @@ def write_expert_folder(
     write_text(aside / "README.txt", INSTRUCTIONS)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
-    write_csv(folder.with_name(f"{folder.name}_key.csv"), key)
+    key_file = folder.with_name(f"{folder.name}_key.csv")
+    if key_file.is_file() and not pd.read_csv(key_file, dtype=str, keep_default_na=False).equals(key):
+        key_file.replace(numbered(key_file))  # somebody may still rate by the folder that it belongs to
+    write_csv(key_file, key)
     return key
 
 

@@ -27,6 +27,7 @@ import torch
 from monai.visualize import OcclusionSensitivity
 from scipy.special import entr
 
+from brainmets.cohorts.background import air_level
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_csv
 from brainmets.paths import StudyPaths
@@ -298,17 +299,14 @@ def head_mask(image: NetworkImage) -> Mask:
     """The head on the network's grid: what nnU-Net took for it, the voxels that are not 0 in every sequence.
 
     Where that is nearly all of the box (``FULL_BOX``), the air around the head is noise and not 0. Then the head is
-    what lies, on the mean of the sequences, above a tenth of the way from the median of the box's faces to the
-    brightest hundredth. ``image`` holds the reference.
+    what lies, on the mean of the sequences, above ``air_level``. ``image`` holds the reference.
     """
     assert image.labels is not None, "nnU-Net marks the outside of the head in the label map"
     inside = image.labels >= 0
     if np.count_nonzero(inside) <= FULL_BOX * inside.size:
         return np.asarray(inside)
     mean = image.data.mean(axis=0)
-    air = float(np.median(np.concatenate([mean.take([0, -1], axis).ravel() for axis in range(3)])))
-    bright = float(np.percentile(mean[::2, ::2, ::2], 99))  # every eighth voxel says it as well
-    return np.asarray(mean > air + 0.1 * (bright - air))
+    return np.asarray(mean > air_level(mean))
 
 
 # --- occlusion ---------------------------------------------------------------------------------------------------
