@@ -21,7 +21,8 @@ FLOORS = (
     ("scoring", "phantoms"),
     ("params", "provenance"),
     ("nifti", "figures"),
-    ("vocabulary", "files", "paths", "processes"),
+    ("paths",),
+    ("vocabulary", "files", "processes"),
 )
 """From the roof down. A room (a folder or a module of the package) imports from lower floors only."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
