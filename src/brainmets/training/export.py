@@ -69,10 +69,10 @@ Not for clinical use.
 """
 
 SEGRESNET = """
-The arm's network is not nnU-Net's own: {trainer}.py holds its trainer and, run as above, is nnUNetv2_predict with the
-same options. nnUNetv2_predict itself finds the trainer too, with {variable} set to the folder of that file, but
-imports every trainer of nnU-Net on the way and stops ("operator torchvision::nms does not exist") where an installed
-torchvision does not match torch.
+The arm's network is not nnU-Net's own: {trainer}.py holds its trainer and, run as above, is
+nnUNetv2_predict with the same options. nnUNetv2_predict itself finds the trainer too, with {variable} set to
+the folder of that file, but imports every trainer of nnU-Net on the way and stops ("operator torchvision::nms does
+not exist") where an installed torchvision does not match torch.
 """
 
 
