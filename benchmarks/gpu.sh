@@ -3,10 +3,13 @@
 #
 #     bash benchmarks/gpu.sh
 #
-# It runs the smoke study and a shortened gpu_demo (full-size phantoms) end to end, then times training steps of the
-# three arms against stock nnU-Net's, prediction against nnUNetv2_predict, and the memory of each, and writes
-# benchmarks/results/gpu.md. Without a GPU it stops. "bash benchmarks/gpu.sh --cpu" goes the same way with the smoke
-# study on the CPU, in minutes, and writes nothing: it shows that the script works.
+# It times training steps of the three arms against stock nnU-Net's and the memory of each, prediction against
+# nnUNetv2_predict and against the CPU, a shortened gpu_demo (full-size phantoms) from nothing to its report, how long
+# training waits for data, and the choices of layout and torch.compile. Each part keeps its section of
+# benchmarks/results/gpu.md when it is done. "--parts steps prediction" runs some of them (these took 4 and 3 minutes on an
+# H100), "--keep folder" copies sections and logs there. Without a GPU it stops. "bash benchmarks/gpu.sh --cpu" goes the
+# same way with coarse phantoms and the smoke study on the CPU, in minutes, and keeps no results: it shows that the script
+# works.
 #
 # The environment is, in this order: WHEELS (a folder, read from the checkout), .venv (see the Makefile), or whatever
 # PYTHON (python3) has installed.
@@ -24,9 +27,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 if [[ -n ${WHEELS:-} ]]; then
     [[ -d $WHEELS ]] || { echo "WHEELS: '$WHEELS' is no folder" >&2; exit 2; }
-    "$python" -m venv --system-site-packages work/gpu_benchmark_env
-    work/gpu_benchmark_env/bin/python -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
-    python=work/gpu_benchmark_env/bin/python
+    env=$PWD/work/gpu_benchmark_env
+    rm -rf "$env"
+    "$python" -m pip install --quiet --no-index --no-deps --target "$env" "$WHEELS"/*.whl
+    export PYTHONPATH="$env${PYTHONPATH:+:$PYTHONPATH}"
+    export JUPYTER_PATH="$env/share/jupyter${JUPYTER_PATH:+:$JUPYTER_PATH}" # the report's page templates
 elif [[ -z ${PYTHON:-} && -x .venv/bin/python ]]; then
     python=.venv/bin/python
 fi

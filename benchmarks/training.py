@@ -34,7 +34,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
-from small_study import ingest, source_cohort, target_cohort, training_parameters
+from small_study import ARMS, ingest, source_cohort, target_cohort, training_parameters
 
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_text
@@ -80,12 +80,15 @@ What missed its aim, and why:
   every call of nnU-Net's command imports anew. One case in a process of its own takes either about as long.
 - A notebook draws its curves live: the first drawing takes about half a second, later ones 1% of the time. That shows
   in a training of half a minute, and in none of hours. Its process pays seconds for the kernel's start.
-- The SegResNet arm's aim is one for a GPU. No GPU was at hand; nothing here was measured on one.
+- The SegResNet arm's aim is one for a GPU; gpu.md has what one does.
 """
 
 
 def trainer(files: StudyPaths, arm: str, precision: str) -> Any:
-    return prepare(files, training_parameters(FromScratch, files, arm=arm, precision=precision), "scratch").trainer
+    """A fresh trainer; SegResNet has as many feature maps at the first level as the U-Net."""
+    arms = {**ARMS, "segresnet": {**ARMS["segresnet"], "filters": FEATURES}}
+    parameters = training_parameters(FromScratch, files, arm=arm, arms=arms, precision=precision)
+    return prepare(files, parameters, "scratch").trainer
 
 
 def stock_trainer(files: StudyPaths) -> Any:
