@@ -8,7 +8,8 @@ ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -196,12 +197,10 @@ def make_cohort(
     arguments: dict[str, Any] = {
         "generator": GENERATOR, "site": site, "patients": patients, "spacing_mm": spacing_mm, "seed": seed
     }  # fmt: skip
-    if _already_made(folder, arguments):
+    if already_made(folder, arguments):
         return folder
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)  # what an interrupted run left
     cases = case_names(site, patients)
-    try:
+    with folder_aside(folder) as aside:
         for number, (case, patient, timepoint) in enumerate(cases, start=1):
             phantom = make_patient(site, patient, spacing_mm, seed, timepoint)
             (aside / case).mkdir(parents=True)
@@ -212,13 +211,22 @@ def make_cohort(
             if progress is not None:
                 progress(f"phantom {number} of {len(cases)}: {case}")
         write_json(aside / MANIFEST, {**arguments, "cases": [case for case, _, _ in cases]})
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
-def _already_made(folder: Path, arguments: dict[str, Any]) -> bool:
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Give a path beside ``folder``; rename it to ``folder`` when the block ends without an error, else delete it."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)  # what an interrupted run left
+    try:
+        yield aside
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def already_made(folder: Path, arguments: dict[str, Any]) -> bool:
     """Whether ``folder`` is this cohort. Raises ``FileExistsError`` where it is anything else but empty or absent."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -257,14 +265,7 @@ def _image(
     enhancement: Floats,
 ) -> npt.NDArray[np.int16]:
     """One sequence: tissue signal, lesions, point spread, bias field, Rician noise, integer scale."""
-    csf, grey, white, *lesion_levels = np.array(site.levels[sequence]) * rng.normal(1, 0.03, 7)
-    signal = (csf * anatomy.csf + grey * anatomy.grey + white * anatomy.white).astype(np.float32)
-    signal += anatomy.detail * np.float32((white - grey) / 0.24)  # detail is in T1 units: grey and white part by 0.24
-    for part, level in zip((OEDEMA, NON_ENHANCING, ENHANCING, NECROSIS), lesion_levels, strict=True):
-        where = parts == part
-        rim = enhancement[where] if sequence == "t1c" and part == ENHANCING else np.float32(1)
-        signal[where] = 0.85 * np.float32(level) * rim + 0.15 * signal[where]  # some tissue shines through
-    signal = ndimage.gaussian_filter(signal, 0.4)
+    signal = ndimage.gaussian_filter(brain_signal(rng, site, sequence, anatomy, parts, enhancement), 0.4)
     axes = [grid.axis(i) - np.float32(BRAIN_CENTRE_MM[i]) for i in range(3)]
     signal *= np.exp(np.float32(site.bias) * smooth_field(rng, axes, HEAD_REACH_MM, 90))
     inside = signal[anatomy.brain]
@@ -273,3 +274,22 @@ def _image(
     scaled = np.hypot(inside + real, imaginary) * np.float32(rng.uniform(*site.scale))
     image[anatomy.brain] = np.maximum(np.rint(scaled), 1)  # 0 is outside the brain, and only there
     return image
+
+
+def brain_signal(
+    rng: np.random.Generator,
+    site: Site,
+    sequence: str,
+    anatomy: Anatomy,
+    parts: npt.NDArray[np.uint8],
+    enhancement: Floats,
+) -> Floats:
+    """The signal of brain and lesions on the anatomy's grid, 1 being near white matter in T1; 0 outside the brain."""
+    csf, grey, white, *lesion_levels = np.array(site.levels[sequence]) * rng.normal(1, 0.03, 7)
+    signal = (csf * anatomy.csf + grey * anatomy.grey + white * anatomy.white).astype(np.float32)
+    signal += anatomy.detail * np.float32((white - grey) / 0.24)  # detail is in T1 units: grey and white part by 0.24
+    for part, level in zip((OEDEMA, NON_ENHANCING, ENHANCING, NECROSIS), lesion_levels, strict=True):
+        where = parts == part
+        rim = enhancement[where] if sequence == "t1c" and part == ENHANCING else np.float32(1)
+        signal[where] = 0.85 * np.float32(level) * rim + 0.15 * signal[where]  # some tissue shines through
+    return signal
