@@ -110,6 +110,23 @@ def read_grid(path: Path) -> Grid:
     return _grid(path, _open(path))
 
 
+def read_scan_grid(path: Path) -> Grid:
+    """The grid of an image as it comes from a scanner, from the file's header alone.
+
+    Raises ``ImageError`` as ``read_grid`` does, and for a header that says no orientation (sform and qform code both
+    0) or whose voxels are no single numbers (colour, complex).
+    """
+    image = _open(path)
+    grid = _grid(path, image)
+    if image.get_data_dtype().kind not in "iuf":
+        raise ImageError(path, "its voxels are no single numbers (colour or complex); export its grey values")
+    if not (int(image.header["sform_code"]) or int(image.header["qform_code"])):
+        raise ImageError(
+            path, "says no orientation: left and right cannot be told apart; export it again from the DICOM files"
+        )
+    return grid
+
+
 def read_volume(path: Path) -> tuple[npt.NDArray[Any], Grid]:
     """The voxels (3D, scaled as the header says, of the type that this gives) and their grid.
 

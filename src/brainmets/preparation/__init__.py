@@ -1,0 +1,1 @@
+"""From raw scans to prepared cases: sort, register, strip, resample once, and show what came out."""
