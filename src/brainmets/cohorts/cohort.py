@@ -49,17 +49,18 @@ class Case:
 def find_cases(declaration: Cohort) -> list[Case]:
     """Every case of a declared cohort, sorted by name.
 
-    A case is a name for which at least one of the five patterns finds a file. Raises ``CohortError`` where the
-    folder is missing or holds no case, where a pattern finds no file or a case lacks one, or where a name does not
-    give a patient, or where two files are one. Only names are read, but where nothing fits: then the message names
-    the other formats of images that the folder holds.
+    A case is a name for which at least one of the five patterns finds a file; those in ``raw.left_out`` are passed
+    over. Raises ``CohortError`` where the folder is missing or holds no case, where a pattern finds no file or a case
+    lacks one, or where a name does not give a patient, or where two files are one. Only names are read, but where
+    nothing fits: then the message names the other formats of images that the folder holds.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
         raise CohortError(f"the cohort's folder {declaration.folder} is not there; correct `folder` in the parameters")
     patterns = {name: getattr(declaration.files, name) for name in (*SEQUENCES, "label")}
     found = {name: _names(folder, pattern) for name, pattern in patterns.items()}
-    names = sorted({case for cases in found.values() for case in cases})
+    left_out = set(declaration.raw.left_out) if declaration.raw else set()
+    names = sorted({case for cases in found.values() for case in cases} - left_out)
     if not names:
         raise CohortError(
             f"{declaration.folder} holds no case: no file matches {patterns['t1c']!r}; "
@@ -86,7 +87,7 @@ def find_cases(declaration: Cohort) -> list[Case]:
     cases = [
         Case(
             case=name,
-            patient=_patient(name, declaration),
+            patient=patient_of(name, declaration),
             images={sequence: folder / patterns[sequence].format(case=name) for sequence in SEQUENCES},
             label=folder / patterns["label"].format(case=name),
         )
@@ -142,7 +143,8 @@ def _names(folder: Path, pattern: str) -> list[str]:
     return [match["case"] for match in found if match]
 
 
-def _patient(case: str, declaration: Cohort) -> str:
+def patient_of(case: str, declaration: Cohort) -> str:
+    """The patient that a case's name gives by ``layout.patient``; ``CohortError`` where it gives none."""
     match = re.match(declaration.files.patient, case)
     if match is None or not match.group(1):
         raise CohortError(

@@ -56,8 +56,12 @@ def edges(voxels: npt.NDArray[Any], affine: nifti.Affine) -> Edges | None:
 
     ``None`` for an image that is too small, or shows too little, to be compared.
     """
-    image = _coarse(voxels, affine)
-    inside = ndimage.binary_erosion(head(image), iterations=RIM)
+    image = coarse(voxels, affine)
+    return edges_within(image, ndimage.binary_erosion(head(image), iterations=RIM))
+
+
+def edges_within(image: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> Edges | None:
+    """As ``edges``, of a volume along R, A, S in voxels of ``RESOLUTION_MM``, within a mask of one's own."""
     if min(image.shape) < 3 or np.count_nonzero(inside) < FEWEST:
         return None
     gradient = np.array([np.gradient(image, axis=axis) for axis in range(3)])
@@ -96,7 +100,7 @@ def _place(agreement: npt.NDArray[Any]) -> tuple[np.intp, ...]:
     return np.unravel_index(agreement.argmax(), agreement.shape)
 
 
-def _coarse(voxels: npt.NDArray[Any], affine: nifti.Affine) -> npt.NDArray[np.float32]:
+def coarse(voxels: npt.NDArray[Any], affine: nifti.Affine) -> npt.NDArray[np.float32]:
     """The volume along R, A, S in voxels of about ``RESOLUTION_MM``, each the mean of what it covers."""
     turned, along = nifti.to_ras(voxels.astype(np.float32), affine)
     sides = np.linalg.norm(along[:3, :3], axis=0)

@@ -1,0 +1,120 @@
+"""All patients of a raw folder, several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from brainmets.files import read_json, write_text
+from brainmets.params import Cohort
+from brainmets.paths import PreparationPaths, resolve
+from brainmets.preparation import pipeline, sorting
+from brainmets.preparation.pipeline import Settings
+from brainmets.preparation.scans import ScanError
+from brainmets.preparation.sorting import Planned
+from brainmets.processes import end_with_parent
+from brainmets.provenance import Provenance
+
+MOST_MB = 4000
+"""Memory to count on for one patient."""
+Say = Callable[[str], None]
+
+
+def prepare_cohort(
+    declaration: Cohort, files: PreparationPaths, settings: Settings, workers: int, say: Say
+) -> dict[str, str]:
+    """Prepare every case that is not prepared yet with these settings; gives the cases that failed, each with why.
+
+    ``workers`` patients at a time, each in a process of its own, so that a crash or a kill costs one patient at most.
+    ``say`` is told of every patient that ends, with the time left. Raises ``SortingError`` where a person must decide
+    something before.
+    """
+    plan = sorting.sort(declaration, files, say)
+    waiting = [planned for planned in plan.values() if not _is_prepared(planned, declaration, files, settings)]
+    say(f"{len(plan)} patients' scans, {len(waiting)} of them to prepare, {workers} at a time")
+    failed: dict[str, str] = {}
+    began = time.monotonic()
+    context = multiprocessing.get_context("spawn")  # torch and ITK do not survive a fork
+    with ProcessPoolExecutor(workers, context, end_with_parent, max_tasks_per_child=1) as pool:
+        running = {pool.submit(prepare_case, one, declaration, files, settings): one.case for one in waiting}
+        for number, ended in enumerate(as_completed(running), start=1):
+            case = running[ended]
+            outcome = _outcome(ended)
+            if outcome:
+                failed[case] = outcome
+            left = (time.monotonic() - began) / number * (len(waiting) - number)
+            say(f"case {number} of {len(waiting)}: {case} {outcome or 'prepared'}; about {left / 60:.0f} min left")
+    return failed
+
+
+def prepare_case(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> None:
+    """One case from its raw files to the cohort's folder, as notebook 00 does it.
+
+    What goes wrong is told in full by ``failed.log`` in the case's private folder, since it may name files.
+    """
+    log = files.case(planned.case) / "failed.log"
+    log.unlink(missing_ok=True)
+    try:
+        _prepare(planned, declaration, files, settings)
+    except Exception:
+        write_text(log, traceback.format_exc())
+        raise
+
+
+def _prepare(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> None:
+    provenance = Provenance("prepare", asdict(settings), root=resolve(declaration.folder))
+    native = pipeline.read(planned)
+    prepared = pipeline.prepare(native, settings, _silent)
+    figure = pipeline.picture(native, prepared, planned.case)
+    written = pipeline.write(prepared, planned.case, declaration, files, figure)
+    provenance.write(files.prepared(planned.case), written, **pipeline.record(prepared, planned))
+
+
+def most_at_a_time(cores: int, memory_mb: int) -> int:
+    """How many patients fit: one a core, and ``MOST_MB`` each; at least one.
+
+    >>> most_at_a_time(16, 20_000), most_at_a_time(2, 64_000), most_at_a_time(4, 1_000)
+    (5, 2, 1)
+    """
+    return max(1, min(cores, memory_mb // MOST_MB))
+
+
+def _is_prepared(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> bool:
+    path = files.prepared(planned.case)
+    if not path.is_file() or not all(one.is_file() for one in _of_case(planned, declaration)):
+        return False
+    record = read_json(path)
+    made_with = {name: record["provenance"]["parameters"].get(name) for name in asdict(settings)}
+    expected: dict[str, Any] = asdict(settings)
+    if expected["spacing_mm"] is not None:
+        expected["spacing_mm"] = list(expected["spacing_mm"])
+    return bool(record["files"] == planned.digest and made_with == expected)
+
+
+def _of_case(planned: Planned, declaration: Cohort) -> Iterable[Path]:
+    folder, layout = resolve(declaration.folder), declaration.files
+    names = [*planned.images, *(["label"] if planned.label else [])]
+    return [folder / getattr(layout, name).format(case=planned.case) for name in names]
+
+
+def _outcome(ended: Future[None]) -> str:
+    """Why a case failed, in words that name no person; nothing where it did not."""
+    error = ended.exception()
+    if error is None:
+        return ""
+    if isinstance(error, ScanError):
+        return f"failed: {error}"
+    if isinstance(error, BrokenProcessPool):
+        return "not prepared: its process or a neighbour's was killed (out of memory?); run again, with fewer workers"
+    return f"failed: {type(error).__name__}; its failed.log in the private folder has the details"
+
+
+def _silent(line: str) -> None:
+    """Says nothing: of many patients at a time only the ends are told."""

@@ -1,0 +1,67 @@
+"""All prepared cases of a cohort beside each other: their numbers, what is unusual among them, the page to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from brainmets import nifti
+from brainmets.cohorts.audit import FINDING_COLUMNS
+from brainmets.cohorts.cohort import patient_of
+from brainmets.figures import save
+from brainmets.files import read_json, write_csv
+from brainmets.params import Cohort
+from brainmets.paths import PreparationPaths, resolve
+from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
+from brainmets.preparation.quality import QUALITY_COLUMNS
+from brainmets.vocabulary import SEQUENCES
+
+
+def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
+    """Judge a cohort's prepared cases together; write ``quality.csv``, ``flags.csv`` and the page ``quality.html``.
+
+    Gives the flags (``flags.FLAG_COLUMNS``): an error of a case that ``raw.accepted`` names is a warning. A cohort
+    without a prepared case has none.
+    """
+    left_out, accepted = (
+        (set(declaration.raw.left_out), set(declaration.raw.accepted)) if declaration.raw else ((), ())
+    )
+    written = [path for path in sorted(files.cases.glob("*/prepared.json")) if path.parent.name not in left_out]
+    records = {path.parent.name: read_json(path) for path in written}
+    rows = [{"case": case, **record["row"]} for case, record in records.items()]
+    table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
+    table[list(QUALITY_COLUMNS)] = table[list(QUALITY_COLUMNS)].astype(float)
+    found = [flags.flag(table)]
+    if records and all(record["provenance"]["parameters"]["space"] == "template" for record in records.values()):
+        patterns = {case: copies.pattern(*_images(case, declaration, files)) for case in records}
+        found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
+    flagged = pd.concat(found, ignore_index=True)
+    flagged.loc[flagged.case.isin(accepted), "severity"] = "warning"
+    write_csv(files.quality_table, table)
+    write_csv(files.flags, flagged)
+    pictures = {
+        case: quality_page.Pictures(files.case(case) / "picture.png", files.case(case) / "strip.png")
+        for case in records
+    }
+    absent = {case: "not prepared: see its log" for case in sorting.read_plan(files) if case not in records}
+    strips = save(quality_figures.cohort_strips(table, flagged), files.folder / "quality.png")
+    quality_page.write_page(files.folder, table, flagged, pictures, strips, absent)
+    return flagged
+
+
+def findings(flagged: pd.DataFrame) -> pd.DataFrame:
+    """The flags as findings of the audit (``FINDING_COLUMNS``), one per case and text."""
+    advice = " (see quality.html; a case that is right all the same is named in raw.accepted)"
+    table = flagged.assign(file="", finding=flagged.text.where(flagged.severity != "error", flagged.text + advice))
+    return table[list(FINDING_COLUMNS)].drop_duplicates(ignore_index=True)
+
+
+def _images(
+    case: str, declaration: Cohort, files: PreparationPaths
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any], nifti.Affine]:
+    folder, layout = resolve(declaration.folder), declaration.files
+    paths = {sequence: folder / getattr(layout, sequence).format(case=case) for sequence in SEQUENCES}
+    mask, grid = nifti.read_volume(files.case(case) / "brain_mask.nii.gz")
+    return {sequence: nifti.read_volume(path)[0] for sequence, path in paths.items()}, mask, grid.affine

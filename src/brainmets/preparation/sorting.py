@@ -1,0 +1,302 @@
+"""Whose scans a raw folder holds, what the cases are called from now on, and which files each is made from.
+
+The sorting reads headers alone, and writes the key file, ``series.csv`` (what each series was taken for, for a person
+to correct), ``findings.csv`` and, last, ``plan.json`` into the preparation's folder, which is the user's own (0700).
+Started again it reads the folder anew only where something in it, the key, a role or the parameters have changed.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from brainmets.files import read_json, write_csv, write_json
+from brainmets.params import Cohort, Raw
+from brainmets.paths import PreparationPaths, resolve
+from brainmets.phantoms import sites
+from brainmets.phantoms.scanner import make_scanner_cohort
+from brainmets.preparation import raw as scans_on_disk
+from brainmets.preparation import series as series_table
+from brainmets.preparation.key import Key
+from brainmets.preparation.scans import Finding, Header, Series
+from brainmets.processes import locked
+from brainmets.vocabulary import SEQUENCES
+
+SAID = 12
+"""Problems that a message repeats; the tables have them all."""
+Say = Callable[[str], None]
+
+
+class SortingError(ValueError):
+    """Raw scans that cannot be prepared as they are; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One case to prepare: its four series, its label map and brain mask if there are, and a hash of their state."""
+
+    case: str
+    images: dict[str, Series]
+    label: Path | None
+    brain_mask: Path | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """What a look at a raw folder gives; nothing is written yet.
+
+    ``scans`` are those that were found, by patient and date; ``table`` is ``series.csv``; ``problems`` are what stops
+    the preparation, in words.
+    """
+
+    scans: list[tuple[str, str]]
+    plan: dict[str, Planned]
+    table: pd.DataFrame
+    findings: list[Finding]
+    problems: list[str]
+
+    def require_no_problems(self, files: PreparationPaths) -> None:
+        """Raise ``SortingError`` that lists the problems, and where a person decides them."""
+        if self.problems:
+            shown = "\n".join(f"  {problem}" for problem in self.problems[:SAID])
+            more = f"\n  and {len(self.problems) - SAID} more" if len(self.problems) > SAID else ""
+            raise SortingError(
+                f"{len(self.problems)} thing(s) to decide before these scans can be prepared:\n{shown}{more}\n"
+                f"Series and findings are listed in {files.series.name} and {files.findings.name} of the study's "
+                "preparation folder. Correct the column `role` there, mend the files, or name the case in raw.left_out"
+            )
+
+
+def make_phantoms(declaration: Cohort, say: Say) -> None:
+    """Make what a cohort of phantoms asks for: the prepared ones first, which claim the folder, then the raw."""
+    if declaration.phantoms:
+        sites.make_cohort(resolve(declaration.folder), **declaration.phantoms.model_dump(), progress=say)
+    if declaration.raw and declaration.raw.phantoms:
+        folder = resolve(declaration.raw.folder)
+        make_scanner_cohort(folder, **declaration.raw.phantoms.model_dump(), progress=say)
+
+
+def sort(declaration: Cohort, files: PreparationPaths, say: Say) -> dict[str, Planned]:
+    """The cases of a cohort's raw folder, by name; what is needed for it is written.
+
+    Phantoms are made first. ``say`` is told of progress. Raises ``SortingError`` where a person must decide, and
+    ``BusyError`` where another process sorts.
+    """
+    make_phantoms(declaration, say)
+    raw = _raw(declaration)
+    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files):
+        return read_plan(files)
+    _own_folder(files.folder)
+    with locked(files.folder / ".sorting.lock", "the sorting of these raw scans"):
+        found = look(declaration, files, say)
+        _key(declaration, raw, files).names(found.scans)
+        _write(found, files)
+        found.require_no_problems(files)
+        _write_plan(found, files, _state(declaration, files))
+    return found.plan
+
+
+def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
+    """Read the raw folder's headers, without writing anything; what ``series.csv`` says by hand rules."""
+    raw = _raw(declaration)
+    folder = resolve(raw.folder)
+    if not folder.is_dir():
+        raise SortingError(f"raw.folder: {raw.folder!r} is no folder; put the folder of the raw scans there")
+    found, findings = scans_on_disk.find(folder, say)
+    set_apart = {path for pattern in (raw.labels, raw.brain_masks) for path in _matching(folder, pattern)}
+    found = [one for one in found if not set_apart & set(one.files)]
+    scans = _by_scan(found)
+    names = _key(declaration, raw, files).proposed(scans)
+    tables = [series_table.guess(scan).assign(case=names[who]) for who, scan in scans.items()]
+    table = pd.concat(tables, ignore_index=True) if tables else series_table.empty()
+    if files.series.is_file():
+        table, changed = series_table.merge(series_table.read(files.series), table)
+        findings = [*findings, *changed]
+    by_case = {names[who]: (who, scan) for who, scan in scans.items()}
+    plan, problems = {}, [finding.text for finding in findings if finding.severity == "error"]
+    if not by_case:
+        problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
+    if unknown := sorted({*raw.left_out, *raw.accepted} - set(by_case)):
+        problems.append(f"raw.left_out, raw.accepted: {', '.join(unknown)}: there is no such case")
+    for case in sorted(set(by_case) - set(raw.left_out)):
+        who, scan = by_case[case]
+        try:
+            plan[case] = _planned(case, scan, table, folder, raw, who)
+        except ValueError as error:
+            problems.append(str(error))
+    return Sorted(list(scans), plan, table, findings, [*problems, *_split_patients(declaration, names)])
+
+
+def read_plan(files: PreparationPaths) -> dict[str, Planned]:
+    """The cases as the last sorting wrote them. Raises ``FileNotFoundError`` where there was none."""
+    return {
+        case: Planned(
+            case=case,
+            images={sequence: _series(entry) for sequence, entry in planned["images"].items()},
+            label=Path(planned["label"]) if planned["label"] else None,
+            brain_mask=Path(planned["brain_mask"]) if planned["brain_mask"] else None,
+            digest=planned["digest"],
+        )
+        for case, planned in read_json(files.plan)["cases"].items()
+    }
+
+
+# --- one case ----------------------------------------------------------------------------------------------------
+
+
+def _planned(
+    case: str, scan: list[Series], table: pd.DataFrame, folder: Path, raw: Raw, who: tuple[str, str]
+) -> Planned:
+    """Raises ``ValueError`` where the roles are undecided, or a file is missing."""
+    chosen = series_table.choose(table, case)
+    by_number = {one.number: one for one in scan}
+    images = {sequence: by_number[chosen[sequence]] for sequence in SEQUENCES}
+    for sequence, one in images.items():
+        if not one.usable:
+            raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {'; '.join(one.problems)}")
+    label = file_of(folder, raw.labels, who, f"case {case}: no label map: raw.labels")
+    mask = file_of(folder, raw.brain_masks, who, f"case {case}: no brain mask: raw.brain_masks")
+    used = [path for one in images.values() for path in one.files] + [path for path in (label, mask) if path]
+    state = json.dumps([chosen, [_stat(path) for path in used]], sort_keys=True)
+    return Planned(case, images, label, mask, hashlib.sha256(state.encode()).hexdigest())
+
+
+def file_of(folder: Path, pattern: str | None, who: tuple[str, str], problem: str) -> Path | None:
+    """The label map or mask of a patient's scan by its pattern; none without a pattern.
+
+    A slash in an identifier or date is "_" in the file's name. Raises ``SortingError`` where there is no such file.
+    """
+    if pattern is None:
+        return None
+    patient, date = (re.sub(r"[/\\\0]", "_", text) for text in who)
+    path = folder / pattern.replace("{patient}", patient).replace("{date}", date)
+    if not path.is_file():
+        raise SortingError(f"{problem} {pattern!r} finds no file for it; add the file or correct the pattern")
+    return path
+
+
+def _split_patients(declaration: Cohort, names: Mapping[tuple[str, str], str]) -> list[str]:
+    """Two scans of one patient that ``layout.patient`` would take for two patients."""
+    from brainmets.cohorts.cohort import patient_of  # scikit-learn takes a second
+
+    scans: dict[str, list[str]] = {}
+    for (patient, _), case in names.items():
+        scans.setdefault(patient, []).append(case)
+    return [
+        f"cases {', '.join(sorted(cases))} are scans of one patient, yet layout.patient takes them for several, who "
+        r"could be trained and tested on; write patient: '(.+)-\d{3}$' into the layout"
+        for cases in scans.values()
+        if len({patient_of(case, declaration) for case in cases}) > 1
+    ]
+
+
+def _by_scan(found: Iterable[Series]) -> dict[tuple[str, str], list[Series]]:
+    scans: dict[tuple[str, str], list[Series]] = {}
+    for one in found:
+        scans.setdefault((one.patient, one.date), []).append(one)
+    return scans
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _raw(declaration: Cohort) -> Raw:
+    if declaration.raw is None:
+        raise SortingError("the cohort declares no raw scans: there is nothing to sort")
+    return declaration.raw
+
+
+def _key(declaration: Cohort, raw: Raw, files: PreparationPaths) -> Key:
+    return Key.open(_key_file(raw, files), resolve(declaration.folder), raw.prefix)
+
+
+def _key_file(raw: Raw, files: PreparationPaths) -> Path:
+    return resolve(raw.key_file) if raw.key_file else files.key
+
+
+def _matching(folder: Path, pattern: str | None) -> list[Path]:
+    if pattern is None:
+        return []
+    wild = glob.escape(pattern).replace("{patient}", "*").replace("{date}", "*")
+    start = Path(pattern).anchor
+    return [*(Path(start) if start else folder).glob(wild.removeprefix(start))]
+
+
+def _own_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def _stat(path: Path) -> tuple[str, int, int]:
+    state = path.stat()
+    return path.name, state.st_size, state.st_mtime_ns
+
+
+def _state(declaration: Cohort, files: PreparationPaths) -> str:
+    """A hash of names, sizes and times of everything that the sorting depends on."""
+    raw = _raw(declaration)
+    digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
+    digest.update(declaration.files.patient.encode())
+    for path in (files.series, _key_file(raw, files)):
+        digest.update(path.read_bytes() if path.is_file() else b"absent")
+    folder = resolve(raw.folder)
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(where, name)
+            stat = path.lstat()
+            digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def _write(found: Sorted, files: PreparationPaths) -> None:
+    series_table.write(files.series, found.table)
+    write_csv(files.findings, pd.DataFrame(found.findings, columns=Finding._fields))
+
+
+def _write_plan(found: Sorted, files: PreparationPaths, state: str) -> None:
+    cases = {
+        case: {
+            "images": {sequence: _entry(one) for sequence, one in planned.images.items()},
+            "label": str(planned.label) if planned.label else None,
+            "brain_mask": str(planned.brain_mask) if planned.brain_mask else None,
+            "digest": planned.digest,
+        }
+        for case, planned in found.plan.items()
+    }
+    write_json(files.plan, {"state": state, "cases": cases})
+
+
+def _entry(one: Series) -> dict[str, Any]:
+    """A series as JSON, which has no word for NaN, without the person's name and date."""
+    header = {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in asdict(one.header).items()
+    }
+    header["spacing_mm"] = [None if math.isnan(side) else side for side in one.header.spacing_mm]
+    return {
+        "key": one.key, "number": one.number, "kind": one.kind, "files": [str(path) for path in one.files],
+        "header": header, "problems": list(one.problems),
+    }  # fmt: skip
+
+
+def _series(entry: Mapping[str, Any]) -> Series:
+    nan = float("nan")
+    defaults = asdict(Header())
+    header = {name: defaults[name] if value is None else value for name, value in entry["header"].items()}
+    header["spacing_mm"] = tuple(nan if side is None else side for side in entry["header"]["spacing_mm"])
+    return Series(
+        patient="", date="", key=entry["key"], number=entry["number"], kind=entry["kind"],
+        files=tuple(map(Path, entry["files"])), header=Header(**header), problems=tuple(entry["problems"]),
+    )  # fmt: skip
