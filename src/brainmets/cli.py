@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
+"""The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
 """
@@ -55,13 +55,90 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
     parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
+    for add in (_add_prepare, _add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
         add(commands)
     return parser
 
 
 def _add_params(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("params", type=Path, help="the study's YAML, such as params/demo.yaml")
+
+
+# --- prepare -----------------------------------------------------------------------------------------------------
+
+
+def _add_prepare(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "prepare",
+        help="make prepared cases from raw scans",
+        description="Make prepared cases (registered, without skull, on one grid, under new names) from a folder of "
+        "DICOM trees, or of one folder per patient with NIfTI, MetaImage or NRRD files. What is done already is not "
+        "done again. See docs/own_cohort.md.",
+    )
+    parser.add_argument("input", type=Path, metavar="INPUT", help="folder of raw scans")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="COHORT", help="folder of prepared cases, in BraTS naming"
+    )
+    parser.add_argument(
+        "--private", type=Path, metavar="FOLDER",
+        help="folder of series.csv, the key file, transforms and the quality page (default: COHORT.private)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--key-file", type=Path, metavar="CSV", help="who is who (default: key.csv in the private folder)"
+    )
+    parser.add_argument(
+        "--labels", metavar="PATTERN", help="label maps, such as 'labels/{patient}.nii.gz', below INPUT or absolute"
+    )
+    parser.add_argument("--brain-masks", metavar="PATTERN", help="brain masks of your own, in the same way")
+    parser.add_argument("--prefix", default="case", help="begins the new case names (default: case)")
+    parser.add_argument(
+        "--space", choices=("template", "t1c"), default="template",
+        help="grid of prepared cases: as the MNI152 template lies, or the t1c's own (default: template)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spacing", type=float, nargs=3, metavar="MM", default=(1.0, 1.0, 1.0),
+        help="voxel sides along R, A and S with --space template (default: 1 1 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--margin", type=float, default=2.0, metavar="MM", help="how far the brain mask is widened (default: 2)"
+    )
+    parser.add_argument("--bias-field", action="store_true", help="correct the scanner's shading (N4) first")
+    parser.add_argument("--seed", type=int, default=1, help="of the registration's sampling (default: 1)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="patients at a time (default: as cores and memory allow)"
+    )
+    parser.set_defaults(run=_prepare)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    """Prepare, show the quality page; 1 where a case failed or its flags call for a look."""
+    from brainmets.engine.devices import cpu_cores, memory_mb
+    from brainmets.params import Cohort, Preparation, Raw
+    from brainmets.paths import PreparationPaths
+    from brainmets.preparation import batch, cohort_quality
+    from brainmets.preparation.pipeline import Settings
+
+    out = args.out.resolve()
+    files = PreparationPaths((args.private or out.with_name(f"{out.name}.private")).resolve())
+    raw = Raw(
+        folder=str(args.input.resolve()), prefix=args.prefix, labels=args.labels, brain_masks=args.brain_masks,
+        key_file=str(args.key_file.resolve()) if args.key_file else None,
+    )  # fmt: skip
+    declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
+    settings = Settings.of(
+        Preparation(
+            study="prepare", work_dir=str(files.folder), seed=args.seed, source=declaration, target=declaration,
+            cohort="target", case="", space=args.space, spacing_mm=args.spacing if args.space == "template" else None,
+            mask_margin_mm=args.margin, bias_field=args.bias_field,
+        )
+    )  # fmt: skip
+    workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
+    failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
+    flags = cohort_quality.review(declaration, files)
+    print(f"prepared cases: {args.out}; look at {files.quality} ({len(flags)} flag(s))")
+    for case, reason in failed.items():
+        print(f"brainmets prepare: {case}: {reason}", file=sys.stderr)
+    return 1 if failed or (flags["severity"] == "error").any() else 0
 
 
 # --- study and notebook ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from brainmets.files import numbered
 
 NOTEBOOKS: tuple[str, ...] = (
+    "00_preparation",
     "01_data_audit",
     "02_plan_alignment",
     "03_pretraining",
@@ -46,6 +47,61 @@ def resolve(path: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
+class PreparationPaths:
+    """What the preparation of one cohort's raw scans keeps beside the cohort, private to the user."""
+
+    folder: Path
+
+    @property
+    def key(self) -> Path:
+        """``key.csv``: who is who: patient, date, case. Delete it, and nobody can tell."""
+        return self.folder / "key.csv"
+
+    @property
+    def series(self) -> Path:
+        """``series.csv``: every series of every scan, what it was taken for and why; a person's ``role`` rules."""
+        return self.folder / "series.csv"
+
+    @property
+    def plan(self) -> Path:
+        """``plan.json``: where each case's raw files lie; written last by the sorting."""
+        return self.folder / "plan.json"
+
+    @property
+    def findings(self) -> Path:
+        """``findings.csv``: what is wrong with the raw data or unusual: severity, case, series, text."""
+        return self.folder / "findings.csv"
+
+    @property
+    def quality(self) -> Path:
+        """``quality.html``: the page on which a failed registration is seen."""
+        return self.folder / "quality.html"
+
+    @property
+    def quality_table(self) -> Path:
+        """``quality.csv``: the numbers behind it, one row per case."""
+        return self.folder / "quality.csv"
+
+    @property
+    def flags(self) -> Path:
+        """``flags.csv``: what is unusual or wrong among the prepared cases, in words."""
+        return self.folder / "flags.csv"
+
+    def case(self, case: str) -> Path:
+        """Transforms, brain mask and pictures of one case."""
+        return self.cases / case
+
+    @property
+    def cases(self) -> Path:
+        """The folder that holds every case's."""
+        return self.folder / "cases"
+
+    def prepared(self, case: str) -> Path:
+        """``prepared.json``: numbers and provenance of one case; written last."""
+        return self.case(case) / "prepared.json"
+
+
+@dataclass(frozen=True)
 class StudyPaths:
     """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
 
@@ -65,6 +121,11 @@ class StudyPaths:
     def report(self) -> Path:
         """The folder to hand on: ``index.html`` and all it shows."""
         return project_root() / "reports" / self.study
+
+    # 00 preparation
+    def preparation(self, cohort: str) -> PreparationPaths:
+        """What notebook 00 keeps of a cohort of raw scans."""
+        return PreparationPaths(self.work / "preparation" / cohort)
 
     # 01 data audit
     def cases(self, cohort: str) -> Path:

@@ -26,7 +26,7 @@ from brainmets.provenance import Provenance
 from brainmets.engine.steps import result
 p = {model}.from_cell(globals())
 files = StudyPaths(p.work_dir, p.study)
-job = p.model_dump(include={{"arm", "strategy", "fold"}})
+job = p.model_dump(include={{"cohort", "case", "arm", "strategy", "fold"}})
 target = result(files, "{notebook}", job)
 """
 WORK = """\
@@ -62,10 +62,12 @@ class FakeCheckout:
         content = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
         content["arms"] = {arm: content["arms"][arm] for arm in arms}
         content |= {"study": "tiny", "folds": [0]}
+        del content["target"]["raw"]
         self.write(content)
         study = Study.read(self.params)
         for name in NOTEBOOKS:
-            nbformat.write(_notebook(name, study.values(name, **study.jobs(name)[0])), self.source(name))
+            job = (study.jobs(name) or [{"cohort": "target", "case": ""}])[0]
+            nbformat.write(_notebook(name, study.values(name, **job)), self.source(name))
 
     def source(self, name: str) -> Path:
         return self.root / "notebooks" / f"{name}.ipynb"

@@ -137,8 +137,8 @@ def parameters(work_dir: Path, study: str = "tiny") -> dict:
 
 
 def finish(files: StudyPaths, study: Study) -> None:
-    """What notebooks 01 to 07 leave besides the scores: provenance, tables, figures and executed copies."""
-    for notebook in NOTEBOOKS[:7]:
+    """What notebooks 00 to 07 leave besides the scores: provenance, tables, figures and executed copies."""
+    for notebook in NOTEBOOKS[:-1]:
         for job in study.jobs(notebook):
             values = study.notebook(notebook, **job).model_dump(mode="json")
             Provenance(notebook, values, root=files.work).write(result(files, notebook, job))

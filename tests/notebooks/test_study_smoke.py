@@ -1,4 +1,4 @@
-"""All eight notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
+"""All nine notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
 
 import re
 from pathlib import Path
@@ -13,6 +13,7 @@ from real_checkout import RealCheckout, profile
 from brainmets.files import read_json
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
 from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, STRATEGIES, region_mask
 
@@ -52,6 +53,27 @@ def test_figures_are_pictures_in_the_executed_copies(files: StudyPaths, notebook
         cells = nbformat.read(path, 4).cells
         outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
         assert any("image/png" in output.get("data", {}) for output in outputs), path.name
+
+
+def test_the_raw_patient_became_a_case_like_the_others(checkout: RealCheckout, files: StudyPaths) -> None:
+    """From DICOM through notebook 00 into the audit, the split and the trainings."""
+    (case,) = Study(SMOKE, "smoke").raw_cases("target")
+    cases = pd.read_csv(files.cases("target")).set_index("case")
+    assert len(cases) == SMOKE["target"]["phantoms"]["patients"] + 1
+    assert cases.loc[case, "orientation"] == "RAS"
+    assert cases.loc[case, "WT_mL"] > 0
+    split = read_json(files.splits)["target"]
+    assert case in {*split["held_out"], *split["folds"][0]["train"], *split["folds"][0]["val"]}
+    private = files.preparation("target")
+    assert read_json(private.prepared(case))["provenance"]["notebook"] == "00_preparation"
+    assert pd.read_csv(private.quality_table).case.tolist() == [case]
+    assert not (pd.read_csv(private.flags).severity == "error").any()
+    assert case in private.quality.read_text()
+    table = pd.read_csv(private.series)
+    assert table.role.dropna().tolist() == table.guess[table.role.notna()].tolist(), "every guess was right"
+    report = "".join(path.read_text() for path in (checkout.root / "reports" / "smoke").rglob("*.html"))
+    for told in (*secrets(1), "PHANTOM-0001"):
+        assert told not in report
 
 
 def test_the_held_out_cases_are_the_ones_scored_and_nobody_else_saw_them(files: StudyPaths) -> None:
@@ -184,7 +206,8 @@ def test_the_report_shows_every_mean_and_links_every_notebook(checkout: RealChec
     for mean in shown["mean"]:
         assert f"{mean:.3f}" in page
     linked = {link for link in re.findall(r'href="([^"#]+)"', page) if link.startswith("notebooks/")}
-    assert linked == {f"notebooks/{path.stem}.html" for path in files.runs.glob("*.ipynb")}
+    shown = {path.stem for path in files.runs.glob("*.ipynb") if not path.stem.startswith("00")}
+    assert linked == {f"notebooks/{name}.html" for name in shown}, "whole heads are not handed on"
     assert all((folder / link).is_file() for link in linked)
 
 
@@ -212,7 +235,7 @@ def test_one_sequence_missing_stops_the_audit_by_name_and_leaves_nothing_that_lo
 ) -> None:
     content = {**SMOKE, "study": "damaged"}
     for name in ("source", "target"):
-        content[name] = {key: value for key, value in SMOKE[name].items() if key != "phantoms"}
+        content[name] = {key: value for key, value in SMOKE[name].items() if key not in ("phantoms", "raw")}
     content["target"]["folder"] = "damaged_target"
     target = checkout.root / "damaged_target"
     cases = sorted((files.work / "cohorts" / "target").glob("P*"))

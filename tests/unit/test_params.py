@@ -338,4 +338,4 @@ def test_closest_lists_all_names_where_none_is_close() -> None:
 
 
 def test_sections_are_named_after_the_notebooks() -> None:
-    assert [section(name) for name in NOTEBOOKS[:4]] == ["audit", "alignment", "pretraining", "fine_tuning"]
+    assert [section(name) for name in NOTEBOOKS[:4]] == ["preparation", "audit", "alignment", "pretraining"]

@@ -146,7 +146,7 @@ def test_made_again_the_report_replaces_itself_and_leaves_other_files(reviewed_c
 def test_a_step_that_is_not_done_is_named(reviewed_checkout):
     _, files, study = reviewed_checkout
     other = type(files)(files.work_dir, "absent")
-    with pytest.raises(FileNotFoundError, match=r"audit\.json of step 01_data_audit"):
+    with pytest.raises(FileNotFoundError, match=r"prepared\.json of step 00_preparation_target"):
         report.build(other, study)
 
 

@@ -17,6 +17,7 @@ FLOORS = (
     ("report",),
     ("review",),
     ("engine", "training"),
+    ("preparation",),
     ("statistics", "cohorts"),
     ("scoring", "phantoms"),
     ("params", "provenance"),
@@ -26,7 +27,7 @@ FLOORS = (
 )
 """From the roof down. A room (a folder or a module of the package) imports from lower floors only."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-WITHOUT_TORCH = ("cli", "cohorts", "engine", "params", "phantoms", "report", "scoring", "statistics")
+WITHOUT_TORCH = ("cli", "cohorts", "engine", "params", "phantoms", "preparation", "report", "scoring", "statistics")
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:

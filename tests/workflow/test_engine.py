@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
+from raw_scans import NAMES, write_scan
 
 from brainmets.engine import devices, study
 from brainmets.engine.progress import PROGRESS
@@ -449,22 +450,100 @@ def test_a_step_that_is_killed_outright_is_reported(checkout: FakeCheckout) -> N
     assert not (checkout.work / "audit/audit.json").exists()
 
 
+# --- raw scans
+
+
+def with_raw_scans(
+    checkout: FakeCheckout, patients: tuple[str, ...], names: tuple[str, ...] = NAMES
+) -> dict[str, Any]:
+    """The tiny study with raw scans of these patients for its target; gives its parameters."""
+    raw = checkout.root / "raw"
+    (raw / "labels").mkdir(parents=True)
+    for number, patient in enumerate(patients):
+        write_scan(raw / patient, names, seed=number)
+        (raw / "labels" / f"{patient}.nii.gz").write_bytes(b"")
+    content = checkout.content()
+    content["target"] |= {"folder": "cohort", "layout": "brats", "held_out": 1}
+    content["target"] |= {"raw": {"folder": "raw", "labels": "labels/{patient}.nii.gz", "prefix": "site"}}
+    del content["target"]["phantoms"]
+    checkout.write(content)
+    return content
+
+
+def test_a_dry_run_names_a_step_for_each_raw_scan_and_writes_nothing(checkout: FakeCheckout) -> None:
+    with_raw_scans(checkout, ("Miller", "Adams", "Baker"))
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    listed = [line.strip() for line in ended.stdout.splitlines() if line.strip().startswith("00")]
+    assert listed == [f"00_preparation_target_site-0000{number}-000" for number in (1, 2, 3)]
+    assert not checkout.work.exists()
+    assert not (checkout.root / "cohort").exists()
+    assert not [name for name in ("Miller", "Adams", "Baker") if name in ended.stdout + ended.stderr]
+
+
+def test_each_raw_scan_is_a_step_before_the_audit_and_only_a_changed_one_is_repeated(checkout: FakeCheckout) -> None:
+    with_raw_scans(checkout, ("Miller", "Adams", "Baker"))
+    ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert steps(ended.stdout)[-1] == "01_data_audit"
+    first = {f"00_preparation_target_site-0000{number}-000": 1 for number in (1, 2, 3)}
+    assert checkout.ran() == {**first, "01_data_audit": 1}
+    write_scan(checkout.root / "raw" / "Clark", seed=9)
+    (checkout.root / "raw" / "labels" / "Clark.nii.gz").write_bytes(b"")
+    (checkout.root / "raw" / "labels" / "Adams.nii.gz").write_bytes(b"corrected")
+    checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+    ran = checkout.ran()
+    assert ran["00_preparation_target_site-00004-000"] == 1
+    assert sorted(ran[name] for name in first) == [1, 1, 2]
+    assert ran["01_data_audit"] == 2
+
+
+def test_scans_that_a_person_must_decide_on_stop_the_study_before_any_step(checkout: FakeCheckout) -> None:
+    with_raw_scans(checkout, ("Miller", "Adams", "Baker"), ("T1_a", "T1_b", "T2", "FLAIR"))
+    for words in (("-n",), ()):
+        ended = checkout.brainmets("study", "params/tiny.yaml", *words)
+        assert ended.returncode == 2
+        assert "t1n and t1c are undecided" in ended.stderr
+        assert "column role of series.csv" in ended.stderr
+        assert checkout.ran() == {}
+
+
+def test_raw_scans_that_cannot_be_split_are_refused_before_any_is_prepared(checkout: FakeCheckout) -> None:
+    with_raw_scans(checkout, ("Miller", "Adams"))
+    ended = checkout.brainmets("study", "params/tiny.yaml")
+    assert ended.returncode == 2
+    assert "target" in ended.stderr
+    assert "fold" in ended.stderr
+    assert checkout.ran() == {}
+
+
+def test_a_raw_folder_that_is_not_there_is_named(checkout: FakeCheckout) -> None:
+    content = with_raw_scans(checkout, ("Miller", "Adams", "Baker"))
+    content["target"]["raw"]["folder"] = "nowhere"
+    checkout.write(content)
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n")
+    assert ended.returncode == 2
+    assert "params/tiny.yaml: target: raw.folder: 'nowhere' is no folder" in ended.stderr
+
+
 # --- what a machine is asked for
 
 
 def test_gpus_are_shared_out_and_cores_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "cpu_cores", lambda: 16)
     monkeypatch.setenv(devices.DEVICES_VARIABLE, "0,1,2,3")
+    monkeypatch.setattr(study, "memory_mb", lambda: 24_000)
     options, machine = study.local_options()
-    assert options == ["cores=16", "threads=4", "--cores", "16", "--resources", "device=4"]
+    assert options == ["cores=16", "threads=4", "--cores", "16", "--resources", "device=4", "mem_mb=24000"]
     assert machine == "16 CPU cores, 4 GPUs, 4 at a time"
 
 
 def test_without_a_gpu_every_core_trains_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "cpu_cores", lambda: 8)
     monkeypatch.setenv(devices.DEVICES_VARIABLE, "")
+    monkeypatch.setattr(study, "memory_mb", lambda: 24_000)
     options, machine = study.local_options()
-    assert options == ["cores=8", "threads=1", "--cores", "8", "--resources", "device=8"]
+    assert options == ["cores=8", "threads=1", "--cores", "8", "--resources", "device=8", "mem_mb=24000"]
     assert machine == "8 CPU cores, no GPU, 8 at a time"
 
 

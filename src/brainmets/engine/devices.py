@@ -37,6 +37,14 @@ def cpu_cores() -> int:
     return max(1, cores)
 
 
+def memory_mb() -> int:
+    """Four fifths of the memory that this process may use, in MB: the machine's, cut by a container's limit."""
+    bytes_there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit_file = Path("/sys/fs/cgroup/memory.max")
+    limit = limit_file.read_text().strip() if limit_file.is_file() else "max"
+    return int(0.8 * (bytes_there if limit == "max" else min(bytes_there, int(limit))) / 1e6)
+
+
 def cuda_devices() -> list[str]:
     """The GPUs that torch can use, as ``CUDA_VISIBLE_DEVICES`` names them; empty without one.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brainmets.cohorts.cohort import find_cases
+from brainmets.cohorts.cohort import CohortError, find_cases
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
@@ -37,12 +37,12 @@ def jobs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def step_name(notebook: str, job: dict[str, Any]) -> str:
-    """The name of a step's files: the notebook, then its arm, strategy and fold where it has them.
+    """The name of a step's files: the notebook, then its cohort and case, arm, strategy and fold where it has them.
 
     >>> step_name("03_pretraining", {"arm": "default", "fold": 2})
     '03_pretraining_default_fold_2'
     """
-    parts = [notebook, *(str(job[key]) for key in ("arm", "strategy") if key in job)]
+    parts = [notebook, *(str(job[key]) for key in ("cohort", "case", "arm", "strategy") if key in job)]
     return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
 
 
@@ -50,6 +50,8 @@ def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
     """The file that ``notebook`` writes last, with its provenance: once it is there, the step is done."""
     if notebook in STAGES:
         return files.training(STAGES[notebook], job["arm"], job["fold"])
+    if notebook == "00_preparation":
+        return files.preparation(job["cohort"]).prepared(job["case"])
     if notebook == "06_evaluation":
         return files.evaluation(job["arm"], job["strategy"])
     return {
@@ -65,6 +67,9 @@ def decisive(values: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name not in SPEED_ONLY}
     if "arm" in kept and "arms" in kept:
         kept["arms"] = {kept["arm"]: kept["arms"][kept["arm"]]}
+    if "case" in kept:  # of the cohorts, where the case is written; which raw files make it is the sorting's word
+        kept["folder"], kept["layout"] = (kept[kept["cohort"]][name] for name in ("folder", "layout"))
+        del kept["source"], kept["target"]
     return kept
 
 
@@ -97,7 +102,7 @@ def set_aside_other_arms(study: Study, files: StudyPaths) -> list[str]:
 def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
     """Name, size and time of change of every case's files: a case or a file that changes calls for a new audit.
 
-    Cohorts that notebook 01 makes itself are left out.
+    Cohorts that notebook 01 makes itself are left out, and cases that notebook 00 makes: their own records tell.
     """
     listing = {}
     for name in COHORTS:
@@ -105,7 +110,14 @@ def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
         if declaration.phantoms:
             continue
         folder = resolve(declaration.folder)
-        found = [path for case in find_cases(declaration) for path in (*case.channels, case.label)]
+        try:
+            cases = find_cases(declaration)
+        except CohortError:
+            if declaration.raw is None:
+                raise
+            cases = []  # none is prepared yet
+        made = set(study.raw_cases(name))
+        found = [path for case in cases if case.case not in made for path in (*case.channels, case.label)]
         stated = [(path.relative_to(folder).as_posix(), path.stat()) for path in found]
         listing[name] = [(file, state.st_size, state.st_mtime_ns) for file, state in stated]
     return listing

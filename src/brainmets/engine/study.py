@@ -16,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import yaml
 
-from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words
+from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
 from brainmets.engine.progress import Progress, step_of_job
 from brainmets.engine.steps import jobs, outdated, read_study, set_aside_other_arms, shown, step_name
 from brainmets.params import Audit, Cohort, ParameterError
@@ -48,9 +50,10 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     heading = f"study {files.study}: {study.origin}, {machine}"
     if dry_run:
         print(heading, flush=True)
-        return _plan(study, files, options, further)
+        return _plan(study, files, [f"raw={json.dumps(looked_at(study, files))}", *options], further)
     with locked(files.work / ".study.lock", f"study {files.study}") as lock:
         print(heading, flush=True)
+        options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
         return _work(study, files, options, further, lock)
@@ -68,12 +71,13 @@ def check(study: Study) -> None:
     from brainmets.engine.notebook import check_declared  # papermill takes half a second
 
     for name in NOTEBOOKS:
-        check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(study.values(name, **study.jobs(name)[0])))
+        job = (study.jobs(name) or [{"cohort": "", "case": ""}])[0]
+        check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(study.values(name, **job)))
     audit = study.notebook("01_data_audit")
     assert isinstance(audit, Audit)
     for cohort in COHORTS:
         declaration = getattr(audit, cohort)
-        if not declaration.phantoms:
+        if not declaration.phantoms and not declaration.raw:
             _check_cohort(study.origin, cohort, declaration, audit)
 
 
@@ -94,6 +98,78 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
     except SplitError as error:
         raise ParameterError(f"{origin}: {error}") from None
+
+
+def _check_split(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
+    """That a cohort of raw scans can be split, together with what lies in its folder already."""
+    from brainmets.cohorts.cohort import CohortError, find_cases, patient_of
+    from brainmets.cohorts.splits import SplitError, split_cohort
+
+    patients = {case: patient_of(case, declaration) for case in raw_cases}
+    with suppress(CohortError):  # nothing is prepared yet
+        patients |= {case.case: case.patient for case in find_cases(declaration)}
+    try:
+        split_cohort(patients, declaration.held_out, audit.n_folds, audit.seed, cohort)
+    except SplitError as error:
+        raise ParameterError(f"{origin}: {error}") from None
+
+
+# --- raw scans ---------------------------------------------------------------------------------------------------
+
+
+def sorted_raw(study: Study, files: StudyPaths) -> dict[str, dict[str, str]]:
+    """Per cohort of raw scans the cases to prepare, each with a hash of its files; what is needed for it is written.
+
+    Raises ``ParameterError`` where a person must decide something first, or the cases cannot be split.
+    """
+    return _of_raw_cohorts(study, files, lambda name, declaration, say: _plan_of(name, declaration, files, say))
+
+
+def looked_at(study: Study, files: StudyPaths) -> dict[str, dict[str, str]]:
+    """The same without writing anything; phantoms that are not made yet are known by name alone."""
+    return _of_raw_cohorts(study, files, lambda name, declaration, say: _seen(study, name, declaration, files, say))
+
+
+def _plan_of(name: str, declaration: Cohort, files: StudyPaths, say: Callable[[str], None]) -> dict[str, str]:
+    from brainmets.preparation import sorting  # SimpleITK takes a second
+
+    plan = sorting.sort(declaration, files.preparation(name), say)
+    return {case: planned.digest for case, planned in plan.items()}
+
+
+def _seen(
+    study: Study, name: str, declaration: Cohort, files: StudyPaths, say: Callable[[str], None]
+) -> dict[str, str]:
+    from brainmets.preparation import sorting
+
+    assert declaration.raw is not None
+    if declaration.raw.phantoms and not resolve(declaration.raw.folder).is_dir():
+        return dict.fromkeys(study.raw_cases(name), "")
+    found = sorting.look(declaration, files.preparation(name), say)
+    found.require_no_problems(files.preparation(name))
+    return {case: planned.digest for case, planned in found.plan.items()}
+
+
+def _of_raw_cohorts(
+    study: Study, files: StudyPaths, digests: Callable[[str, Cohort, Callable[[str], None]], dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    audit = study.notebook("01_data_audit")
+    assert isinstance(audit, Audit)
+    found = {}
+    for name in COHORTS:
+        declaration = getattr(audit, name)
+        if declaration.raw is None:
+            continue
+        try:
+            found[name] = digests(name, declaration, lambda line: print(f"  {line}", flush=True))
+            if not declaration.phantoms:
+                _check_split(study.origin, name, declaration, audit, found[name])
+        except ParameterError:
+            raise
+        except (ValueError, OSError) as error:
+            raise ParameterError(f"{study.origin}: {name}: {error}") from None
+        study.raw[name] = sorted(found[name])
+    return found
 
 
 # --- where the steps run -----------------------------------------------------------------------------------------
@@ -126,7 +202,7 @@ def local_options() -> tuple[list[str], str]:
     os.environ[DEVICES_VARIABLE] = ",".join(devices)
     slots = len(devices) or cores
     config = [f"cores={cores}", f"threads={max(1, cores // slots)}"]
-    options = ["--cores", str(max(cores, slots)), "--resources", f"device={slots}"]
+    options = ["--cores", str(max(cores, slots)), "--resources", f"device={slots}", f"mem_mb={memory_mb()}"]
     return [*config, *options], f"{cores} CPU cores, {in_words(devices)}, {slots} at a time"
 
 

@@ -218,11 +218,57 @@ class Phantoms(Parameters):
     seed: int
 
 
+class RawPhantoms(Parameters):
+    """Ask notebook 00 to make the raw folder from phantoms of whole heads, as a scanner would export them."""
+
+    patients: PositiveInt
+    spacing_mm: PositiveFloat
+    seed: int
+
+
+class Raw(Parameters):
+    """Scans as they come from the scanner, which notebook 00 prepares into the cohort's folder.
+
+    ``folder`` holds DICOM trees, or one folder per patient with NIfTI, MetaImage or NRRD files. ``labels`` (none for
+    scans that are only to be looked at) and ``brain_masks`` are patterns of NIfTI files below it (or absolute), drawn
+    on the grid of one of the sequences: ``{patient}`` stands for the patient's identifier (PatientID, or the name of
+    the patient's folder), ``{date}`` for the scan's (StudyDate, or the folders between the patient's and the files).
+    Without ``brain_masks`` the brain is found by a network. ``prefix`` begins the new case names; ``key_file`` keeps
+    who is who (none: beside the other results of notebook 00) and lies outside the cohort. ``left_out`` names cases
+    that are not prepared, ``accepted`` those whose flags a person has looked at and found to be no error.
+    """
+
+    folder: str
+    labels: str | None = None
+    brain_masks: str | None = None
+    prefix: Annotated[str, AfterValidator(lambda value: _name_of_files(value))]
+    key_file: str | None = None
+    left_out: list[str] = []
+    accepted: list[str] = []
+    phantoms: RawPhantoms | None = None
+
+    @model_validator(mode="after")
+    def _patterns_name_the_patient(self) -> Self:
+        problems = []
+        for name, pattern in (("labels", self.labels), ("brain_masks", self.brain_masks)):
+            if pattern is None:
+                continue
+            if "{patient}" not in pattern:
+                problems.append(f"{name}: {pattern!r} must contain {{patient}}")
+            elif stray := re.findall(r"[{}]", pattern.replace("{patient}", "").replace("{date}", "")):
+                problems.append(f"{name}: {pattern!r} holds a stray {stray[0]}; {{patient}} and {{date}} are allowed")
+            elif not pattern.endswith(NIFTI_SUFFIXES):
+                problems.append(f"{name}: {pattern!r} must end with {' or '.join(NIFTI_SUFFIXES)}; {CONVERT}")
+        if problems:
+            raise ParameterError("; ".join(problems), problems)
+        return self
+
+
 class Cohort(Parameters):
     """One cohort: its folder, its layout, how its labels map to BraTS labels, and which cases are held out.
 
     ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
-    whole tumour's volume.
+    whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
     """
 
     folder: str
@@ -231,6 +277,7 @@ class Cohort(Parameters):
     held_out: int | list[str]
     draw: Literal["random", "by_load"] = "random"
     phantoms: Phantoms | None = None
+    raw: Raw | None = None
 
     @field_validator("layout", mode="before")
     @classmethod
@@ -329,6 +376,45 @@ class NotebookParameters(Parameters):
     work_dir: str
 
 
+class Preparation(NotebookParameters):
+    """Notebook 00, for one raw case.
+
+    ``space`` "template": every case lies as the MNI152 template does, in voxels of ``spacing_mm`` along R, A and S;
+    "t1c": on the grid of its own contrast-enhanced T1, and ``spacing_mm`` is null.
+    """
+
+    seed: int
+    source: Cohort
+    target: Cohort
+    cohort: Literal["source", "target"]
+    case: str
+    space: Literal["template", "t1c"]
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    mask_margin_mm: Annotated[float, Field(ge=0, le=30)]
+    bias_field: bool
+
+    @field_validator("spacing_mm", mode="before")
+    @classmethod
+    def _three_sides(cls, value: Any) -> Any:
+        if value is not None and (not isinstance(value, list | tuple) or len(value) != 3):
+            raise ValueError(f"must be three sides in mm (R, A, S), such as [1.0, 1.0, 1.0], or null{given(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _spacing_fits_the_space(self) -> Self:
+        if (self.space == "t1c") != (self.spacing_mm is None):
+            raise ValueError(
+                f"spacing_mm: {self.spacing_mm!r} does not fit space {self.space!r}: give three sides in mm with "
+                "space template, null with space t1c"
+            )
+        return self
+
+    @property
+    def declaration(self) -> Cohort:
+        """The cohort that the case is of."""
+        return self.source if self.cohort == "source" else self.target
+
+
 class Audit(NotebookParameters):
     """Notebook 01."""
 
@@ -341,6 +427,13 @@ class Audit(NotebookParameters):
     def _something_to_test(self) -> Self:
         if not self.target.held_out:
             raise ValueError(f"target.held_out: {self.target.held_out!r} leaves no case to test; hold out one or more")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_to_learn(self) -> Self:
+        for name, cohort in (("source", self.source), ("target", self.target)):
+            if cohort.raw and cohort.raw.labels is None:
+                raise ValueError(f"{name}.raw.labels: missing; every case of a study needs a label map")
         return self
 
 
@@ -462,11 +555,11 @@ class PaperReanalysis(Parameters):
 MODELS: dict[str, type[NotebookParameters]] = dict(
     zip(
         NOTEBOOKS,
-        (Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
+        (Preparation, Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
         strict=True,
     )
 )
 SHARED = ("study", "work_dir", "seed", "arms", "folds", "source", "target")
 """Parameters that are given once, at the top of the YAML, for every notebook that declares them."""
-PER_JOB = ("arm", "fold", "strategy")
+PER_JOB = ("cohort", "case", "arm", "fold", "strategy")
 """Parameters that the engine fills in, one value per job."""

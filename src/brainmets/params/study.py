@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from brainmets.params import MODELS, PER_JOB, SHARED, Arms, NotebookParameters, ParameterError, closest
+from brainmets.files import read_json
+from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Cohort, NotebookParameters, ParameterError, closest
 from brainmets.params.models import given, meant_for
-from brainmets.paths import NOTEBOOKS, project_root
+from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root
 from brainmets.vocabulary import STRATEGIES
 
 
@@ -28,6 +29,7 @@ class Study:
     def __init__(self, content: dict[str, Any], origin: str) -> None:
         self.content = content
         self.origin = origin
+        self.raw: dict[str, list[str]] = {}  # per cohort the raw cases that a look at its folder found
         _refuse_names(set(content), {*SHARED, *map(section, NOTEBOOKS)}, origin)
         for name in NOTEBOOKS:
             where, values = f"{origin}, section {section(name)}", content[section(name)]
@@ -73,13 +75,35 @@ class Study:
             ) from None
 
     def jobs(self, notebook: str) -> list[dict[str, Any]]:
-        """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once."""
+        """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once.
+
+        Notebook 00 has one for every raw case that is known so far, of ``cohort`` and ``case``.
+        """
         fields = MODELS[notebook].model_fields
+        if "case" in fields:
+            return [{"cohort": cohort, "case": case} for cohort in COHORTS for case in self.raw_cases(cohort)]
         jobs: list[dict[str, Any]] = [{}]
         for name, choices in (("arm", self.arms), ("strategy", STRATEGIES), ("fold", self.folds)):
             if name in fields:
                 jobs = [{**job, name: choice} for job in jobs for choice in choices]
         return jobs
+
+    def raw_cases(self, cohort: str) -> list[str]:
+        """The cases that notebook 00 prepares: those in ``raw``, or as the raw folder was last sorted; else none.
+
+        Phantoms are known before: a cohort of them is numbered through.
+        """
+        if cohort in self.raw:
+            return self.raw[cohort]
+        declared = self.content[cohort].get("raw")
+        if not declared:
+            return []
+        plan = StudyPaths(self.content["work_dir"], self.content["study"]).preparation(cohort).plan
+        if plan.is_file():
+            return sorted(read_json(plan)["cases"])
+        raw = Cohort(**self.content[cohort]).raw
+        assert raw is not None
+        return raw_phantom_cases(raw.prefix, raw.phantoms.patients) if raw.phantoms else []
 
     def _read_arms(self) -> list[Any]:
         settings = self.content["arms"]
@@ -103,9 +127,10 @@ class Study:
         return list(folds)
 
     def _check_values(self) -> None:
-        for notebook in NOTEBOOKS:
+        for notebook in NOTEBOOKS[1:]:
             for job in self.jobs(notebook):
                 self.notebook(notebook, **job)
+        self.notebook(NOTEBOOKS[0], cohort="target", case="")
         n_folds = self.content["audit"]["n_folds"]
         if beyond := [fold for fold in self.folds if fold >= n_folds]:
             raise ParameterError(f"{self.origin}: folds: {beyond} must be below audit.n_folds, which is {n_folds}")
@@ -121,6 +146,15 @@ class Study:
 def section(notebook: str) -> str:
     """The YAML section of a notebook: its name without the number and, for 01 and 02, without what it is about."""
     return {"01_data_audit": "audit", "02_plan_alignment": "alignment"}.get(notebook, notebook[3:])
+
+
+def raw_phantom_cases(prefix: str, patients: int) -> list[str]:
+    """The names that cases of raw phantoms get.
+
+    >>> raw_phantom_cases("scan", 2)
+    ['scan-00001-000', 'scan-00002-000']
+    """
+    return [f"{prefix}-{number:05d}-000" for number in range(1, patients + 1)]
 
 
 def _refuse_names(given: set[str], known: set[str], where: str) -> None:

@@ -19,7 +19,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from brainmets.params.study import Study
-from brainmets.paths import StudyPaths, project_root, resolve
+from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
 from brainmets.report import content
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
@@ -80,9 +80,11 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
         shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
-    for table in [*(files.statistics / name for name in TABLES), *(files.review / name for name in REVIEW_TABLES)]:
+    tables = {name: files.statistics / name for name in TABLES} | {name: files.review / name for name in REVIEW_TABLES}
+    tables |= {f"preparation_{cohort}.csv": files.preparation(cohort).quality_table for cohort in COHORTS}
+    for name, table in tables.items():
         if table.is_file():
-            (partial / "tables" / table.name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
+            (partial / "tables" / name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
     without_3d = _write_script(partial, "Niivue")
     without_sorting = _write_script(partial, "DataTable", PAGES.get_template("tables.js").render())
     titles = _write_notebooks(partial / "notebooks", steps, study, redact, pseudonymous, not without_sorting)

@@ -34,6 +34,10 @@ CASE_METRICS = {
 """Metrics of the table of cases: heading and decimals."""
 
 
+NOT_SHOWN = ("00_preparation",)
+"""Notebooks whose executed copies stay in the study's folder: their pictures show heads before the face is removed."""
+
+
 class Picture(NamedTuple):
     """A figure of the report: its file, its text for those who do not see it, and what to read from it."""
 
@@ -150,7 +154,8 @@ def steps(files: StudyPaths, study: Study) -> list[Step]:
             name = step_name(notebook, job)
             executed = files.runs / f"{name}.ipynb"
             record = _results(result(files, notebook, job), name)["provenance"]
-            found.append(Step(name, executed if executed.is_file() else None, record))
+            shown = executed.is_file() and notebook not in NOT_SHOWN
+            found.append(Step(name, executed if shown else None, record))
     return found
 
 

@@ -28,7 +28,7 @@ from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import numbered, write_csv, write_text
 from brainmets.params import CaseReview, ParameterError
 from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.paths import StudyPaths
 from brainmets.review.case import pseudonyms_of
 from brainmets.scoring.intervals import NO_INTERVAL, jackknife_error, patients_of
 from brainmets.statistics.choice import read_best_models
@@ -116,7 +116,7 @@ def read_back(study: Study, sheets: Path) -> None:
 def _scored(study: Study) -> tuple[StudyPaths, pd.DataFrame]:
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     if not any(files.evaluations.rglob("scores.csv")):
-        raise ParameterError(f"study {files.study} has no scores yet: run notebook {NOTEBOOKS[5]} first")
+        raise ParameterError(f"study {files.study} has no scores yet: run notebook 06_evaluation first")
     return files, read_scores(files.evaluations)
 
 

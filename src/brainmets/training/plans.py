@@ -32,7 +32,7 @@ from brainmets.cohorts import likeness
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
-from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.paths import StudyPaths
 from brainmets.provenance import sha256
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
@@ -228,7 +228,7 @@ def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.relative_to(files.work)} is not in {files.work}: the {cohort} cohort is not planned; "
-            f"run notebook {NOTEBOOKS[1]} first"
+            "run notebook 02_plan_alignment first"
         )
     return read_json(path)
 

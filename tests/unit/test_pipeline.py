@@ -1,0 +1,210 @@
+"""The whole way of a scan, on a miniature scanner phantom whose truth is known: what ``brainmets prepare`` leaves."""
+
+import gzip
+import json
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from brainmets import cli
+from brainmets.files import read_json
+from brainmets.params import Cohort, Raw
+from brainmets.paths import PreparationPaths
+from brainmets.phantoms.scanner import make_scanner_cohort, secrets
+from brainmets.preparation import batch, pipeline, registration, sorting
+from brainmets.preparation.scans import ScanError
+from brainmets.provenance import sha256
+from brainmets.vocabulary import SEQUENCES
+
+TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CASE = "case-00001-000"
+SPACING = 4.0
+
+
+def prepare(folder: Path, *further: str) -> int:
+    words = ["prepare", str(folder / "raw"), "--out", str(folder / "cohort"), "--labels", "labels/{patient}.nii.gz"]
+    words += ["--brain-masks", "brain_masks/{patient}.nii.gz", "--spacing", "4", "4", "4", "--workers", "1"]
+    return cli.main([*words, *further])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One phantom at 4 mm, moved by up to 15 degrees and 20 mm between sequences, prepared from DICOM."""
+    folder = tmp_path_factory.mktemp("prepared")
+    make_scanner_cohort(folder / "raw", 1, SPACING, seed=7)
+    assert prepare(folder) == 0
+    return folder
+
+
+def files(folder: Path) -> PreparationPaths:
+    return PreparationPaths(folder / "cohort.private")
+
+
+@pytest.mark.slow
+def test_a_lesion_comes_to_lie_where_it_should(prepared: Path) -> None:
+    """Within half a voxel in each sequence, though the head moved between them."""
+    (truth,) = read_json(prepared / "raw" / "truth.json")["patients"].values()
+    transforms = registration.read_transforms(files(prepared).case(CASE))
+    for name in ("t1n", "t2w", "t2f"):
+        right = TO_LPS @ np.array(truth["t1c_to"][name]) @ TO_LPS
+        for lesion in truth["lesions"]:
+            point = TO_LPS @ [*lesion["centre_mm"], 1]
+            away = np.subtract(transforms[name].TransformPoint(point[:3].tolist()), (right @ point)[:3])
+            assert np.linalg.norm(away) < SPACING / 2, name
+
+
+@pytest.mark.slow
+def test_images_are_on_one_grid_along_r_a_s_and_0_outside_the_mask(prepared: Path) -> None:
+    images = {name: nib.load(prepared / "cohort" / CASE / f"{CASE}-{name}.nii.gz") for name in (*SEQUENCES, "seg")}
+    mask = nib.load(files(prepared).case(CASE) / "brain_mask.nii.gz")
+    for name, image in images.items():
+        assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+        assert np.array_equal(image.affine, mask.affine)
+        assert image.header.get_zooms() == (4.0, 4.0, 4.0)
+        if name != "seg":
+            assert not image.get_fdata()[mask.get_fdata() == 0].any()
+            assert image.get_fdata()[mask.get_fdata() > 0].mean() > 0
+
+
+@pytest.mark.slow
+def test_the_label_map_keeps_its_values_and_its_volume(prepared: Path) -> None:
+    (native,) = (nib.load(path) for path in (prepared / "raw" / "labels").glob("*.nii.gz"))
+    after = nib.load(prepared / "cohort" / CASE / f"{CASE}-seg.nii.gz")
+    before_ml = np.count_nonzero(native.get_fdata()) * np.prod(native.header.get_zooms()) / 1000
+    after_ml = np.count_nonzero(after.get_fdata()) * np.prod(after.header.get_zooms()) / 1000
+    assert after_ml == pytest.approx(before_ml, rel=0.2)
+    assert set(np.unique(after.get_fdata())) == set(np.unique(native.get_fdata()))
+    assert read_json(files(prepared).prepared(CASE))["lesions_outside"] == 0
+
+
+@pytest.mark.slow
+def test_nothing_of_the_person_is_in_the_cohort_or_in_what_was_said(
+    prepared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The key and series.csv alone may hold words of the headers, and they are the user's own."""
+    words = [word.encode() for word in secrets(1)]
+    private = files(prepared)
+    for path in sorted(p for p in prepared.rglob("*") if p.is_file() and not p.is_relative_to(prepared / "raw")):
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        if path not in (private.key, private.plan):  # who is who, and the paths of the raw files
+            assert not [word for word in words if word in content], path.name
+        assert not any(word in path.name.encode() for word in words)
+    assert prepare(prepared) == 0
+    said = "".join(capfd.readouterr())
+    assert not [word for word in secrets(1) if word in said]
+    assert stat.S_IMODE(private.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(private.key.stat().st_mode) == 0o600
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again_and_the_same_scan_gives_the_same_bytes(
+    prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(prepared, tmp_path / "again", copy_function=shutil.copy2)
+    again = tmp_path / "again"
+    made = {path.name: sha256(path) for path in (again / "cohort" / CASE).iterdir()}
+    assert prepare(prepared) == 0
+    assert "1 patients' scans, 0 of them to prepare" in capfd.readouterr().out
+    files(again).prepared(CASE).unlink()
+    (again / "cohort" / CASE / f"{CASE}-t2w.nii.gz").unlink()
+    assert prepare(again) == 0
+    assert {path.name: sha256(path) for path in (again / "cohort" / CASE).iterdir()} == made
+
+
+@pytest.mark.slow
+def test_the_record_says_what_made_it(prepared: Path) -> None:
+    record = read_json(files(prepared).prepared(CASE))
+    assert record["brain_from"] == "own mask"
+    assert set(record["raw_sha256"]) == {*SEQUENCES, "label", "brain_mask"}
+    assert record["provenance"]["parameters"]["spacing_mm"] == [4.0, 4.0, 4.0]
+    assert sorted(record["provenance"]["inputs"]) == sorted(
+        f"{CASE}/{CASE}-{name}.nii.gz" for name in (*SEQUENCES, "seg")
+    )
+    row = pd.read_csv(files(prepared).quality_table).iloc[0]
+    assert row.case == CASE
+    assert row.label_outside_voxels == 0
+    json.dumps(record, allow_nan=False)
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Native:
+    folder = tmp_path_factory.mktemp("native")
+    make_scanner_cohort(folder / "raw", 1, 5.0, seed=7)
+    return pipeline.read(planned(folder))
+
+
+def planned(folder: Path) -> sorting.Planned:
+    shutil.rmtree(folder / "raw" / "brain_masks")  # no pattern names them: they would be a patient's volumes
+    own = Raw(folder=str(folder / "raw"), prefix="case", labels="labels/{patient}.nii.gz")
+    declaration = Cohort(folder=str(folder / "cohort"), layout="brats", label_map={}, held_out=0, raw=own)
+    (one,) = sorting.sort(declaration, PreparationPaths(folder / "private"), lambda line: None).values()
+    return one
+
+
+def test_the_four_images_and_the_label_map_are_read_as_they_lie(native: pipeline.Native) -> None:
+    assert set(native.images) == set(SEQUENCES)
+    assert native.drawn_on == "t1c"
+    assert native.labels is not None
+    assert native.labels.GetSize() == native.images["t1c"].GetSize()
+    assert native.brain_mask is None
+
+
+def test_a_label_map_on_no_sequences_grid_is_refused_with_the_sizes(tmp_path: Path) -> None:
+    make_scanner_cohort(tmp_path / "raw", 1, 5.0, seed=7)
+    one = planned(tmp_path)
+    assert one.label is not None
+    stored = nib.load(one.label)
+    nib.save(nib.Nifti1Image(np.asarray(stored.dataobj)[:-1], stored.affine), tmp_path / "other.nii.gz")
+    with pytest.raises(ScanError, match=r"case case-00001-000: the label map lies on no sequence's grid \(\d+ x"):
+        pipeline.read(replace(one, label=tmp_path / "other.nii.gz"))
+
+
+def test_a_label_map_may_be_drawn_on_another_sequence(native: pipeline.Native, tmp_path: Path) -> None:
+    image = native.images["t2f"]
+    drawn = sitk.Image(image.GetSize(), sitk.sitkUInt8)
+    drawn.CopyInformation(image)
+    sitk.WriteImage(drawn, str(tmp_path / "drawn.nii.gz"))
+    found, sequence = pipeline._on_a_sequence(tmp_path / "drawn.nii.gz", native.images, "the label map")
+    assert sequence == "t2f"
+    assert found is not None
+    assert found.GetSize() == image.GetSize()
+
+
+@pytest.mark.parametrize("stored", ["RAS", "LPS", "PIR", "ASL", "SAR", "IPL"])
+def test_arrays_run_along_r_a_and_s_whatever_the_file_does(stored: str) -> None:
+    """A single bright voxel at R 30, A -20, S 10 mm."""
+    grid = sitk.Image([20, 24, 28], sitk.sitkFloat32)
+    grid.SetSpacing([2.0, 3.0, 4.0])
+    grid.SetOrigin([-30.0, 20.0, 10.0])  # L, P, S of voxel 0: R 30, A -20, S 10
+    grid[0, 0, 0] = 7.0
+    array, affine = pipeline.along_ras(sitk.DICOMOrient(grid, stored))
+    (at,) = np.argwhere(array == 7)
+    assert (affine @ [*at, 1])[:3] == pytest.approx([30, -20, 10])
+    assert nib.aff2axcodes(affine) == ("R", "A", "S")
+
+
+def test_a_case_that_fails_is_told_without_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The details, which may name files, stay in the private folder."""
+    make_scanner_cohort(tmp_path / "raw", 1, 5.0, seed=7)
+    one = planned(tmp_path)
+    declaration = Cohort(folder=str(tmp_path / "cohort"), layout="brats", label_map={}, held_out=0)
+    files = PreparationPaths(tmp_path / "private")
+
+    def broken(given: sorting.Planned) -> pipeline.Native:
+        raise RuntimeError(f"cannot read {given.label}")
+
+    monkeypatch.setattr(pipeline, "read", broken)
+    settings = pipeline.Settings("template", (4.0, 4.0, 4.0), 2.0, False, 1)
+    with pytest.raises(RuntimeError):
+        batch.prepare_case(one, declaration, files, settings)
+    log = files.case(one.case) / "failed.log"
+    assert str(one.label) in log.read_text()
+    assert not files.prepared(one.case).exists()

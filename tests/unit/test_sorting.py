@@ -1,0 +1,223 @@
+"""From a raw folder to a plan: names, roles, label maps, what stops, and what is not read twice."""
+
+import json
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_scans import write_scan
+
+from brainmets.params import Cohort, ParameterError
+from brainmets.paths import PreparationPaths
+from brainmets.preparation import raw, series, sorting
+from brainmets.preparation.sorting import SortingError
+
+
+def declared(folder: Path, layout: Any = "brats", **changes: Any) -> Cohort:
+    own = {"folder": str(folder / "raw"), "prefix": "site", "labels": "labels/{patient}.nii.gz"}
+    return Cohort(folder=str(folder / "cohort"), layout=layout, label_map={}, held_out=1, raw={**own, **changes})
+
+
+@pytest.fixture
+def two_patients(tmp_path: Path) -> Path:
+    for number, patient in enumerate(("Miller", "Adams")):
+        write_scan(tmp_path / "raw" / patient, seed=number)
+        (tmp_path / "raw" / "labels").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "raw" / patient / "T1GD.nii.gz", tmp_path / "raw" / "labels" / f"{patient}.nii.gz")
+    return tmp_path
+
+
+def paths(folder: Path) -> PreparationPaths:
+    return PreparationPaths(folder / "private")
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_each_patient_becomes_a_case_with_four_series_and_its_label_map(two_patients: Path) -> None:
+    plan = sorting.sort(declared(two_patients), paths(two_patients), silent)
+    assert sorted(plan) == ["site-00001-000", "site-00002-000"]
+    for planned in plan.values():
+        chosen = {sequence: one.files[0].name for sequence, one in planned.images.items()}
+        assert chosen == {
+            "t1n": "T1.nii.gz", "t1c": "T1GD.nii.gz", "t2w": "T2.nii.gz", "t2f": "FLAIR.nii.gz"
+        }  # fmt: skip
+        assert planned.label is not None
+        assert planned.label.name == f"{planned.images['t1c'].files[0].parent.name}.nii.gz"
+        assert planned.brain_mask is None
+
+
+def test_the_plan_reads_back_as_it_was_and_names_nobody_but_in_paths(two_patients: Path) -> None:
+    plan = sorting.sort(declared(two_patients), paths(two_patients), silent)
+    again = sorting.read_plan(paths(two_patients))
+    for case, planned in plan.items():
+        assert again[case].digest == planned.digest
+        for sequence, one in planned.images.items():
+            back = again[case].images[sequence]
+            assert (back.files, back.key, back.number, back.kind) == (one.files, one.key, one.number, one.kind)
+            assert str(back.header) == str(one.header)  # NaN differs from itself
+            assert (back.patient, back.date) == ("", "")
+
+
+def test_the_folder_is_the_users_own(two_patients: Path) -> None:
+    files = paths(two_patients)
+    sorting.sort(declared(two_patients), files, silent)
+    assert stat.S_IMODE(files.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (files.key, files.series)} == {0o600}
+    assert not (two_patients / "cohort").exists()
+
+
+def test_started_again_it_reads_no_header(two_patients: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = sorting.sort(declared(two_patients), paths(two_patients), silent)
+    monkeypatch.setattr(raw, "find", lambda *given: pytest.fail("the raw folder was read again"))
+    assert sorting.sort(declared(two_patients), paths(two_patients), silent).keys() == first.keys()
+
+
+@pytest.mark.parametrize("change", ["file", "role", "new patient", "parameter"])
+def test_it_looks_anew_where_something_changed(
+    two_patients: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    files, declaration = paths(two_patients), declared(two_patients)
+    sorting.sort(declaration, files, silent)
+    if change == "file":
+        (two_patients / "raw" / "Adams" / "note.txt").write_text("x")
+    elif change == "role":
+        table = series.read(files.series)
+        table.loc[0, "role"] = ""
+        series.write(files.series, table)
+    elif change == "new patient":
+        write_scan(two_patients / "raw" / "Zoe", seed=3)
+    else:
+        declaration = declared(two_patients, prefix="other", key_file=str(two_patients / "other.csv"))
+    looked: list[Path] = []
+    find = raw.find
+    monkeypatch.setattr(raw, "find", lambda folder, say: looked.append(folder) or find(folder, say))
+    with suppress(SortingError):  # the new patient has no label map
+        sorting.sort(declaration, files, silent)
+    assert looked
+
+
+def test_names_stay_when_patients_come(two_patients: Path) -> None:
+    declaration, files = declared(two_patients), paths(two_patients)
+    before = sorting.sort(declaration, files, silent)
+    write_scan(two_patients / "raw" / "Aaron", seed=3)
+    shutil.copy(two_patients / "raw" / "Aaron" / "T1.nii.gz", two_patients / "raw" / "labels" / "Aaron.nii.gz")
+    after = sorting.sort(declaration, files, silent)
+    assert {case: after[case].digest for case in before} == {case: one.digest for case, one in before.items()}
+    assert sorted(set(after) - set(before)) == ["site-00003-000"]
+
+
+def test_an_uncertain_series_stops_with_what_to_write_and_a_role_decides(tmp_path: Path) -> None:
+    write_scan(tmp_path / "raw" / "P", ("T1_a", "T1_b", "T2", "FLAIR"))
+    files, declaration = paths(tmp_path), declared(tmp_path, labels=None)
+    with pytest.raises(SortingError, match="t1n and t1c are undecided") as refused:
+        sorting.sort(declaration, files, silent)
+    assert "column role" in str(refused.value)
+    assert not files.plan.exists()
+    table = series.read(files.series)
+    for name, role in (("T1_a", "t1c"), ("T1_b", "t1n")):
+        table.loc[table.description == name, "role"] = role
+    series.write(files.series, table)
+    (planned,) = sorting.sort(declaration, files, silent).values()
+    assert planned.images["t1c"].files[0].name == "T1_a.nii.gz"
+
+
+def test_a_correction_rules_over_a_certain_guess(two_patients: Path) -> None:
+    files, declaration = paths(two_patients), declared(two_patients)
+    case = min(sorting.sort(declaration, files, silent))
+    table = series.read(files.series)
+    rows = table[table.case == case].set_index("role").index
+    swapped = {"t2w": "t2f", "t2f": "t2w"}
+    table.loc[table.case == case, "role"] = [swapped.get(role, role) for role in rows]
+    series.write(files.series, table)
+    assert sorting.sort(declaration, files, silent)[case].images["t2f"].files[0].name == "T2.nii.gz"
+
+
+def test_what_is_wrong_is_told_of_all_patients_at_once_and_names_none(two_patients: Path) -> None:
+    (two_patients / "raw" / "labels" / "Miller.nii.gz").unlink()
+    (two_patients / "raw" / "Adams" / "FLAIR.nii.gz").unlink()
+    with pytest.raises(SortingError) as refused:
+        sorting.sort(declared(two_patients), paths(two_patients), silent)
+    text = str(refused.value)
+    assert "no label map" in text
+    assert "t2f is undecided" in text
+    assert "Miller" not in text.replace("'labels/{patient}.nii.gz'", "")
+    assert "Adams" not in text
+    assert str(two_patients) not in text
+
+
+def test_a_case_that_is_left_out_needs_nothing(two_patients: Path) -> None:
+    (two_patients / "raw" / "labels" / "Miller.nii.gz").unlink()
+    with pytest.raises(SortingError) as refused:
+        sorting.sort(declared(two_patients), paths(two_patients), silent)
+    without = next(word for word in str(refused.value).split() if word.startswith("site-")).strip(":")
+    plan = sorting.sort(declared(two_patients, left_out=[without]), paths(two_patients), silent)
+    assert len(plan) == 1
+    assert without not in plan
+
+
+def test_a_name_to_leave_out_that_is_nobodys_is_refused(two_patients: Path) -> None:
+    with pytest.raises(SortingError, match=r"raw\.left_out, raw\.accepted: site-9: there is no such case"):
+        sorting.sort(declared(two_patients, left_out=["site-9"]), paths(two_patients), silent)
+
+
+def test_scans_of_one_patient_must_be_one_patient_to_the_layout(tmp_path: Path) -> None:
+    for date in ("2020", "2021"):
+        write_scan(tmp_path / "raw" / "P" / date, seed=int(date))
+    files = paths(tmp_path)
+    assert sorted(sorting.sort(declared(tmp_path, labels=None), files, silent)) == ["site-00001-000", "site-00001-001"]
+    patterns = {name: f"{{case}}/{name}.nii.gz" for name in ("t1n", "t1c", "t2w", "t2f", "label")}
+    with pytest.raises(SortingError, match=r"scans of one patient, yet layout\.patient takes them for several"):
+        sorting.sort(declared(tmp_path, layout=patterns, labels=None), files, silent)
+
+
+def test_a_look_writes_nothing(two_patients: Path) -> None:
+    found = sorting.look(declared(two_patients), paths(two_patients), silent)
+    assert sorted(found.plan) == ["site-00001-000", "site-00002-000"]
+    assert found.problems == []
+    assert not paths(two_patients).folder.exists() or not any(paths(two_patients).folder.glob("*.csv"))
+
+
+def test_an_empty_folder_and_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SortingError, match=r"raw\.folder: .* is no folder"):
+        sorting.sort(declared(tmp_path), paths(tmp_path), silent)
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(SortingError, match="holds no scan of the head"):
+        sorting.sort(declared(tmp_path), paths(tmp_path), silent)
+
+
+def test_a_key_file_within_the_cohort_is_refused(two_patients: Path) -> None:
+    with pytest.raises(ValueError, match="lies in the cohort's folder"):
+        sorting.sort(
+            declared(two_patients, key_file=str(two_patients / "cohort" / "key.csv")), paths(two_patients), silent
+        )
+
+
+def test_an_identifier_with_a_slash_finds_its_label_map_and_leaves_no_folder(tmp_path: Path) -> None:
+    who = ("12/34", "")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "12_34.nii.gz").write_bytes(b"")
+    found = sorting.file_of(tmp_path, "labels/{patient}.nii.gz", who, "no label map")
+    assert found == tmp_path / "labels" / "12_34.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("labels/case.nii.gz", "must contain {patient}"),
+        ("labels/{patient}_{case}.nii.gz", "holds a stray"),
+        ("labels/{patient}.mha", "must end with"),
+    ],
+)
+def test_a_pattern_that_cannot_be_one_is_refused(tmp_path: Path, pattern: str, problem: str) -> None:
+    with pytest.raises(ParameterError, match=rf"raw\.labels: .*{problem}"):
+        declared(tmp_path, labels=pattern)
+
+
+def test_the_plan_is_json_without_nan(two_patients: Path) -> None:
+    sorting.sort(declared(two_patients), paths(two_patients), silent)
+    json.loads(paths(two_patients).plan.read_text(), parse_constant=lambda name: pytest.fail(name))
