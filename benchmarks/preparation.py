@@ -27,7 +27,7 @@ import pandas as pd
 import SimpleITK as sitk
 from training import machine
 
-from brainmets.files import read_json, write_text
+from brainmets.files import read_json, write_csv, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, project_root
 from brainmets.phantoms.scanner import make_scanner_cohort
@@ -218,6 +218,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--own-mask", action="store_true", help="take the phantoms' own brain masks")
     parser.add_argument("--raw", type=Path, help="keep the raw phantoms here, or use those that are there")
+    parser.add_argument("--rows", type=Path, help="write every patient's row of quality.csv here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="brainmets_preparation_") as folder:
         text = run(given, Path(folder))
@@ -288,6 +289,9 @@ def report(
             copies.copies({one["case"]: one["pattern"] for one in done}),
         ]
     )
+    if given.rows:
+        table = pd.DataFrame([{**one["row"], "planted": one["planted"]} for one in done])
+        write_csv(given.rows, table)
     alarmed = set(flagged.case)
     planted = [one for one in found if one["planted"]]
     caught = [one for one in planted if "refused" in one or one["case"] in alarmed]
