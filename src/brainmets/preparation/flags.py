@@ -82,11 +82,11 @@ RULES: dict[str, Rule] = {
     ),
     "mirrored": Rule(
         "fit of the mirror image, less the fit", "", "higher", False, 0.012,
-        # Right: -0.028 to -0.207 in 40 real registrations, -0.06 to -0.20 in phantoms. Flipped: 0.032 to 0.244. Another
-        # patient's, turned by 90 degrees or noise: 0.000 to 0.005.
+        # Right: -0.028 to -0.207 in 40 real registrations, -0.06 to -0.20 in phantoms. Flipped: 0.032 to 0.244.
+        # Another patient's, turned by 90 degrees or noise: 0.000 to 0.005.
         "the mirror image of {sequence} fits nearly as well as {sequence} itself: is left on its left?",
-        "the mirror image of {sequence} fits as well as {sequence} itself, or better: its left and right are swapped, or "
-        "it is another patient's",
+        "the mirror image of {sequence} fits as well as {sequence} itself, or better: its left and right are swapped, "
+        "or it is another patient's",
         high=-0.01, optional=True,
     ),
     "clear_sd": Rule(
@@ -189,7 +189,8 @@ RULES: dict[str, Rule] = {
         "nothing dark surrounds the brain mask: it cuts brain off, or holds skull", low=3, optional=True,
     ),
     "spread_mm": Rule(
-        # Right: 0.6 or less in real scans and phantoms. Another patient's 0.6 to 5.6, turned by 90 degrees 52, noise 89.
+        # Right: 0.6 or less in real scans and phantoms. Another patient's 0.6 to 5.6, turned by 90 degrees 52, noise
+        # 89.
         "spread of the registration's starts", "mm", "higher", False, 0.5,
         "several starts of {sequence}'s registration ended in different places: " + LOOK,
         "several starts of {sequence}'s registration ended {value:.1f} mm apart: it found no clear place; " + LOOK,
