@@ -50,7 +50,7 @@ OTHER_FORMATS = {
     ".dicom": "DICOM", ".hdr": "Analyze", ".mgz": "FreeSurfer", ".mgh": "FreeSurfer", ".mnc": "MINC",
 }  # fmt: skip
 """Other formats of images by the ends of their names, for messages."""
-CONVERT = "only NIfTI is read: convert other formats to it (DICOM with dcm2niix, others with SimpleITK or 3D Slicer)"
+CONVERT = "prepared cases are NIfTI: have raw scans (DICOM, MetaImage, NRRD) prepared (`raw`), or convert the files"
 
 Label = Literal["background", "netc", "snfh", "et", "rc"]
 LABELS: dict[str, int] = {name: value for value, name in enumerate(get_args(Label))}

@@ -1,4 +1,4 @@
-"""The eight notebooks opened in JupyterLab, one after the other, and run from top to bottom as by hand."""
+"""The nine notebooks opened in JupyterLab, one after the other, and run from top to bottom as by hand."""
 
 import ast
 from pathlib import Path

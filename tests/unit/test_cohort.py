@@ -108,7 +108,10 @@ def test_files_of_another_format_are_named(
         export(tmp_path / case)
     with pytest.raises(CohortError) as error:
         find_cases(own)
-    assert f". The folder holds {named}: only NIfTI is read: convert other formats to it" in str(error.value)
+    assert (
+        f". The folder holds {named}: prepared cases are NIfTI: have raw scans (DICOM, MetaImage, NRRD) prepared"
+        in str(error.value)
+    )
 
 
 def test_brackets_in_a_pattern_are_a_files_own(own: Cohort, tmp_path: Path) -> None:
