@@ -184,7 +184,7 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
         (
             "target.layout.t2w",
             "{case}/T2.mha",
-            "target.layout.t2w: '{case}/T2.mha' must end with .nii.gz or .nii; prepared cases are NIfTI: have raw scans",
+            "target.layout.t2w: '{case}/T2.mha' must end with .nii.gz or .nii; prepared cases are NIfTI: have raw",
         ),
         (
             "target.layout.t2f",

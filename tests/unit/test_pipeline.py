@@ -4,6 +4,8 @@ import gzip
 import json
 import shutil
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from brainmets import cli
 from brainmets.files import read_json
 from brainmets.params import Cohort, Raw
 from brainmets.paths import PreparationPaths
-from brainmets.phantoms.scanner import make_scanner_cohort, secrets
+from brainmets.phantoms.scanner import Session, make_scanner_cohort, make_session, secrets
 from brainmets.preparation import batch, pipeline, registration, sorting
 from brainmets.preparation.scans import ScanError
 from brainmets.provenance import sha256
@@ -208,3 +210,66 @@ def test_a_case_that_fails_is_told_without_its_files(tmp_path: Path, monkeypatch
     log = files.case(one.case) / "failed.log"
     assert str(one.label) in log.read_text()
     assert not files.prepared(one.case).exists()
+
+
+# --- whole cohorts
+
+
+def as_volumes(folder: Path, session: Session, stored: str, flipped: bool = False) -> None:
+    """A session as NIfTI files whose axes run as ``stored``, its content mirrored left to right where ``flipped``."""
+    folder.mkdir(parents=True)
+    names = {"t1n": "T1", "t1c": "T1_GD", "t2w": "T2", "t2f": "FLAIR"}
+    for sequence, scanned in session.sequences.items():
+        image = nib.as_closest_canonical(nib.Nifti1Image(scanned.voxels.astype(np.int16), scanned.slab.affine))
+        voxels = np.asarray(image.dataobj)[::-1] if flipped else np.asarray(image.dataobj)
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(stored)
+        )
+        image = nib.Nifti1Image(voxels, image.affine).as_reoriented(turn)
+        nib.save(image, folder / f"{names[sequence]}.nii.gz")
+
+
+@pytest.mark.slow
+def test_axis_orders_come_out_equal_and_copies_are_found_by_their_content(tmp_path: Path) -> None:
+    """One scan stored twice in other axes, under two patients, and once mirrored: no header tells of it."""
+    session = make_session(4, 3.0, seed=7)
+    for patient, stored, flipped in (("A", "RAS", False), ("B", "PIL", False), ("C", "LSA", True)):
+        as_volumes(tmp_path / "raw" / patient, session, stored, flipped)
+    status = cli.main(
+        ["prepare", str(tmp_path / "raw"), "--out", str(tmp_path / "cohort"), "--spacing", "3", "3", "3"]
+    )
+    assert status == 1, "flags of severity error"
+    key = pd.read_csv(files(tmp_path).key, dtype=str).set_index("patient").case
+    for sequence in SEQUENCES:
+        first, second, mirrored = (
+            nib.load(tmp_path / "cohort" / key[name] / f"{key[name]}-{sequence}.nii.gz") for name in "ABC"
+        )
+        assert np.array_equal(first.affine, second.affine)
+        assert np.allclose(first.get_fdata(), second.get_fdata(), rtol=1e-4, atol=1e-2)
+        assert not np.allclose(first.get_fdata(), mirrored.get_fdata(), rtol=1e-4, atol=1e-2)
+    flagged = pd.read_csv(files(tmp_path).flags)
+    copies = {(row.case, row.measure) for row in flagged.itertuples() if "copy" in row.measure}
+    assert copies == {
+        (key["A"], "copy"), (key["B"], "copy"),
+        (key["A"], "mirrored_copy"), (key["B"], "mirrored_copy"), (key["C"], "mirrored_copy"),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_kill_costs_one_patient_at_most(tmp_path: Path) -> None:
+    make_scanner_cohort(tmp_path / "raw", 2, 5.0, seed=7)
+    call = [sys.executable, "-m", "brainmets.cli", "prepare", str(tmp_path / "raw"), "--out", str(tmp_path / "cohort")]
+    call += ["--labels", "labels/{patient}.nii.gz", "--brain-masks", "brain_masks/{patient}.nii.gz"]
+    call += ["--spacing", "5", "5", "5", "--workers", "1"]
+    started = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.startswith("case 1 of 2"):
+            break
+    started.kill()
+    started.wait()
+    again = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 patients' scans, 1 of them to prepare" in again.stdout
+    assert len(list((tmp_path / "cohort").glob("*/*-seg.nii.gz"))) == 2
+    assert not list((tmp_path / "cohort").rglob(".*")), "nothing half-written is left"
