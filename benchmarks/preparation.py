@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=20)
     parser.add_argument("--planted", type=int, default=len(PLANTED))
     parser.add_argument("--spacing", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--own-mask", action="store_true", help="take the phantoms' own brain masks")
     parser.add_argument("--raw", type=Path, help="keep the raw phantoms here, or use those that are there")
@@ -229,7 +230,7 @@ def main() -> None:
 
 def run(given: argparse.Namespace, folder: Path) -> str:
     raw = given.raw or folder / "raw"
-    make_scanner_cohort(raw, given.patients + given.planted, given.spacing, seed=5, progress=print)
+    make_scanner_cohort(raw, given.patients + given.planted, given.spacing, given.seed, progress=print)
     declaration = Cohort(
         folder=str(folder / "cohort"), layout="brats", label_map={}, held_out=0,
         raw={"folder": str(raw), "prefix": "phantom", "labels": "labels/{patient}.nii.gz",
@@ -243,7 +244,7 @@ def run(given: argparse.Namespace, folder: Path) -> str:
     who = {row.case: row.patient for row in pd.read_csv(files.key, dtype=str).itertuples()}
     table = series.read(files.series)
     right = sum(_series_right(table, case, truths[who[case]]) for case in plan)
-    settings = pipeline.Settings("template", (given.spacing,) * 3, 2.0, False, 1)
+    settings = pipeline.Settings("template", (given.spacing,) * 3, 4.0, False, 1)
     cases = sorted(plan)
     names = dict(zip(cases[given.patients :], PLANTED, strict=False))
     jobs = [

@@ -100,7 +100,7 @@ def _add_prepare(commands: Commands) -> None:
         help="voxel sides along R, A and S with --space template (default: 1 1 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--margin", type=float, default=2.0, metavar="MM", help="how far the brain mask is widened (default: 2)"
+        "--margin", type=float, default=4.0, metavar="MM", help="how far the brain mask is widened (default: 4)"
     )
     parser.add_argument("--bias-field", action="store_true", help="correct the scanner's shading (N4) first")
     parser.add_argument("--seed", type=int, default=1, help="of the registration's sampling (default: 1)")

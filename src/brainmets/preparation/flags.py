@@ -137,10 +137,10 @@ RULES: dict[str, Rule] = {
         high=10,
     ),
     "label_fit": Rule(
-        # In place 1.0 in two real cases (sclerosis), 0.82 or more in 70 phantoms, 0.49 in one of 4 mm voxels;
-        # moved by 10 mm 0.16 in the real cases, 0.07 to 0.57 in phantoms. A warning: no real
+        # In place 1.0 in two real cases (sclerosis), 0.82 or more in 70 phantoms, 0.53 or more in 20 that were
+        # registered, 0.49 in one of 4 mm voxels. Moved by 10 mm 0.16 in the real cases, 0.07 to 0.57 in phantoms. A warning: no real
         # metastases with labels were at hand, and cavities are dark.
-        "fit of the label", "", "lower", False, 0.08,
+        "fit of the label", "", "lower", False, 0.12,
         "the label would fit the images better elsewhere: is it displaced?",
         "the label would fit the images far better elsewhere: it is displaced", low=0.35, optional=True,
         severity="warning",
@@ -181,9 +181,10 @@ RULES: dict[str, Rule] = {
         "the brain mask hardly covers the template's brain: it is cut, shifted, or of the wrong size", low=0.6,
     ),
     "dark_rim_pct": Rule(
-        # A right mask: 25% of one real head (5.5 mm slices), 49 and 83% of two phantoms with skull. 4 mm too small,
+        # A right mask: 25% of one real head (5.5 mm slices), of phantoms with skull 55 to 64% with slices of 5 mm and
+        # 92 to 96% with thin ones. 4 mm too small,
         # 4 mm too large or shifted by 12 mm: 10 to 14% and 7 to 26%; 8 mm too small 4% and 0%.
-        "dark rim around the brain mask", "%", "lower", True, 0.1,
+        "dark rim around the brain mask", "%", "lower", True, 0.15,
         "less of what surrounds the brain mask is dark than in other patients: does its outline follow the brain, or "
         "does it cut brain off or hold skull?",
         "nothing dark surrounds the brain mask: it cuts brain off, or holds skull", low=3, optional=True,
