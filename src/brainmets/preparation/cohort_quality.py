@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -33,7 +34,7 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     rows = [{"case": case, **record["row"]} for case, record in records.items()]
     table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
     table[list(QUALITY_COLUMNS)] = table[list(QUALITY_COLUMNS)].astype(float)
-    found = [flags.flag(table)]
+    found = [flags.flag(table), _cut_off(records)]
     if records and all(record["provenance"]["parameters"]["space"] == "template" for record in records.values()):
         patterns = {case: copies.pattern(*_images(case, declaration, files)) for case in records}
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
@@ -49,6 +50,25 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     strips = save(quality_figures.cohort_strips(table, flagged), files.folder / "quality.png")
     quality_page.write_page(files.folder, table, flagged, pictures, strips, absent)
     return flagged
+
+
+def _cut_off(records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """Flags of what of a label map has no image: any is told, whatever other patients have."""
+    rows = []
+    for case, record in records.items():
+        voxels, volume = (record["row"].get(name) or 0 for name in ("label_outside_voxels", "label_outside_mL"))
+        if voxels:
+            text = (
+                f"{voxels:.0f} voxel(s) ({volume:.2f} mL) of the label lie outside the brain mask and its margin, where "
+                "the images are 0: widen mask_margin_mm, or give a mask of your own"
+            )
+            rows.append((case, "warning", "label_outside_voxels", voxels, "", text))
+        if lost := record["lesions_outside"]:
+            text = (
+                f"{lost} lesion(s) of the label map lie beyond the grid and are lost: is the label map this patient's?"
+            )
+            rows.append((case, "error", "lesions_outside", lost, "", text))
+    return pd.DataFrame(rows, columns=list(flags.FLAG_COLUMNS))
 
 
 def findings(flagged: pd.DataFrame) -> pd.DataFrame:

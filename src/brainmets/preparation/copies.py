@@ -29,8 +29,8 @@ REACH_MM = (100.0, 120.0, 100.0)
 SMOOTH_MM = 12.0
 """Structures coarser than this are taken away."""
 ONE_HEAD = 0.72
-"""Mean correlation over the sequences from which on two cases show one head. Different phantoms, bent from one template and
-hence more alike than people, have 0.69 at the most, mirror images included; two scans of one head,
+"""Mean correlation over the sequences from which on two cases show one head. Different phantoms, bent from one
+template and hence more alike than people, have 0.69 at the most, mirror images included; two scans of one head,
 registered anew with errors of about 1 mm and 1 degree, 0.74 or more."""
 
 

@@ -138,8 +138,8 @@ RULES: dict[str, Rule] = {
     ),
     "label_fit": Rule(
         # In place 1.0 in two real cases (sclerosis), 0.82 or more in 70 phantoms, 0.53 or more in 20 that were
-        # registered, 0.49 in one of 4 mm voxels. Moved by 10 mm 0.16 in the real cases, 0.07 to 0.57 in phantoms. A warning: no real
-        # metastases with labels were at hand, and cavities are dark.
+        # registered, 0.49 in one of 4 mm voxels. Moved by 10 mm 0.16 in the real cases, 0.07 to 0.57 in phantoms.
+        # A warning: no real metastases with labels were at hand, and cavities are dark.
         "fit of the label", "", "lower", False, 0.12,
         "the label would fit the images better elsewhere: is it displaced?",
         "the label would fit the images far better elsewhere: it is displaced", low=0.35, optional=True,
