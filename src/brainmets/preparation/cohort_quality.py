@@ -59,8 +59,8 @@ def _cut_off(records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         voxels, volume = (record["row"].get(name) or 0 for name in ("label_outside_voxels", "label_outside_mL"))
         if voxels:
             text = (
-                f"{voxels:.0f} voxel(s) ({volume:.2f} mL) of the label lie outside the brain mask and its margin, where "
-                "the images are 0: widen mask_margin_mm, or give a mask of your own"
+                f"{voxels:.0f} voxel(s) ({volume:.2f} mL) of the label lie outside the brain mask and its margin, "
+                "where the images are 0: widen mask_margin_mm, or give a mask of your own"
             )
             rows.append((case, "warning", "label_outside_voxels", voxels, "", text))
         if lost := record["lesions_outside"]:
