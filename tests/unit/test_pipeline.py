@@ -268,7 +268,7 @@ def test_a_kill_costs_one_patient_at_most(tmp_path: Path) -> None:
             break
     started.kill()
     started.wait()
-    again = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    again = subprocess.run(call, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "2 patients' scans, 1 of them to prepare" in again.stdout
     assert len(list((tmp_path / "cohort").glob("*/*-seg.nii.gz"))) == 2
