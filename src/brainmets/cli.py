@@ -1,6 +1,7 @@
 """The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
 
-Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder).
+Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
+stopped by Ctrl-C.
 """
 
 # Each command imports what it needs by itself: the parsers stay instant, and scoring needs no papermill.
@@ -40,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
+    except KeyboardInterrupt:
+        print(f"\nbrainmets {args.command}: stopped; run it again to go on", file=sys.stderr)
+        return 130
     except (ValueError, BusyError, OSError) as error:
         print(f"brainmets {args.command}: {_in_words(error)}", file=sys.stderr)
         return 2
@@ -90,6 +94,10 @@ def _add_prepare(commands: Commands) -> None:
         "--labels", metavar="PATTERN", help="label maps, such as 'labels/{patient}.nii.gz', below INPUT or absolute"
     )
     parser.add_argument("--brain-masks", metavar="PATTERN", help="brain masks of your own, in the same way")
+    parser.add_argument("--left-out", nargs="+", default=[], metavar="CASE", help="cases that are not prepared")
+    parser.add_argument(
+        "--accepted", nargs="+", default=[], metavar="CASE", help="cases whose flags you have looked at: no errors"
+    )
     parser.add_argument("--prefix", default="case", help="begins the new case names (default: case)")
     parser.add_argument(
         "--space", choices=("template", "t1c"), default="template",
@@ -112,6 +120,8 @@ def _add_prepare(commands: Commands) -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     """Prepare, show the quality page; 1 where a case failed or its flags call for a look."""
+    import pandas as pd
+
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.params import Cohort, Preparation, Raw
     from brainmets.paths import PreparationPaths
@@ -123,6 +133,7 @@ def _prepare(args: argparse.Namespace) -> int:
     raw = Raw(
         folder=str(args.input.resolve()), prefix=args.prefix, labels=args.labels, brain_masks=args.brain_masks,
         key_file=str(args.key_file.resolve()) if args.key_file else None,
+        left_out=args.left_out, accepted=args.accepted,
     )  # fmt: skip
     declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
     settings = Settings.of(
@@ -132,10 +143,13 @@ def _prepare(args: argparse.Namespace) -> int:
             mask_margin_mm=args.margin, bias_field=args.bias_field,
         )
     )  # fmt: skip
+    if args.workers is not None and args.workers < 1:
+        raise ParameterError(f"--workers: {args.workers} must be 1 or more")
     workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
     failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
     flags = cohort_quality.review(declaration, files)
-    print(f"prepared cases: {args.out}; look at {files.quality} ({len(flags)} flag(s))")
+    prepared = len(pd.read_csv(files.quality_table))
+    print(f"{prepared} prepared case(s) in {args.out}; look at {files.quality} ({len(flags)} flag(s))")
     for case, reason in failed.items():
         print(f"brainmets prepare: {case}: {reason}", file=sys.stderr)
     return 1 if failed or (flags["severity"] == "error").any() else 0

@@ -147,7 +147,47 @@ def test_what_is_wrong_is_told_of_all_patients_at_once_and_names_none(two_patien
     assert "t2f is undecided" in text
     assert "Miller" not in text.replace("'labels/{patient}.nii.gz'", "")
     assert "Adams" not in text
-    assert str(two_patients) not in text
+    assert str(two_patients / "raw") not in text
+
+
+def test_two_scans_may_not_share_a_label_map(tmp_path: Path) -> None:
+    """The same grid on both dates would take it without a word."""
+    for date in ("2020", "2021"):
+        write_scan(tmp_path / "raw" / "P" / date)
+    (tmp_path / "raw" / "labels").mkdir()
+    for name in ("P", "P_2020", "P_2021"):
+        shutil.copy(tmp_path / "raw" / "P" / "2020" / "T1GD.nii.gz", tmp_path / "raw" / "labels" / f"{name}.nii.gz")
+    with pytest.raises(SortingError, match=r"would share one label map or brain mask: write \{date\}"):
+        sorting.sort(declared(tmp_path), paths(tmp_path), silent)
+    dated = declared(tmp_path, labels="labels/{patient}_{date}.nii.gz")
+    assert len({one.label for one in sorting.sort(dated, paths(tmp_path), silent).values()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("cohort", "private"),
+    [("raw", "private"), ("raw/cohort", "private"), (".", "elsewhere"), ("cohort", "cohort/private"), ("c", "raw/p")],
+)
+def test_raw_scans_the_cohort_and_what_is_private_lie_apart(two_patients: Path, cohort: str, private: str) -> None:
+    declaration = declared(two_patients).model_copy(update={"folder": str(two_patients / cohort)})
+    with pytest.raises(SortingError, match="lie one within the other"):
+        sorting.sort(declaration, PreparationPaths(two_patients / private), silent)
+
+
+def test_a_folder_of_masks_that_no_pattern_names_is_told_for_what_it_may_be(two_patients: Path) -> None:
+    with pytest.raises(SortingError, match=r"if it holds label maps or masks, name them with raw\.labels"):
+        sorting.sort(declared(two_patients, labels=None), paths(two_patients), silent)
+
+
+def test_a_broken_file_is_told_with_the_case_that_lacks_it(two_patients: Path) -> None:
+    (two_patients / "raw" / "Adams" / "T2.nii.gz").write_bytes(b"")
+    with pytest.raises(SortingError, match=r"series \d cannot be used: is empty \(0 bytes\); copy it again"):
+        sorting.sort(declared(two_patients), paths(two_patients), silent)
+
+
+def test_one_patients_own_folder_is_told_from_an_empty_one(tmp_path: Path) -> None:
+    write_scan(tmp_path / "raw")
+    with pytest.raises(SortingError, match=r"^1 scan\(s\) .*\n.* in no patient's folder"):
+        sorting.sort(declared(tmp_path, labels=None), paths(tmp_path), silent)
 
 
 def test_a_case_that_is_left_out_needs_nothing(two_patients: Path) -> None:

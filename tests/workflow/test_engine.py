@@ -488,6 +488,11 @@ def test_each_raw_scan_is_a_step_before_the_audit_and_only_a_changed_one_is_repe
     assert steps(ended.stdout)[-1] == "01_data_audit"
     first = {f"00_preparation_target_site-0000{number}-000": 1 for number in (1, 2, 3)}
     assert checkout.ran() == {**first, "01_data_audit": 1}
+    for number in (1, 2, 3):
+        folder = checkout.root / "cohort" / f"site-0000{number}-000"
+        folder.mkdir(parents=True)
+        for name in ("t1n", "t1c", "t2w", "t2f", "seg"):  # the notebooks of this checkout write nothing but records
+            (folder / f"{folder.name}-{name}.nii.gz").write_bytes(b"")
     write_scan(checkout.root / "raw" / "Clark", seed=9)
     (checkout.root / "raw" / "labels" / "Clark.nii.gz").write_bytes(b"")
     (checkout.root / "raw" / "labels" / "Adams.nii.gz").write_bytes(b"corrected")
@@ -496,6 +501,11 @@ def test_each_raw_scan_is_a_step_before_the_audit_and_only_a_changed_one_is_repe
     assert ran["00_preparation_target_site-00004-000"] == 1
     assert sorted(ran[name] for name in first) == [1, 1, 2]
     assert ran["01_data_audit"] == 2
+    (checkout.root / "cohort" / "site-00002-000" / "site-00002-000-t2w.nii.gz").unlink()
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    listed = [line.strip() for line in ended.stdout.splitlines() if line.strip().startswith("00")]
+    missing = ["00_preparation_target_site-00002-000", "00_preparation_target_site-00004-000"]
+    assert listed == missing, "a prepared case that lacks a file is made again; site 4 never had one"
 
 
 def test_scans_that_a_person_must_decide_on_stop_the_study_before_any_step(checkout: FakeCheckout) -> None:

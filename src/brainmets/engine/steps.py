@@ -16,7 +16,7 @@ from brainmets.cohorts.cohort import CohortError, find_cases
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
-from brainmets.vocabulary import STAGE_NOTEBOOKS
+from brainmets.vocabulary import SEQUENCES, STAGE_NOTEBOOKS
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
 """The stage that each training notebook trains."""
@@ -78,12 +78,15 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
 
     Snakemake notices changed parameters of what it ran itself; this also notices a notebook that was run by hand
     with a parameter changed, and results whose Snakemake records are gone. A result without a record counts as made
-    otherwise too.
+    otherwise too, and so does a prepared case that lacks a file in the cohort's folder.
     """
     found = []
     for notebook, job in jobs(study):
         path = result(files, notebook, job)
-        if path.is_file() and not _made_with(path, study.notebook(notebook, **job).model_dump(mode="json")):
+        if not path.is_file():
+            continue
+        made = _made_with(path, study.notebook(notebook, **job).model_dump(mode="json"))
+        if not made or ("case" in job and not _is_whole(Cohort(**study.content[job["cohort"]]), job["case"])):
             found.append(path)
     return found
 
@@ -132,6 +135,11 @@ def shown(path: Path) -> str:
 def command(*words: str) -> str:
     """A ``brainmets`` command as one types it in the checkout."""
     return shlex.join([shown(Path(sys.executable).with_name("brainmets")), *words])
+
+
+def _is_whole(declaration: Cohort, case: str) -> bool:
+    patterns = (getattr(declaration.files, name) for name in (*SEQUENCES, "label"))
+    return all((resolve(declaration.folder) / pattern.format(case=case)).is_file() for pattern in patterns)
 
 
 def _made_with(path: Path, expected: dict[str, Any]) -> bool:

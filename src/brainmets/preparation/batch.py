@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from brainmets.preparation import pipeline, sorting
 from brainmets.preparation.pipeline import Settings
 from brainmets.preparation.scans import ScanError
 from brainmets.preparation.sorting import Planned
-from brainmets.processes import end_with_parent
+from brainmets.processes import end_with_parent, locked
 from brainmets.provenance import Provenance
 
 MOST_MB = 4000
@@ -34,24 +35,47 @@ def prepare_cohort(
 
     ``workers`` patients at a time, each in a process of its own, so that a crash or a kill costs one patient at most.
     ``say`` is told of every patient that ends, with the time left. Raises ``SortingError`` where a person must decide
-    something before.
+    something before, ``BusyError`` where another process prepares this cohort.
     """
-    plan = sorting.sort(declaration, files, say)
+    with locked(files.folder / ".prepare.lock", "the preparation of this cohort"):
+        return _prepare_all(sorting.sort(declaration, files, say), declaration, files, settings, workers, say)
+
+
+def _prepare_all(
+    plan: Mapping[str, Planned],
+    declaration: Cohort,
+    files: PreparationPaths,
+    settings: Settings,
+    workers: int,
+    say: Say,
+) -> dict[str, str]:
     waiting = [planned for planned in plan.values() if not _is_prepared(planned, declaration, files, settings)]
     say(f"{len(plan)} patients' scans, {len(waiting)} of them to prepare, {workers} at a time")
     failed: dict[str, str] = {}
     began = time.monotonic()
     context = multiprocessing.get_context("spawn")  # torch and ITK do not survive a fork
-    with ProcessPoolExecutor(workers, context, end_with_parent, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, max_tasks_per_child=1) as pool:
         running = {pool.submit(prepare_case, one, declaration, files, settings): one.case for one in waiting}
-        for number, ended in enumerate(as_completed(running), start=1):
-            case = running[ended]
-            outcome = _outcome(ended)
-            if outcome:
-                failed[case] = outcome
-            left = (time.monotonic() - began) / number * (len(waiting) - number)
-            say(f"case {number} of {len(waiting)}: {case} {outcome or 'prepared'}; about {left / 60:.0f} min left")
+        try:
+            for number, ended in enumerate(as_completed(running), start=1):
+                case = running[ended]
+                outcome = _outcome(ended)
+                if outcome:
+                    failed[case] = outcome
+                left = (time.monotonic() - began) / number * (len(waiting) - number)
+                say(f"case {number} of {len(waiting)}: {case} {outcome or 'prepared'}; about {left / 60:.0f} min left")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     return failed
+
+
+def _begin() -> None:
+    """Of each worker: it ends with its parent, which alone answers Ctrl-C."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def prepare_case(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> None:

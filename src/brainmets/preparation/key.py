@@ -129,6 +129,11 @@ class Key:
         patients: dict[str, tuple[int, str]] = {}
         for number, row in rows:
             scan, case = (row["patient"], row["date"]), row["case"]
+            if (found := re.fullmatch(r"(.+)-\d{5,}-\d{3,}", case)) and found[1] != self._prefix:
+                raise ValueError(
+                    f"the key file {name} was made with the prefix {found[1]!r}, not {self._prefix!r}: keep the "
+                    "prefix, or name another key file (its cases get other names)"
+                )
             if fault := self._fault(scan, case, known, patients):
                 raise ValueError(f"the key file {name}, row {number}: {fault}; it has been changed by hand: {RESTORE}")
             known[scan] = case
@@ -141,10 +146,7 @@ class Key:
         if not scan[0].strip():
             return "the patient's identifier is missing"
         if not found:
-            return (
-                f"the case's name does not have the form {self._prefix}-00001-000 (each cohort has a key file of its "
-                "own, whose prefix stays the same)"
-            )
+            return f"the case's name does not have the form {self._prefix}-00001-000"
         if case in known.values():
             return "the case's name stands in another row too"
         if scan in known:

@@ -23,9 +23,13 @@ def find(folder: Path, progress: Callable[[str], None] | None = None) -> tuple[l
     as_volumes, of_volumes = volumes.find_series(folder, progress)
     before = Counter((one.patient, one.date) for one in as_dicom)
     found = [*as_dicom, *(replace(one, number=one.number + before[one.patient, one.date]) for one in as_volumes)]
-    findings = [*of_dicom, *of_volumes] if as_dicom or not as_volumes else [*_warnings(of_dicom), *of_volumes]
-    if as_dicom and not as_volumes:
-        findings = [*of_dicom, *_warnings(of_volumes)]
+    findings = [
+        *(of_dicom if as_dicom else _warnings(of_dicom)),
+        *(of_volumes if as_volumes else _warnings(of_volumes)),
+    ]
+    if not found:
+        loose = [finding for finding in of_volumes if "in no patient's folder" in finding.text]
+        findings = [*_warnings([*of_dicom, *of_volumes]), *(loose or of_dicom[:1])]
     return found, list(dict.fromkeys(findings))
 
 

@@ -72,9 +72,9 @@ class Sorted:
             shown = "\n".join(f"  {problem}" for problem in self.problems[:SAID])
             more = f"\n  and {len(self.problems) - SAID} more" if len(self.problems) > SAID else ""
             raise SortingError(
-                f"{len(self.problems)} thing(s) to decide before these scans can be prepared:\n{shown}{more}\n"
-                f"Series and findings are listed in {files.series.name} and {files.findings.name} of the study's "
-                "preparation folder. Correct the column `role` there, mend the files, or name the case in raw.left_out"
+                f"{len(self.problems)} scan(s) or file(s) to decide on before these can be prepared:\n{shown}{more}\n"
+                "Correct the column `role` of series.csv, mend the files, or leave the case out (raw.left_out, on the "
+                f"command line --left-out). {_where(files)}"
             )
 
 
@@ -113,6 +113,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     folder = resolve(raw.folder)
     if not folder.is_dir():
         raise SortingError(f"raw.folder: {raw.folder!r} is no folder; put the folder of the raw scans there")
+    _refuse_overlap(declaration, raw, files)
     found, findings = scans_on_disk.find(folder, say)
     set_apart = {path for pattern in (raw.labels, raw.brain_masks) for path in _matching(folder, pattern)}
     found = [one for one in found if not set_apart & set(one.files)]
@@ -125,7 +126,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         findings = [*findings, *changed]
     by_case = {names[who]: (who, scan) for who, scan in scans.items()}
     plan, problems = {}, [finding.text for finding in findings if finding.severity == "error"]
-    if not by_case:
+    if not by_case and not problems:
         problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
     if unknown := sorted({*raw.left_out, *raw.accepted} - set(by_case)):
         problems.append(f"raw.left_out, raw.accepted: {', '.join(unknown)}: there is no such case")
@@ -135,7 +136,8 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
             plan[case] = _planned(case, scan, table, folder, raw, who)
         except ValueError as error:
             problems.append(str(error))
-    return Sorted(list(scans), plan, table, findings, [*problems, *_split_patients(declaration, names)])
+    problems += [*_shared_files(plan), *_split_patients(declaration, names)]
+    return Sorted(list(scans), plan, table, findings, problems)
 
 
 def read_plan(files: PreparationPaths) -> dict[str, Planned]:
@@ -152,6 +154,23 @@ def read_plan(files: PreparationPaths) -> dict[str, Planned]:
     }
 
 
+def _where(files: PreparationPaths) -> str:
+    if not files.series.is_file():
+        return "series.csv is written by a run that is not dry"
+    return f"Every series is in {files.series}, every finding in {files.findings}"
+
+
+def _refuse_overlap(declaration: Cohort, raw: Raw, files: PreparationPaths) -> None:
+    """Raw scans are read and never changed, and what is private lies neither among them nor in the cohort."""
+    places = {"raw.folder": resolve(raw.folder), "the cohort's folder": resolve(declaration.folder)}
+    places["the private folder"] = files.folder
+    named = [(name, path.resolve()) for name, path in places.items()]
+    for number, (name, path) in enumerate(named):
+        for other, place in named[:number]:
+            if path.is_relative_to(place) or place.is_relative_to(path):
+                raise SortingError(f"{other} and {name} lie one within the other: give each a place of its own")
+
+
 # --- one case ----------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +178,10 @@ def _planned(
     case: str, scan: list[Series], table: pd.DataFrame, folder: Path, raw: Raw, who: tuple[str, str]
 ) -> Planned:
     """Raises ``ValueError`` where the roles are undecided, or a file is missing."""
-    chosen = series_table.choose(table, case)
+    try:
+        chosen = series_table.choose(table, case)
+    except series_table.UncertainError as error:
+        raise SortingError(f"{error}{_why_none_fits(scan, table[table.case == case])}") from None
     by_number = {one.number: one for one in scan}
     images = {sequence: by_number[chosen[sequence]] for sequence in SEQUENCES}
     for sequence, one in images.items():
@@ -184,6 +206,31 @@ def file_of(folder: Path, pattern: str | None, who: tuple[str, str], problem: st
     if not path.is_file():
         raise SortingError(f"{problem} {pattern!r} finds no file for it; add the file or correct the pattern")
     return path
+
+
+def _why_none_fits(scan: list[Series], rows: pd.DataFrame) -> str:
+    """What a message adds on series that cannot be used, and on a folder in which nothing looks like a sequence."""
+    broken = [f"\n  series {one.number} cannot be used: {'; '.join(one.problems)}" for one in scan if not one.usable]
+    if not broken and (rows.guess == "").all() and all(one.kind == "volume" for one in scan):
+        return (
+            "\n  no file of this folder is named like a sequence: if it holds label maps or masks, name them with "
+            "raw.labels or raw.brain_masks, or move the folder out"
+        )
+    return "".join(broken)
+
+
+def _shared_files(plan: Mapping[str, Planned]) -> list[str]:
+    """A label map or mask that two scans would share: it was drawn on one of them."""
+    users: dict[Path, list[str]] = {}
+    for case, planned in plan.items():
+        for path in {planned.label, planned.brain_mask} - {None}:
+            users.setdefault(path, []).append(case)  # type: ignore[arg-type]
+    return [
+        f"cases {', '.join(sorted(cases))} would share one label map or brain mask: write {{date}} into the pattern, "
+        "and name every file with its scan's date"
+        for cases in users.values()
+        if len(cases) > 1
+    ]
 
 
 def _split_patients(declaration: Cohort, names: Mapping[tuple[str, str], str]) -> list[str]:
@@ -276,6 +323,7 @@ def _write_plan(found: Sorted, files: PreparationPaths, state: str) -> None:
         for case, planned in found.plan.items()
     }
     write_json(files.plan, {"state": state, "cases": cases})
+    files.plan.chmod(0o600)
 
 
 def _entry(one: Series) -> dict[str, Any]:
