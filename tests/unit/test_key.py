@@ -134,7 +134,7 @@ DAMAGED = {
     ),
     "two numbers": (f"patient,date,case\n{SECRET},1,P-00001-000\n{SECRET},2,P-00002-000\n", "row 3: its patient has"),
     "another form": (f"patient,date,case\n{SECRET},1,{SECRET}\n", "row 2: the case's name does not have"),
-    "another prefix": (f"patient,date,case\n{SECRET},1,Q-00001-000\n", "row 2: the case's name does not have"),
+    "another prefix": (f"patient,date,case\n{SECRET},1,Q-00001-000\n", "was made with the prefix 'Q', not 'P'"),
     "no patient": (f"patient,date,case\n,{SECRET},P-00001-000\n", "row 2: the patient's identifier is missing"),
     "no column": (f"patient,case\n{SECRET},P-00001-000\n", "lacks one of the columns"),
     "nothing": ("", "lacks one of the columns"),
