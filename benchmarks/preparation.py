@@ -31,7 +31,7 @@ from brainmets.files import read_json, write_csv, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, project_root
 from brainmets.phantoms.scanner import make_scanner_cohort
-from brainmets.preparation import copies, flags, pipeline, registration, series, sorting
+from brainmets.preparation import copies, flags, pipeline, registration, series, sorting, volumes
 from brainmets.preparation.scans import ScanError
 from brainmets.vocabulary import SEQUENCES
 
@@ -187,13 +187,13 @@ def _against_the_truth(
     voxel_ml = abs(np.linalg.det(prepared.affine[:3, :3])) / 1000
     found = {
         "errors": errors,
-        "lesions_lost": prepared.lesions_outside,
+        "label_beyond_grid": prepared.label_beyond_grid,
         "label_mL_before": np.count_nonzero(before) * float(np.prod(native.labels.GetSpacing())) / 1000,
         "label_mL_after": np.count_nonzero(prepared.labels) * voxel_ml,
         "label_voxels_outside": int(np.count_nonzero((prepared.labels > 0) & (prepared.mask == 0))),
         "brain_from": prepared.brain_from,
     }
-    right_brain = pipeline.on_reference(true_brain, native)
+    right_brain = volumes.read_labels(true_brain)
     way = prepared.registrations[pipeline.TEMPLATE].transform
     grid = sitk.GetImageFromArray(prepared.brain.T)
     grid.SetSpacing(np.linalg.norm(prepared.affine[:3, :3], axis=0).tolist())
@@ -320,7 +320,9 @@ def report(
         )
     kind = " and ".join(sorted({one["brain_from"] for one in good}))
     lines.append(f"| Dice of the brain mask ({kind}) | median {np.median(dice):.3f}, lowest {dice.min():.3f} |")
-    lines.append(f"| lesions lost | {sum(one['lesions_lost'] for one in good)} |")
+    lost = max(one["label_beyond_grid"] for one in good)
+    lines.append(f"| label beyond the case's grid, at most | {100 * lost:.2g}% |")
+    lines.append(f"| lesions that keep one voxel | {sum(int(one['row']['lesions_restored']) for one in good)} |")
     lines.append(
         f"| label voxels outside the mask and its margin | {sum(one['label_voxels_outside'] for one in good)} |"
     )

@@ -137,7 +137,7 @@ class StudyPaths:
         return self.work / "audit" / cohort / "findings.csv"
 
     def manifest(self, cohort: str) -> Path:
-        """``manifest.json``: where each case's files lie; the only file with absolute paths, never in a report."""
+        """``manifest.json``: where each case's files lie; with absolute paths, never in a report."""
         return self.work / "audit" / cohort / "manifest.json"
 
     def labels(self, cohort: str) -> Path:

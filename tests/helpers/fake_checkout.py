@@ -24,6 +24,7 @@ from brainmets.params import {model}
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
 from brainmets.engine.steps import result
+from brainmets.files import read_json
 p = {model}.from_cell(globals())
 files = StudyPaths(p.work_dir, p.study)
 job = p.model_dump(include={{"cohort", "case", "arm", "strategy", "fold"}})
@@ -45,7 +46,9 @@ if trap_says == "die": os._exit(9)
 """
 RESULT = """\
 record = Provenance("{notebook}", p.model_dump(mode="json"), root=files.work)
-_ = record.write(target, threads=os.environ["OMP_NUM_THREADS"], slurm=os.environ.get("SLURM_JOB_ID"))
+plan = files.preparation(job["cohort"]).plan if "case" in job else None
+more = {{"files": read_json(plan)["cases"][job["case"]]["digest"]}} if plan and plan.is_file() else {{}}
+_ = record.write(target, **more, threads=os.environ["OMP_NUM_THREADS"], slurm=os.environ.get("SLURM_JOB_ID"))
 """
 
 

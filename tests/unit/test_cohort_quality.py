@@ -34,13 +34,17 @@ def files(tmp_path: Path) -> PreparationPaths:
     files = PreparationPaths(tmp_path / "private")
     for number in (1, 2):
         write_case(files, f"site-0000{number}-000")
-    write_json(files.plan, {"state": "", "cases": {}})
+    one = {"images": {}, "label": None, "brain_mask": None, "digest": ""}
+    write_json(files.plan, {"state": "", "cases": {f"site-0000{number}-000": one for number in (1, 2)}})
     return files
 
 
-def write_case(files: PreparationPaths, case: str, lost: int = 0, **measured: float) -> None:
+def write_case(
+    files: PreparationPaths, case: str, beyond: float = 0.0, brain_from: str = "t1n", **measured: float
+) -> None:
     row = {measure: usual(measure) for measure in QUALITY_COLUMNS} | measured
-    record: dict[str, Any] = {"row": row, "lesions_outside": lost, "provenance": {"parameters": {"space": "t1c"}}}
+    record: dict[str, Any] = {"row": row, "label_beyond_grid": beyond, "brain_from": brain_from}
+    record["provenance"] = {"parameters": {"space": "t1c"}}
     write_json(files.prepared(case), record)
     for name in ("picture.png", "strip.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(files.case(case) / name)
@@ -80,10 +84,24 @@ def test_any_voxel_of_the_label_without_an_image_is_told(files: PreparationPaths
     assert "3 voxel(s) (0.00 mL) of the label lie outside the brain mask and its margin" in flag.text
 
 
-def test_a_lesion_beyond_the_grid_stops(files: PreparationPaths) -> None:
-    write_case(files, "site-00001-000", lost=2)
+def test_a_label_map_that_the_grid_cuts_stops(files: PreparationPaths) -> None:
+    write_case(files, "site-00001-000", beyond=0.5)
     (flag,) = cohort_quality.review(declared(), files).itertuples()
-    assert (flag.severity, flag.measure) == ("error", "lesions_outside")
+    assert (flag.severity, flag.measure) == ("error", "label_beyond_grid")
+    assert "50% of the label map" in flag.text
+
+
+def test_a_brain_from_the_second_choice_is_told(files: PreparationPaths) -> None:
+    write_case(files, "site-00001-000", brain_from="t1c")
+    (flag,) = cohort_quality.review(declared(), files).itertuples()
+    assert (flag.severity, flag.measure) == ("warning", "brain_from")
+
+
+def test_a_case_whose_raw_scan_is_gone_stops_until_it_is_accepted_or_left_out(files: PreparationPaths) -> None:
+    write_case(files, "site-00003-000")
+    (flag,) = cohort_quality.review(declared(), files).itertuples()
+    assert (flag.case, flag.severity, flag.measure) == ("site-00003-000", "error", "raw_scan")
+    assert cohort_quality.review(declared(left_out=["site-00003-000"]), files).empty
 
 
 def test_findings_are_the_audits_and_say_what_to_do(files: PreparationPaths) -> None:

@@ -134,7 +134,6 @@ DAMAGED = {
     ),
     "two numbers": (f"patient,date,case\n{SECRET},1,P-00001-000\n{SECRET},2,P-00002-000\n", "row 3: its patient has"),
     "another form": (f"patient,date,case\n{SECRET},1,{SECRET}\n", "row 2: the case's name does not have"),
-    "another prefix": (f"patient,date,case\n{SECRET},1,Q-00001-000\n", "row 2: the case's name does not have"),
     "no patient": (f"patient,date,case\n,{SECRET},P-00001-000\n", "row 2: the patient's identifier is missing"),
     "no column": (f"patient,case\n{SECRET},P-00001-000\n", "lacks one of the columns"),
     "nothing": ("", "lacks one of the columns"),
@@ -238,3 +237,10 @@ def test_an_identifier_with_bytes_that_are_no_text_comes_back(tmp_path: Path) ->
     scan = (os.fsdecode(b"M\xfcller"), "")
     names = opened(tmp_path).names([scan])
     assert opened(tmp_path).names([scan, ("Neu", "")])[scan] == names[scan]
+
+
+def test_another_prefix_is_told_from_damage(tmp_path: Path) -> None:
+    opened(tmp_path).names([(SECRET, "1")])
+    with pytest.raises(ValueError, match=r"was made with the prefix 'P', not 'Q': keep the prefix") as refused:
+        opened(tmp_path, "Q")
+    assert SECRET not in str(refused.value)

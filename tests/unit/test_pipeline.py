@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -83,7 +85,7 @@ def test_the_label_map_keeps_its_values_and_its_volume(prepared: Path) -> None:
     after_ml = np.count_nonzero(after.get_fdata()) * np.prod(after.header.get_zooms()) / 1000
     assert after_ml == pytest.approx(before_ml, rel=0.2)
     assert set(np.unique(after.get_fdata())) == set(np.unique(native.get_fdata()))
-    assert read_json(files(prepared).prepared(CASE))["lesions_outside"] == 0
+    assert read_json(files(prepared).prepared(CASE))["label_beyond_grid"] == 0
 
 
 @pytest.mark.slow
@@ -124,7 +126,7 @@ def test_what_is_done_is_not_done_again_and_the_same_scan_gives_the_same_bytes(
 @pytest.mark.slow
 def test_the_record_says_what_made_it(prepared: Path) -> None:
     record = read_json(files(prepared).prepared(CASE))
-    assert record["brain_from"] == "own mask"
+    assert (record["brain_from"], record["drawn_on"]) == ("own mask", "t1c")
     assert set(record["raw_sha256"]) == {*SEQUENCES, "label", "brain_mask"}
     assert record["provenance"]["parameters"]["spacing_mm"] == [4.0, 4.0, 4.0]
     assert sorted(record["provenance"]["inputs"]) == sorted(
@@ -210,6 +212,64 @@ def test_a_case_that_fails_is_told_without_its_files(tmp_path: Path, monkeypatch
     log = files.case(one.case) / "failed.log"
     assert str(one.label) in log.read_text()
     assert not files.prepared(one.case).exists()
+
+
+@pytest.mark.slow
+def test_the_t1cs_own_grid_and_a_corrected_bias_field(tmp_path: Path) -> None:
+    """The t1c is not resampled at all, but for the bias field: its voxels stay, and so does its label map."""
+    make_scanner_cohort(tmp_path / "raw", 1, 5.0, seed=7)
+    one = planned_with_mask(tmp_path)
+    native = pipeline.read(one)
+    for bias_field in (False, True):
+        made = pipeline.prepare(native, pipeline.Settings("t1c", None, 4.0, bias_field, 1), lambda line: None)
+        before, affine = pipeline.along_ras(native.images["t1c"])
+        assert np.array_equal(made.affine, affine)
+        inside = made.mask > 0
+        assert np.allclose(made.images["t1c"][inside], before[inside], atol=1e-3) is not bias_field
+        assert made.images["t1c"][inside].std() > 0
+        assert np.isfinite(made.images["t1c"]).all()
+        assert native.labels is not None
+        assert np.array_equal(made.labels, pipeline.along_ras(native.labels)[0])
+        assert pipeline.TEMPLATE not in made.registrations
+
+
+def planned_with_mask(folder: Path) -> sorting.Planned:
+    own = Raw(
+        folder=str(folder / "raw"), prefix="case", labels="labels/{patient}.nii.gz",
+        brain_masks="brain_masks/{patient}.nii.gz",
+    )  # fmt: skip
+    declaration = Cohort(folder=str(folder / "cohort"), layout="brats", label_map={}, held_out=0, raw=own)
+    (one,) = sorting.sort(declaration, PreparationPaths(folder / "private"), lambda line: None).values()
+    return one
+
+
+def test_slices_that_lean_are_no_grid_of_a_case(native: pipeline.Native) -> None:
+    leaning = sitk.Image(native.images["t1c"])
+    shear = np.eye(3)
+    shear[1, 2] = np.tan(np.radians(15))
+    leaning.SetDirection((shear / np.linalg.norm(shear, axis=0)).ravel().tolist())
+    tilted = replace(native, images={**native.images, "t1c": leaning})
+    with pytest.raises(ScanError, match="the slices of the t1c lean"):
+        pipeline.prepare(tilted, pipeline.Settings("t1c", None, 4.0, False, 1), lambda line: None)
+
+
+def test_a_crash_takes_no_other_case_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each case has a process of its own; the first one here is killed in it."""
+    cases = [sorting.Planned(f"case-{number}", {}, None, None, "") for number in range(3)]
+    monkeypatch.setattr(batch, "prepare_case", dies_first)
+    declaration = Cohort(folder=str(tmp_path / "cohort"), layout="brats", label_map={}, held_out=0)
+    settings = pipeline.Settings("template", (4.0, 4.0, 4.0), 2.0, False, 1)
+    files = PreparationPaths(tmp_path / "private")
+    failed = batch.prepare_planned(
+        {one.case: one for one in cases}, declaration, files, settings, 1, lambda line: None
+    )
+    assert list(failed) == ["case-0"]
+    assert "its process was killed" in failed["case-0"]
+
+
+def dies_first(planned: sorting.Planned, *further: object) -> None:
+    if planned.case == "case-0":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # --- whole cohorts

@@ -39,6 +39,10 @@ ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluati
 """Notebooks that compute on a GPU where there is one."""
 
 
+SHOWS_HEADS = "00_preparation"
+"""The notebook whose executed copies hold whole heads and words of headers: the user's own to read."""
+
+
 class EnvironmentKernel(AsyncKernelManager):
     """The kernel of this very interpreter, whatever kernel named python3 the user has installed elsewhere."""
 
@@ -183,6 +187,9 @@ class _Execution:
         by an exception would let papermill stamp the unfinished cells as completed.
         """
         self.copy.parent.mkdir(exist_ok=True)
+        if self.copy.stem.startswith(SHOWS_HEADS):
+            self.copy.unlink(missing_ok=True)
+            self.copy.touch(mode=0o600)  # papermill writes into the file that is there
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGTERM, signal.SIGINT)}
         self.began = time.monotonic()
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brainmets.cohorts.cohort import CohortError, find_cases
+from brainmets.files import read_json
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
@@ -78,7 +79,8 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
 
     Snakemake notices changed parameters of what it ran itself; this also notices a notebook that was run by hand
     with a parameter changed, and results whose Snakemake records are gone. A result without a record counts as made
-    otherwise too, and so does a prepared case that lacks a file in the cohort's folder.
+    otherwise too, and so does a prepared case that lacks a file in the cohort's folder, or whose raw files or roles
+    have changed.
     """
     found = []
     for notebook, job in jobs(study):
@@ -86,7 +88,7 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
         if not path.is_file():
             continue
         made = _made_with(path, study.notebook(notebook, **job).model_dump(mode="json"))
-        if not made or ("case" in job and not _is_whole(Cohort(**study.content[job["cohort"]]), job["case"])):
+        if not made or ("case" in job and not _is_current(study, files, path, **job)):
             found.append(path)
     return found
 
@@ -137,9 +139,14 @@ def command(*words: str) -> str:
     return shlex.join([shown(Path(sys.executable).with_name("brainmets")), *words])
 
 
-def _is_whole(declaration: Cohort, case: str) -> bool:
+def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: str) -> bool:
+    """Whether a prepared case has all its files, and was made from the raw files that the sorting has for it now."""
+    declaration = Cohort(**study.content[cohort])
     patterns = (getattr(declaration.files, name) for name in (*SEQUENCES, "label"))
-    return all((resolve(declaration.folder) / pattern.format(case=case)).is_file() for pattern in patterns)
+    whole = all((resolve(declaration.folder) / pattern.format(case=case)).is_file() for pattern in patterns)
+    plan = files.preparation(cohort).plan
+    planned = read_json(plan)["cases"].get(case, {}) if plan.is_file() else {}
+    return whole and read_json(path).get("files") == planned.get("digest")
 
 
 def _made_with(path: Path, expected: dict[str, Any]) -> bool:

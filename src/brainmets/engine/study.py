@@ -166,7 +166,10 @@ def _of_raw_cohorts(
                 _check_split(study.origin, name, declaration, audit, found[name])
         except ParameterError:
             raise
-        except (ValueError, OSError) as error:
+        except OSError as error:  # its own words name the file, and with it perhaps the patient
+            why = error.strerror or type(error).__name__
+            raise ParameterError(f"{study.origin}: {name}: a raw file or folder cannot be used: {why}") from None
+        except ValueError as error:
             raise ParameterError(f"{study.origin}: {name}: {error}") from None
         study.raw[name] = sorted(found[name])
     return found

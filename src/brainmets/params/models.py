@@ -376,6 +376,10 @@ class NotebookParameters(Parameters):
     work_dir: str
 
 
+Side = Annotated[float, Field(ge=0.2, le=5)]
+"""A voxel's side in mm."""
+
+
 class Preparation(NotebookParameters):
     """Notebook 00, for one raw case.
 
@@ -389,7 +393,7 @@ class Preparation(NotebookParameters):
     cohort: Literal["source", "target"]
     case: str
     space: Literal["template", "t1c"]
-    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    spacing_mm: tuple[Side, Side, Side] | None
     mask_margin_mm: Annotated[float, Field(ge=0, le=30)]
     bias_field: bool
 

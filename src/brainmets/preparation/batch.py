@@ -7,7 +7,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
@@ -37,11 +37,12 @@ def prepare_cohort(
     ``say`` is told of every patient that ends, with the time left. Raises ``SortingError`` where a person must decide
     something before, ``BusyError`` where another process prepares this cohort.
     """
+    sorting.own_folder(files.folder)
     with locked(files.folder / ".prepare.lock", "the preparation of this cohort"):
-        return _prepare_all(sorting.sort(declaration, files, say), declaration, files, settings, workers, say)
+        return prepare_planned(sorting.sort(declaration, files, say), declaration, files, settings, workers, say)
 
 
-def _prepare_all(
+def prepare_planned(
     plan: Mapping[str, Planned],
     declaration: Cohort,
     files: PreparationPaths,
@@ -49,17 +50,16 @@ def _prepare_all(
     workers: int,
     say: Say,
 ) -> dict[str, str]:
+    """Prepare those cases of a plan that are not prepared yet: see ``prepare_cohort``."""
     waiting = [planned for planned in plan.values() if not _is_prepared(planned, declaration, files, settings)]
     say(f"{len(plan)} patients' scans, {len(waiting)} of them to prepare, {workers} at a time")
     failed: dict[str, str] = {}
     began = time.monotonic()
-    context = multiprocessing.get_context("spawn")  # torch and ITK do not survive a fork
-    with ProcessPoolExecutor(workers, context, _begin, max_tasks_per_child=1) as pool:
-        running = {pool.submit(prepare_case, one, declaration, files, settings): one.case for one in waiting}
+    with ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(_in_a_process, one, declaration, files, settings): one.case for one in waiting}
         try:
             for number, ended in enumerate(as_completed(running), start=1):
-                case = running[ended]
-                outcome = _outcome(ended)
+                case, outcome = running[ended], ended.result()
                 if outcome:
                     failed[case] = outcome
                 left = (time.monotonic() - began) / number * (len(waiting) - number)
@@ -72,6 +72,13 @@ def _prepare_all(
     return failed
 
 
+def _in_a_process(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> str:
+    """Prepare one case in a process of its own, which takes none with it if it crashes; gives why it failed, or ""."""
+    context = multiprocessing.get_context("spawn")  # torch and ITK do not survive a fork
+    with ProcessPoolExecutor(1, context, _begin) as pool:
+        return _outcome(pool.submit(prepare_case, planned, declaration, files, settings))
+
+
 def _begin() -> None:
     """Of each worker: it ends with its parent, which alone answers Ctrl-C."""
     end_with_parent()
@@ -79,7 +86,7 @@ def _begin() -> None:
 
 
 def prepare_case(planned: Planned, declaration: Cohort, files: PreparationPaths, settings: Settings) -> None:
-    """One case from its raw files to the cohort's folder, as notebook 00 does it.
+    """One case from its raw files to the cohort's folder: the steps of notebook 00.
 
     What goes wrong is told in full by ``failed.log`` in the case's private folder, since it may name files.
     """
@@ -136,7 +143,7 @@ def _outcome(ended: Future[None]) -> str:
     if isinstance(error, ScanError):
         return f"failed: {error}"
     if isinstance(error, BrokenProcessPool):
-        return "not prepared: its process or a neighbour's was killed (out of memory?); run again, with fewer workers"
+        return "not prepared: its process was killed (out of memory?); run again, with fewer workers"
     return f"failed: {type(error).__name__}; its failed.log in the private folder has the details"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from brainmets.files import read_json, write_csv
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, resolve
 from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
-from brainmets.preparation.quality import QUALITY_COLUMNS
+from brainmets.preparation.quality import QUALITY_COLUMNS, REFERENCE
 from brainmets.vocabulary import SEQUENCES
 
 
@@ -34,7 +34,8 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     rows = [{"case": case, **record["row"]} for case, record in records.items()]
     table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
     table[list(QUALITY_COLUMNS)] = table[list(QUALITY_COLUMNS)].astype(float)
-    found = [flags.flag(table), _cut_off(records)]
+    plan = sorting.read_plan(files)
+    found = [flags.flag(table), _told_always(records, plan)]
     if records and all(record["provenance"]["parameters"]["space"] == "template" for record in records.values()):
         patterns = {case: copies.pattern(*_images(case, declaration, files)) for case in records}
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
@@ -46,14 +47,14 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
         case: quality_page.Pictures(files.case(case) / "picture.png", files.case(case) / "strip.png")
         for case in records
     }
-    absent = {case: "not prepared: see its log" for case in sorting.read_plan(files) if case not in records}
+    absent = {case: "not prepared: see its log" for case in plan if case not in records}
     strips = save(quality_figures.cohort_strips(table, flagged), files.folder / "quality.png")
     quality_page.write_page(files.folder, table, flagged, pictures, strips, absent)
     return flagged
 
 
-def _cut_off(records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """Flags of what of a label map has no image: any is told, whatever other patients have."""
+def _told_always(records: Mapping[str, dict[str, Any]], plan: Collection[str]) -> pd.DataFrame:
+    """Flags that need no limit: label without an image, a mask from the second choice, a raw scan that is gone."""
     rows = []
     for case, record in records.items():
         voxels, volume = (record["row"].get(name) or 0 for name in ("label_outside_voxels", "label_outside_mL"))
@@ -63,11 +64,19 @@ def _cut_off(records: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
                 "where the images are 0: widen mask_margin_mm, or give a mask of your own"
             )
             rows.append((case, "warning", "label_outside_voxels", voxels, "", text))
-        if lost := record["lesions_outside"]:
+        if share := record["label_beyond_grid"]:
             text = (
-                f"{lost} lesion(s) of the label map lie beyond the grid and are lost: is the label map this patient's?"
+                f"{100 * share:.3g}% of the label map lies beyond the case's grid and is lost: is it this patient's?"
             )
-            rows.append((case, "error", "lesions_outside", lost, "", text))
+            rows.append((case, "error", "label_beyond_grid", share, "", text))
+        if record["brain_from"] == REFERENCE:
+            text = (
+                "The T1 gave no brain, so the mask is from the T1 after contrast, where it may hold vessels and dura"
+            )
+            rows.append((case, "warning", "brain_from", float("nan"), "", text))
+        if case not in plan:
+            text = "Its raw scan is gone: delete the case from the cohort's folder, or accept it (raw.accepted)"
+            rows.append((case, "error", "raw_scan", float("nan"), "", text))
     return pd.DataFrame(rows, columns=list(flags.FLAG_COLUMNS))
 
 

@@ -50,8 +50,8 @@ def volume(slices: Sequence[Slice], geometry: Geometry, number: int) -> sitk.Ima
         try:
             with quiet():
                 files, stored = _written_again(slices, geometry, Path(folder))
-        except Exception as error:  # a damaged file raises almost anything
-            raise ScanError(f"series {number}: its pixels cannot be read; copy it again") from error
+        except Exception:  # a damaged file raises almost anything
+            raise ScanError(f"series {number}: its pixels cannot be read; copy it again") from None
         differences = []
         for name, convert in CONVERTERS.items():
             try:
@@ -116,6 +116,7 @@ def _written_again(
         data.save_as(path, enforce_file_format=True)
         files.append(path)
     _dataset.cache_clear()
+    _frames.cache_clear()
     return files, stored
 
 
@@ -170,8 +171,8 @@ def _by_gdcm(files: Sequence[Path]) -> sitk.Image:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # its warnings name files
     try:
         return reader.Execute()
-    except RuntimeError as error:
-        raise DifferentError("its pixels cannot be decoded") from error
+    except RuntimeError:
+        raise DifferentError("its pixels cannot be decoded") from None
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
@@ -202,15 +203,15 @@ def _by_dcm2niix(files: Sequence[Path]) -> sitk.Image:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=LONGEST_S,
             check=False, cwd=out,
         )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise DifferentError(f"did not end within {LONGEST_S} s") from error
+    except subprocess.TimeoutExpired:
+        raise DifferentError(f"did not end within {LONGEST_S} s") from None
     made = sorted(out.glob("*.nii"))
     if len(made) != 1:
         raise DifferentError(f"made {len(made)} images" if made else "its pixels cannot be decoded")
     try:
         return sitk.ReadImage(str(made[0]), imageIO="NiftiImageIO")
-    except RuntimeError as error:
-        raise DifferentError("its image cannot be read") from error
+    except RuntimeError:
+        raise DifferentError("its image cannot be read") from None
 
 
 CONVERTERS: dict[str, Callable[[Sequence[Path]], sitk.Image]] = {"GDCM": _by_gdcm, "dcm2niix": _by_dcm2niix}

@@ -32,6 +32,8 @@ ONE_HEAD = 0.72
 """Mean correlation over the sequences from which on two cases show one head. Different phantoms, bent from one
 template and hence more alike than people, have 0.69 at the most, mirror images included; two scans of one head,
 registered anew with errors of about 1 mm and 1 degree, 0.74 or more."""
+SURELY_ONE = 0.85
+"""From here on that is an error; below, for a person to judge: no two scans of one real head were at hand."""
 
 
 def pattern(images: Mapping[str, npt.NDArray[Any]], mask: npt.NDArray[Any], affine: nifti.Affine) -> Pattern:
@@ -83,9 +85,10 @@ def copies(patterns: Mapping[str, Pattern], patients: Mapping[str, str] | None =
         else:
             continue
         measure = "mirrored_copy" if mirrored > same else "copy"
+        severity = "error" if max(same, mirrored) >= SURELY_ONE else "warning"
         for case, other in ((first, second), (second, first)):
             r = max(same, mirrored)
-            rows.append(("error", case, measure, r, "", text.format(other=other, r=r)))
+            rows.append((severity, case, measure, r, "", text.format(other=other, r=r)))
     table = pd.DataFrame(rows, columns=["severity", "case", "measure", "value", "usual", "text"])
     return table[list(FLAG_COLUMNS)]
 

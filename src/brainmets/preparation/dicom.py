@@ -67,8 +67,8 @@ def _again(series: Series) -> Stack:
     """The stack of a series, from its files."""
     try:
         slices = [one for path in series.files for one in slices_of(path)]
-    except (NoSliceError, OSError) as error:
-        raise ScanError(f"series {series.number}: a file of it can no longer be read; copy it again") from error
+    except (NoSliceError, OSError):
+        raise ScanError(f"series {series.number}: a file of it can no longer be read; copy it again") from None
     images = images_of(slices)
     last = series.key.rpartition("/")[2].rpartition(".")[2] if "/" in series.key else "1"
     index = int(last) - 1 if len(images) > 1 and last.isdigit() else 0

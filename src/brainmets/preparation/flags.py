@@ -220,7 +220,7 @@ RULES: dict[str, Rule] = {
     ),
 }  # fmt: skip
 """Per kind of measure, the most telling first: of several errors its words come first. Columns without a rule
-(``label_outside_voxels``, ``label_outside_mL``) are not judged."""
+(``label_outside_voxels``, ``label_outside_mL``) are not judged here, but by ``cohort_quality``."""
 
 
 def rule_of(measure: str) -> tuple[Rule, tuple[str, ...]] | None:

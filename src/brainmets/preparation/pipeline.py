@@ -24,13 +24,12 @@ from brainmets.figures import Drawing
 from brainmets.params import Cohort, Preparation
 from brainmets.paths import PreparationPaths, resolve
 from brainmets.preparation import brain, grids, quality, quality_figures, raw, registration, volumes
+from brainmets.preparation.quality import REFERENCE
 from brainmets.preparation.registration import Registration
 from brainmets.preparation.scans import ScanError
 from brainmets.preparation.sorting import Planned
 from brainmets.vocabulary import SEQUENCES
 
-REFERENCE = "t1c"
-"""The sequence that the others are registered to: the one that metastases are outlined on."""
 BRAIN_SEQUENCE = "t1n"
 """The sequence whose brain is found: the network was trained on T1 without contrast."""
 TEMPLATE = "template"
@@ -79,7 +78,7 @@ class Prepared:
     ``images`` (float32), ``brain``, ``mask`` (the brain and its margin: 0 outside it) and ``labels`` (uint8, in the
     file's own values) are (x, y, z) along R, A and S on the grid of ``affine``. ``registrations`` holds each
     sequence's to the t1c, and with space "template" the t1c's to the ``TEMPLATE``. ``row`` is the case's row of
-    ``quality.csv``; for ``brain_from`` and ``lesions_outside`` see ``record``.
+    ``quality.csv``; for the last three see ``record``.
     """
 
     images: dict[str, npt.NDArray[np.float32]]
@@ -90,7 +89,8 @@ class Prepared:
     registrations: dict[str, Registration]
     row: dict[str, float]
     brain_from: str
-    lesions_outside: int
+    drawn_on: str
+    label_beyond_grid: float
 
 
 def read(planned: Planned) -> Native:
@@ -110,26 +110,29 @@ def prepare(native: Native, settings: Settings, say: Say) -> Prepared:
     ``say`` is told of each step. Raises ``ScanError`` where a step cannot be done; the same input gives the same
     voxels on every run.
     """
+    if settings.spacing_mm is None:
+        _require_upright(native.images[REFERENCE])
     found: dict[str, Registration] = {}
     for sequence in SEQUENCES:
         if sequence != REFERENCE:
             say(f"registering {sequence} to {REFERENCE}")
             found[sequence] = registration.register(native.images[REFERENCE], native.images[sequence], settings.seed)
     say("finding the brain")
-    mask, brain_from = _brain(native, found)
+    mask, masked_on, brain_from = _brain(native)
     ways: dict[str, sitk.Euler3DTransform] = {name: one.transform for name, one in found.items()}
     ways[REFERENCE] = sitk.Euler3DTransform()
     grid, template = native.images[REFERENCE], None
     if settings.spacing_mm is not None:
         say("laying the brain onto the template")
-        found[TEMPLATE] = registration.to_template(native.images[REFERENCE], mask, settings.seed, grids.template())
+        on_reference = brain.carried(mask, ways[masked_on], grid)
+        found[TEMPLATE] = registration.to_template(grid, on_reference, settings.seed, grids.template())
         ways = {name: registration.chain(found[TEMPLATE].transform, way) for name, way in ways.items()}
         grid = grids.template_grid(settings.spacing_mm)
         shown = along_ras(grids.resampled(grids.template(), grid, sitk.Euler3DTransform()))[0]
         template = quality.Template(shown, shown > 0)
     say("resampling")
-    narrow = brain.carried(mask, ways[REFERENCE], grid)
-    wide = brain.carried(brain.widened(mask, settings.mask_margin_mm), ways[REFERENCE], grid)
+    narrow = brain.carried(mask, ways[masked_on], grid)
+    wide = brain.widened(narrow, settings.mask_margin_mm)
     images = {}
     for sequence, image in native.images.items():
         even = brain.without_bias_field(image) if settings.bias_field else image
@@ -143,14 +146,15 @@ def prepare(native: Native, settings: Settings, say: Say) -> Prepared:
         images,
         inside,
         affine,
-        {REFERENCE if name == TEMPLATE else name: one for name, one in found.items()},
+        {name: one for name, one in found.items() if name != TEMPLATE},
         label=drawn,
         template=template,
         margin_mm=settings.mask_margin_mm,
         lesions_restored=labels.kept if labels else 0,
     )
-    lost = labels.outside if labels else 0
-    return Prepared(images, inside, along_ras(wide)[0], drawn, affine, found, row, brain_from, lost)
+    beyond = grids.share_outside(native.labels, grid, ways[native.drawn_on]) if native.labels is not None else 0.0
+    drawn_on = native.drawn_on if native.labels is not None else ""
+    return Prepared(images, inside, along_ras(wide)[0], drawn, affine, found, row, brain_from, drawn_on, beyond)
 
 
 def registrations_table(prepared: Prepared) -> pd.DataFrame:
@@ -180,16 +184,20 @@ def picture(native: Native, prepared: Prepared, case: str) -> Drawing:
 def write(prepared: Prepared, case: str, declaration: Cohort, files: PreparationPaths, figure: Drawing) -> list[Path]:
     """Write the case into the cohort's folder, and its transforms, mask and picture beside; gives the cohort's files.
 
-    Each file is whole or not there. A case without a label map has none.
+    Each file is whole or not there; the record of an earlier preparation goes first, so that it vouches for no other
+    files than its own.
     """
-    folder, layout = resolve(declaration.folder), declaration.files
+    folder, layout, beside = resolve(declaration.folder), declaration.files, files.case(case)
+    beside.mkdir(parents=True, exist_ok=True)
+    files.prepared(case).unlink(missing_ok=True)
+    for old in beside.glob("*.tfm"):
+        old.unlink()
     written = [
         nifti.write(folder / getattr(layout, sequence).format(case=case), image, prepared.affine)
         for sequence, image in prepared.images.items()
     ]
     if prepared.labels is not None:
         written.append(nifti.write(folder / layout.label.format(case=case), prepared.labels, prepared.affine))
-    beside = files.case(case)
     nifti.write(beside / "brain_mask.nii.gz", prepared.mask, prepared.affine)
     registration.write_transforms(beside, {name: one.transform for name, one in prepared.registrations.items()})
     strip = quality_figures.patient_strip(prepared.images, prepared.mask, prepared.affine, prepared.labels)
@@ -202,7 +210,8 @@ def record(prepared: Prepared, planned: Planned) -> dict[str, Any]:
     """What ``prepared.json`` says of a case beside its provenance: raw files by their content alone, and the numbers.
 
     Keys: case, files (the hash of the raw files' state), raw_sha256 (per sequence, and of label map and mask),
-    brain_from ("t1n", "t1c" or "own mask"), lesions_outside (of the label map's, those that lie off the grid), row.
+    brain_from ("t1n", "t1c" or "own mask"), drawn_on (the sequence on whose grid the label map lies),
+    label_beyond_grid (share of the label map that lies off the case's grid), row.
     """
     raw_sha256 = {name: _content(one.files) for name, one in planned.images.items()}
     for name, path in (("label", planned.label), ("brain_mask", planned.brain_mask)):
@@ -213,36 +222,27 @@ def record(prepared: Prepared, planned: Planned) -> dict[str, Any]:
         "files": planned.digest,
         "raw_sha256": raw_sha256,
         "brain_from": prepared.brain_from,
-        "lesions_outside": prepared.lesions_outside,
-        "row": {name: None if np.isnan(value) else value for name, value in prepared.row.items()},
+        "drawn_on": prepared.drawn_on,
+        "label_beyond_grid": prepared.label_beyond_grid,
+        "row": {name: value if np.isfinite(value) else None for name, value in prepared.row.items()},
     }
 
 
-def _brain(native: Native, found: dict[str, Registration]) -> tuple[sitk.Image, str]:
-    """The brain on the t1c's grid, and where it is from: a mask of one's own, the native T1, or the t1c itself."""
-    grid = native.images[REFERENCE]
+def _brain(native: Native) -> tuple[sitk.Image, str, str]:
+    """The brain, the sequence on whose grid it lies, and its source: one's own mask, the native T1, else the t1c."""
     if native.brain_mask is not None:
-        return _carried_to_reference(native.brain_mask, native.masked_on, found, grid), "own mask"
+        return native.brain_mask, native.masked_on, "own mask"
     try:
-        inside = brain.brain_mask(native.images[BRAIN_SEQUENCE])
+        return brain.brain_mask(native.images[BRAIN_SEQUENCE]), BRAIN_SEQUENCE, BRAIN_SEQUENCE
     except ScanError:
-        return brain.brain_mask(grid), REFERENCE
-    return _carried_to_reference(inside, BRAIN_SEQUENCE, found, grid), BRAIN_SEQUENCE
+        return brain.brain_mask(native.images[REFERENCE]), REFERENCE, REFERENCE
 
 
-def _carried_to_reference(
-    mask: sitk.Image, sequence: str, found: dict[str, Registration], grid: sitk.Image
-) -> sitk.Image:
-    if sequence == REFERENCE:
-        return mask
-    return brain.carried(mask, found[sequence].transform, grid)
-
-
-def on_reference(path: Path, native: Native) -> sitk.Image:
-    """A label map or mask that lies on the t1c's grid; ``ScanError`` where it does not."""
-    drawn, sequence = _on_a_sequence(path, {REFERENCE: native.images[REFERENCE]}, f"{path.name}:")
-    assert drawn is not None and sequence == REFERENCE
-    return drawn
+def _require_upright(image: sitk.Image) -> None:
+    """Raise ``ScanError`` for slices that lean (gantry tilt): a file of such a grid is misread by many programs."""
+    directions = np.reshape(image.GetDirection(), (3, 3))
+    if not np.allclose(directions @ directions.T, np.eye(3), atol=1e-4):
+        raise ScanError("the slices of the t1c lean (gantry tilt), which no grid of a case may: use space template")
 
 
 def _on_a_sequence(path: Path | None, images: dict[str, sitk.Image], what: str) -> tuple[sitk.Image | None, str]:

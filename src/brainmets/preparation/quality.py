@@ -63,6 +63,8 @@ DARK = 0.5
 """As a share of the brain's median: darker is dark."""
 FEWEST_RIM = 100
 """Voxels that show something in that shell, below which nothing is said of it."""
+WORST_TURN = 100.0
+"""What ``turned`` is at the most: where nothing agrees in place, the share is without bound."""
 LABEL_MM = 3.0
 """Resolution at which a label map is moved about."""
 LABEL_REACH_MM = 24.0
@@ -287,7 +289,7 @@ def _turned(reference: Edges | None, image: Voxels, degrees: float) -> float:
         moved = ndimage.affine_transform(image, matrix, middle - matrix @ middle, order=1)
         found = edges_within(moved, inside)
         agreements.append(0.0 if found is None else _agreement(reference, found))
-    return max(agreements[1:]) / agreements[0] if agreements[0] > 0 else float("inf")
+    return min(WORST_TURN, max(agreements[1:]) / max(agreements[0], 1e-6))
 
 
 def _dark_rim(image: Voxels, brain: Mask, affine: nifti.Affine) -> float:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from brainmets.phantoms import sites
 from brainmets.phantoms.scanner import make_scanner_cohort
 from brainmets.preparation import raw as scans_on_disk
 from brainmets.preparation import series as series_table
+from brainmets.preparation import tree
 from brainmets.preparation.key import Key
-from brainmets.preparation.scans import Finding, Header, Series
+from brainmets.preparation.scans import Finding, Series
 from brainmets.processes import locked
 from brainmets.vocabulary import SEQUENCES
 
@@ -95,16 +95,32 @@ def sort(declaration: Cohort, files: PreparationPaths, say: Say) -> dict[str, Pl
     """
     make_phantoms(declaration, say)
     raw = _raw(declaration)
-    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files):
+    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files, _listing(raw)):
         return read_plan(files)
-    _own_folder(files.folder)
+    own_folder(files.folder)
     with locked(files.folder / ".sorting.lock", "the sorting of these raw scans"):
+        listing = _listing(raw)  # before the look: what comes while it lasts calls for another
         found = look(declaration, files, say)
         _key(declaration, raw, files).names(found.scans)
         _write(found, files)
         found.require_no_problems(files)
-        _write_plan(found, files, _state(declaration, files))
+        _write_plan(found, files, _state(declaration, files, listing))
     return found.plan
+
+
+def planned(declaration: Cohort, files: PreparationPaths, case: str, say: Say) -> Planned:
+    """One case; the raw folder is sorted only where this case, or its roles in ``series.csv``, are not as planned.
+
+    Raises as ``sort``, and ``SortingError`` where there is no such case.
+    """
+    if files.plan.is_file() and (known := read_plan(files).get(case)) is not None:
+        with suppress(ValueError, OSError):
+            if known.digest == _digest(series_table.choose(series_table.read(files.series), case), known):
+                return known
+    plan = sort(declaration, files, say)
+    if case not in plan:
+        raise SortingError(f"case: {case!r} is none of the raw scans' ({', '.join(sorted(plan))})")
+    return plan[case]
 
 
 def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
@@ -128,7 +144,8 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     plan, problems = {}, [finding.text for finding in findings if finding.severity == "error"]
     if not by_case and not problems:
         problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
-    if unknown := sorted({*raw.left_out, *raw.accepted} - set(by_case)):
+    prepared = {path.name for path in files.cases.glob("*")}
+    if unknown := sorted({*raw.left_out, *raw.accepted} - set(by_case) - prepared):
         problems.append(f"raw.left_out, raw.accepted: {', '.join(unknown)}: there is no such case")
     for case in sorted(set(by_case) - set(raw.left_out)):
         who, scan = by_case[case]
@@ -137,6 +154,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         except ValueError as error:
             problems.append(str(error))
     problems += [*_shared_files(plan), *_split_patients(declaration, names)]
+    problems += _in_the_way(plan, declaration, prepared)
     return Sorted(list(scans), plan, table, findings, problems)
 
 
@@ -189,9 +207,16 @@ def _planned(
             raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {'; '.join(one.problems)}")
     label = file_of(folder, raw.labels, who, f"case {case}: no label map: raw.labels")
     mask = file_of(folder, raw.brain_masks, who, f"case {case}: no brain mask: raw.brain_masks")
-    used = [path for one in images.values() for path in one.files] + [path for path in (label, mask) if path]
-    state = json.dumps([chosen, [_stat(path) for path in used]], sort_keys=True)
-    return Planned(case, images, label, mask, hashlib.sha256(state.encode()).hexdigest())
+    found = Planned(case, images, label, mask, "")
+    return replace(found, digest=_digest(chosen, found))
+
+
+def _digest(chosen: Mapping[str, int], planned: Planned) -> str:
+    """A hash of the roles and of the state of the files that a case is made from."""
+    used = [path for sequence in SEQUENCES for path in planned.images[sequence].files]
+    used += [path for path in (planned.label, planned.brain_mask) if path]
+    state = json.dumps([dict(chosen), [_stat(path) for path in used]], sort_keys=True)
+    return hashlib.sha256(state.encode()).hexdigest()
 
 
 def file_of(folder: Path, pattern: str | None, who: tuple[str, str], problem: str) -> Path | None:
@@ -230,6 +255,18 @@ def _shared_files(plan: Mapping[str, Planned]) -> list[str]:
         "and name every file with its scan's date"
         for cases in users.values()
         if len(cases) > 1
+    ]
+
+
+def _in_the_way(plan: Iterable[str], declaration: Cohort, prepared: Collection[str]) -> list[str]:
+    """Files in the cohort's folder that another preparation, or a person, made under a new case's name."""
+    folder = resolve(declaration.folder)
+    patterns = [getattr(declaration.files, name) for name in (*SEQUENCES, "label")]
+    return [
+        f"case {case}: the cohort's folder holds files of this name that were not made from this scan: choose another "
+        "raw.prefix, or another folder"
+        for case in plan
+        if case not in prepared and any((folder / pattern.format(case=case)).exists() for pattern in patterns)
     ]
 
 
@@ -280,9 +317,15 @@ def _matching(folder: Path, pattern: str | None) -> list[Path]:
     return [*(Path(start) if start else folder).glob(wild.removeprefix(start))]
 
 
-def _own_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+def own_folder(folder: Path) -> None:
+    """Make a folder that is the user's own (0700); ``SortingError`` for one that others may enter."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, mode=0o700)
+    if folder.stat().st_mode & 0o077:
+        raise SortingError(
+            f"{folder}, which is to hold who is who and pictures of heads, can be entered by others: name another "
+            "folder, or: chmod 700"
+        )
 
 
 def _stat(path: Path) -> tuple[str, int, int]:
@@ -290,20 +333,24 @@ def _stat(path: Path) -> tuple[str, int, int]:
     return path.name, state.st_size, state.st_mtime_ns
 
 
-def _state(declaration: Cohort, files: PreparationPaths) -> str:
-    """A hash of names, sizes and times of everything that the sorting depends on."""
+def _listing(raw: Raw) -> str:
+    """A hash of names, sizes and times of all files that the sorting looks at, wherever links lead."""
+    folder = resolve(raw.folder)
+    digest = hashlib.sha256()
+    apart = [path for pattern in (raw.labels, raw.brain_masks) for path in _matching(folder, pattern)]
+    for path in sorted({*tree.files(folder)[0], *apart}) if folder.is_dir() else []:
+        stat = path.stat()
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
+    """A hash of everything that the sorting depends on."""
     raw = _raw(declaration)
     digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
-    digest.update(declaration.files.patient.encode())
+    digest.update(f"{declaration.files.patient} {listing}".encode())
     for path in (files.series, _key_file(raw, files)):
         digest.update(path.read_bytes() if path.is_file() else b"absent")
-    folder = resolve(raw.folder)
-    for where, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(where, name)
-            stat = path.lstat()
-            digest.update(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
@@ -327,24 +374,10 @@ def _write_plan(found: Sorted, files: PreparationPaths, state: str) -> None:
 
 
 def _entry(one: Series) -> dict[str, Any]:
-    """A series as JSON, which has no word for NaN, without the person's name and date."""
-    header = {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in asdict(one.header).items()
-    }
-    header["spacing_mm"] = [None if math.isnan(side) else side for side in one.header.spacing_mm]
-    return {
-        "key": one.key, "number": one.number, "kind": one.kind, "files": [str(path) for path in one.files],
-        "header": header, "problems": list(one.problems),
-    }  # fmt: skip
+    """A series as JSON, by what it takes to read it again: no person's name, no text of a header."""
+    return {"key": one.key, "number": one.number, "kind": one.kind, "files": [str(path) for path in one.files]}
 
 
 def _series(entry: Mapping[str, Any]) -> Series:
-    nan = float("nan")
-    defaults = asdict(Header())
-    header = {name: defaults[name] if value is None else value for name, value in entry["header"].items()}
-    header["spacing_mm"] = tuple(nan if side is None else side for side in entry["header"]["spacing_mm"])
-    return Series(
-        patient="", date="", key=entry["key"], number=entry["number"], kind=entry["kind"],
-        files=tuple(map(Path, entry["files"])), header=Header(**header), problems=tuple(entry["problems"]),
-    )  # fmt: skip
+    files = tuple(map(Path, entry["files"]))
+    return Series(patient="", date="", key=entry["key"], number=entry["number"], files=files, kind=entry["kind"])

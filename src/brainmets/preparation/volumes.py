@@ -149,9 +149,9 @@ def _nifti_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
     try:
         grid = nifti.read_scan_grid(path)
     except nifti.ImageError as error:
-        raise ScanError(error.problem.replace(path.name, "the file")) from error
-    except OSError as error:
-        raise ScanError("cannot be opened") from error
+        raise ScanError(error.problem.replace(path.name, "the file")) from None
+    except OSError:
+        raise ScanError("cannot be opened") from None
     return grid.shape, grid.affine
 
 
@@ -164,8 +164,8 @@ def _itk_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
         with path.open("rb") as handle:
             start = handle.read(HEADER_BYTES)
         reader.ReadImageInformation()
-    except (OSError, RuntimeError) as error:
-        raise ScanError("cannot be read; copy it again") from error
+    except (OSError, RuntimeError):
+        raise ScanError("cannot be read; copy it again") from None
     if reader.GetDimension() != 3:
         raise ScanError(f"must be one 3D volume of three dimensions, its shape is {tuple(reader.GetSize())}")
     if reader.GetNumberOfComponents() != 1:
@@ -203,12 +203,12 @@ def _image(path: Path, who: str) -> sitk.Image:
         try:
             voxels, grid = nifti.read_volume(path)
         except nifti.ImageError as error:
-            raise ScanError(f"{who}: {error.problem.replace(path.name, 'the file')}") from error
+            raise ScanError(f"{who}: {error.problem.replace(path.name, 'the file')}") from None
         return _from_nifti(voxels, grid.affine)
     try:
         return sitk.ReadImage(str(path))
-    except (RuntimeError, MemoryError) as error:  # its message names the file
-        raise ScanError(f"{who}: its voxels cannot be read; copy it again") from error
+    except (RuntimeError, MemoryError):  # its message names the file
+        raise ScanError(f"{who}: its voxels cannot be read; copy it again") from None
 
 
 def _from_nifti(voxels: npt.NDArray[Any], affine: Affine) -> sitk.Image:
