@@ -29,7 +29,8 @@ def find(folder: Path, progress: Callable[[str], None] | None = None) -> tuple[l
     ]
     if not found:
         loose = [finding for finding in of_volumes if "in no patient's folder" in finding.text]
-        findings = [*_warnings([*of_dicom, *of_volumes]), *(loose or of_dicom[:1])]
+        errors = [finding for finding in of_dicom if finding.severity == "error"]
+        findings = [*_warnings([*of_dicom, *of_volumes]), *(loose or errors)]
     return found, list(dict.fromkeys(findings))
 
 
