@@ -31,7 +31,7 @@ from brainmets.files import read_json, write_csv, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, project_root
 from brainmets.phantoms.scanner import make_scanner_cohort
-from brainmets.preparation import copies, flags, pipeline, registration, series, sorting, volumes
+from brainmets.preparation import copies, flags, grids, pipeline, registration, series, sorting, volumes
 from brainmets.preparation.scans import ScanError
 from brainmets.vocabulary import SEQUENCES
 
@@ -195,11 +195,7 @@ def _against_the_truth(
     }
     right_brain = volumes.read_labels(true_brain)
     way = prepared.registrations[pipeline.TEMPLATE].transform
-    grid = sitk.GetImageFromArray(prepared.brain.T)
-    grid.SetSpacing(np.linalg.norm(prepared.affine[:3, :3], axis=0).tolist())
-    lps = TO_LPS @ prepared.affine
-    grid.SetOrigin(lps[:3, 3].tolist())
-    grid.SetDirection((lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)).ravel().tolist())
+    grid = grids.image_of(prepared.brain, prepared.affine)
     there = sitk.GetArrayFromImage(
         sitk.Resample(sitk.Cast(right_brain, sitk.sitkFloat32), grid, way, sitk.sitkLinear, 0.0) >= 0.5
     ).T

@@ -88,10 +88,11 @@ def find_cases(declaration: Cohort) -> list[Case]:
         Case(
             case=name,
             patient=patient_of(name, declaration),
-            images={sequence: folder / patterns[sequence].format(case=name) for sequence in SEQUENCES},
-            label=folder / patterns["label"].format(case=name),
+            images={sequence: files[sequence] for sequence in SEQUENCES},
+            label=files["label"],
         )
         for name in names
+        for files in [files_of(declaration, name)]
     ]
     _refuse_one_file_twice(cases, declaration)
     return cases
@@ -141,6 +142,12 @@ def _names(folder: Path, pattern: str) -> list[str]:
     matcher = re.compile(re.escape(first) + r"(?P<case>[^/]+)" + "(?P=case)".join(map(re.escape, rest)))
     found = (matcher.fullmatch(path.relative_to(folder).as_posix()) for path in folder.glob(wild))
     return [match["case"] for match in found if match]
+
+
+def files_of(declaration: Cohort, case: str) -> dict[str, Path]:
+    """Where a case's files lie or would lie, by sequence and "label"; nothing is looked for."""
+    folder, layout = resolve(declaration.folder), declaration.files
+    return {name: folder / getattr(layout, name).format(case=case) for name in (*SEQUENCES, "label")}
 
 
 def patient_of(case: str, declaration: Cohort) -> str:

@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
 from brainmets.engine.progress import Journal, StepError, logged
-from brainmets.engine.steps import command, shown, step_name
+from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
@@ -37,10 +37,6 @@ from brainmets.processes import locked
 
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
-
-
-SHOWS_HEADS = "00_preparation"
-"""The notebook whose executed copies hold whole heads and words of headers: the user's own to read."""
 
 
 class EnvironmentKernel(AsyncKernelManager):

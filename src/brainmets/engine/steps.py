@@ -12,17 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brainmets.cohorts.cohort import CohortError, find_cases
+from brainmets.cohorts.cohort import CohortError, files_of, find_cases
 from brainmets.files import read_json
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
-from brainmets.vocabulary import SEQUENCES, STAGE_NOTEBOOKS
+from brainmets.vocabulary import STAGE_NOTEBOOKS
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
 """The stage that each training notebook trains."""
 SPEED_ONLY = ("workers", "augmentation_workers")
 """Parameters that change how fast a step runs, not what it finds."""
+
+
+SHOWS_HEADS = ("00_preparation",)
+"""Notebooks whose executed copies hold whole heads and words of headers: the user's own to read, in no report."""
 
 
 def read_study(params: Path) -> Study:
@@ -141,9 +145,7 @@ def command(*words: str) -> str:
 
 def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: str) -> bool:
     """Whether a prepared case has all its files, and was made from the raw files that the sorting has for it now."""
-    declaration = Cohort(**study.content[cohort])
-    patterns = (getattr(declaration.files, name) for name in (*SEQUENCES, "label"))
-    whole = all((resolve(declaration.folder) / pattern.format(case=case)).is_file() for pattern in patterns)
+    whole = all(one.is_file() for one in files_of(Cohort(**study.content[cohort]), case).values())
     plan = files.preparation(cohort).plan
     planned = read_json(plan)["cases"].get(case, {}) if plan.is_file() else {}
     return whole and read_json(path).get("files") == planned.get("digest")

@@ -83,7 +83,6 @@ def check(study: Study) -> None:
 
 def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -> None:
     from brainmets.cohorts.cohort import CohortError, find_cases  # scikit-learn takes a second
-    from brainmets.cohorts.splits import SplitError, split_cohort
 
     folder = resolve(declaration.folder)
     where = f"{origin}: {cohort}.folder: {declaration.folder!r}"
@@ -93,21 +92,24 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
         raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
     try:
         patients = {case.case: case.patient for case in find_cases(declaration)}
-        split_cohort(patients, declaration.held_out, audit.n_folds, audit.seed, cohort)
     except CohortError as error:
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
-    except SplitError as error:
-        raise ParameterError(f"{origin}: {error}") from None
+    _check_split(origin, cohort, declaration, audit, patients)
 
 
-def _check_split(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
+def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
     """That a cohort of raw scans can be split, together with what lies in its folder already."""
     from brainmets.cohorts.cohort import CohortError, find_cases, patient_of
-    from brainmets.cohorts.splits import SplitError, split_cohort
 
     patients = {case: patient_of(case, declaration) for case in raw_cases}
     with suppress(CohortError):  # nothing is prepared yet
         patients |= {case.case: case.patient for case in find_cases(declaration)}
+    _check_split(origin, cohort, declaration, audit, patients)
+
+
+def _check_split(origin: str, cohort: str, declaration: Cohort, audit: Audit, patients: dict[str, str]) -> None:
+    from brainmets.cohorts.splits import SplitError, split_cohort
+
     try:
         split_cohort(patients, declaration.held_out, audit.n_folds, audit.seed, cohort)
     except SplitError as error:
@@ -163,7 +165,7 @@ def _of_raw_cohorts(
         try:
             found[name] = digests(name, declaration, lambda line: print(f"  {line}", flush=True))
             if not declaration.phantoms:
-                _check_split(study.origin, name, declaration, audit, found[name])
+                _check_raw_cohort(study.origin, name, declaration, audit, found[name])
         except ParameterError:
             raise
         except OSError as error:  # its own words name the file, and with it perhaps the patient

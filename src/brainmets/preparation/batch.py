@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from brainmets.cohorts.cohort import files_of
 from brainmets.files import read_json, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, resolve
@@ -130,9 +131,8 @@ def _is_prepared(planned: Planned, declaration: Cohort, files: PreparationPaths,
 
 
 def _of_case(planned: Planned, declaration: Cohort) -> Iterable[Path]:
-    folder, layout = resolve(declaration.folder), declaration.files
-    names = [*planned.images, *(["label"] if planned.label else [])]
-    return [folder / getattr(layout, name).format(case=planned.case) for name in names]
+    paths = files_of(declaration, planned.case)
+    return [paths[name] for name in (*planned.images, *(["label"] if planned.label else []))]
 
 
 def _outcome(ended: Future[None]) -> str:

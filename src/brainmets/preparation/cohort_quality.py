@@ -10,11 +10,11 @@ import pandas as pd
 
 from brainmets import nifti
 from brainmets.cohorts.audit import FINDING_COLUMNS
-from brainmets.cohorts.cohort import patient_of
+from brainmets.cohorts.cohort import files_of, patient_of
 from brainmets.figures import save
 from brainmets.files import read_json, write_csv
 from brainmets.params import Cohort
-from brainmets.paths import PreparationPaths, resolve
+from brainmets.paths import PreparationPaths
 from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
 from brainmets.preparation.quality import QUALITY_COLUMNS, REFERENCE
 from brainmets.vocabulary import SEQUENCES
@@ -26,10 +26,8 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     Gives the flags (``flags.FLAG_COLUMNS``): an error of a case that ``raw.accepted`` names is a warning. A cohort
     without a prepared case has none.
     """
-    left_out, accepted = (
-        (set(declaration.raw.left_out), set(declaration.raw.accepted)) if declaration.raw else ((), ())
-    )
-    written = [path for path in sorted(files.cases.glob("*/prepared.json")) if path.parent.name not in left_out]
+    raw = sorting.raw_of(declaration)
+    written = [path for path in sorted(files.cases.glob("*/prepared.json")) if path.parent.name not in raw.left_out]
     records = {path.parent.name: read_json(path) for path in written}
     rows = [{"case": case, **record["row"]} for case, record in records.items()]
     table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
@@ -40,7 +38,7 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
         patterns = {case: copies.pattern(*_images(case, declaration, files)) for case in records}
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
     flagged = pd.concat(found, ignore_index=True)
-    flagged.loc[flagged.case.isin(accepted), "severity"] = "warning"
+    flagged.loc[flagged.case.isin(raw.accepted), "severity"] = "warning"
     write_csv(files.quality_table, table)
     write_csv(files.flags, flagged)
     pictures = {
@@ -90,7 +88,6 @@ def findings(flagged: pd.DataFrame) -> pd.DataFrame:
 def _images(
     case: str, declaration: Cohort, files: PreparationPaths
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any], nifti.Affine]:
-    folder, layout = resolve(declaration.folder), declaration.files
-    paths = {sequence: folder / getattr(layout, sequence).format(case=case) for sequence in SEQUENCES}
+    paths = files_of(declaration, case)
     mask, grid = nifti.read_volume(files.case(case) / "brain_mask.nii.gz")
-    return {sequence: nifti.read_volume(path)[0] for sequence, path in paths.items()}, mask, grid.affine
+    return {sequence: nifti.read_volume(paths[sequence])[0] for sequence in SEQUENCES}, mask, grid.affine

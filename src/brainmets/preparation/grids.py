@@ -7,7 +7,7 @@ of the target grid to the image that is resampled, as ITK's do.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,20 @@ def template() -> sitk.Image:
     from nilearn import datasets
 
     image = datasets.load_mni152_template(resolution=1)
-    affine = np.asarray(image.affine) * [[-1], [-1], [1], [1]]  # nibabel's RAS to ITK's LPS
-    volume = sitk.GetImageFromArray(np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    volume.SetSpacing(spacing.tolist())
-    volume.SetOrigin(affine[:3, 3].tolist())
-    volume.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return sitk.DICOMOrient(volume, "LPS")
+    return sitk.DICOMOrient(image_of(np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)), "LPS")
+
+
+def image_of(voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> sitk.Image:
+    """Voxels (i, j, k) with an affine to mm in RAS as an image in LPS; 16-bit whole numbers and float32 stay so."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    sides = np.linalg.norm(lps[:3, :3], axis=0)
+    small = voxels.dtype == np.float32 or (voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2)
+    kind = voxels.dtype if small else np.float64
+    image = sitk.GetImageFromArray(np.ascontiguousarray(np.transpose(voxels, (2, 1, 0)), dtype=kind))
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetSpacing(sides.tolist())
+    image.SetDirection((lps[:3, :3] / sides).ravel().tolist())
+    return image
 
 
 def template_grid(spacing_mm: tuple[float, float, float]) -> sitk.Image:

@@ -20,9 +20,10 @@ import pandas as pd
 import SimpleITK as sitk
 
 from brainmets import figures, nifti
+from brainmets.cohorts.cohort import files_of
 from brainmets.figures import Drawing
 from brainmets.params import Cohort, Preparation
-from brainmets.paths import PreparationPaths, resolve
+from brainmets.paths import PreparationPaths
 from brainmets.preparation import brain, grids, quality, quality_figures, raw, registration, volumes
 from brainmets.preparation.quality import REFERENCE
 from brainmets.preparation.registration import Registration
@@ -187,17 +188,14 @@ def write(prepared: Prepared, case: str, declaration: Cohort, files: Preparation
     Each file is whole or not there; the record of an earlier preparation goes first, so that it vouches for no other
     files than its own.
     """
-    folder, layout, beside = resolve(declaration.folder), declaration.files, files.case(case)
+    paths, beside = files_of(declaration, case), files.case(case)
     beside.mkdir(parents=True, exist_ok=True)
     files.prepared(case).unlink(missing_ok=True)
     for old in beside.glob("*.tfm"):
         old.unlink()
-    written = [
-        nifti.write(folder / getattr(layout, sequence).format(case=case), image, prepared.affine)
-        for sequence, image in prepared.images.items()
-    ]
+    written = [nifti.write(paths[name], image, prepared.affine) for name, image in prepared.images.items()]
     if prepared.labels is not None:
-        written.append(nifti.write(folder / layout.label.format(case=case), prepared.labels, prepared.affine))
+        written.append(nifti.write(paths["label"], prepared.labels, prepared.affine))
     nifti.write(beside / "brain_mask.nii.gz", prepared.mask, prepared.affine)
     registration.write_transforms(beside, {name: one.transform for name, one in prepared.registrations.items()})
     strip = quality_figures.patient_strip(prepared.images, prepared.mask, prepared.affine, prepared.labels)

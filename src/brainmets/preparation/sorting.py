@@ -94,12 +94,12 @@ def sort(declaration: Cohort, files: PreparationPaths, say: Say) -> dict[str, Pl
     ``BusyError`` where another process sorts.
     """
     make_phantoms(declaration, say)
-    raw = _raw(declaration)
-    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files, _listing(raw)):
+    raw = raw_of(declaration)
+    listing = _listing(raw)  # before the look: what comes while it lasts calls for another
+    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files, listing):
         return read_plan(files)
     own_folder(files.folder)
     with locked(files.folder / ".sorting.lock", "the sorting of these raw scans"):
-        listing = _listing(raw)  # before the look: what comes while it lasts calls for another
         found = look(declaration, files, say)
         _key(declaration, raw, files).names(found.scans)
         _write(found, files)
@@ -125,7 +125,7 @@ def planned(declaration: Cohort, files: PreparationPaths, case: str, say: Say) -
 
 def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     """Read the raw folder's headers, without writing anything; what ``series.csv`` says by hand rules."""
-    raw = _raw(declaration)
+    raw = raw_of(declaration)
     folder = resolve(raw.folder)
     if not folder.is_dir():
         raise SortingError(f"raw.folder: {raw.folder!r} is no folder; put the folder of the raw scans there")
@@ -260,13 +260,13 @@ def _shared_files(plan: Mapping[str, Planned]) -> list[str]:
 
 def _in_the_way(plan: Iterable[str], declaration: Cohort, prepared: Collection[str]) -> list[str]:
     """Files in the cohort's folder that another preparation, or a person, made under a new case's name."""
-    folder = resolve(declaration.folder)
-    patterns = [getattr(declaration.files, name) for name in (*SEQUENCES, "label")]
+    from brainmets.cohorts.cohort import files_of  # scikit-learn takes a second
+
     return [
         f"case {case}: the cohort's folder holds files of this name that were not made from this scan: choose another "
         "raw.prefix, or another folder"
         for case in plan
-        if case not in prepared and any((folder / pattern.format(case=case)).exists() for pattern in patterns)
+        if case not in prepared and any(path.exists() for path in files_of(declaration, case).values())
     ]
 
 
@@ -295,7 +295,8 @@ def _by_scan(found: Iterable[Series]) -> dict[tuple[str, str], list[Series]]:
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def _raw(declaration: Cohort) -> Raw:
+def raw_of(declaration: Cohort) -> Raw:
+    """The cohort's raw scans; ``SortingError`` where it declares none."""
     if declaration.raw is None:
         raise SortingError("the cohort declares no raw scans: there is nothing to sort")
     return declaration.raw
@@ -346,7 +347,7 @@ def _listing(raw: Raw) -> str:
 
 def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
     """A hash of everything that the sorting depends on."""
-    raw = _raw(declaration)
+    raw = raw_of(declaration)
     digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
     digest.update(f"{declaration.files.patient} {listing}".encode())
     for path in (files.series, _key_file(raw, files)):

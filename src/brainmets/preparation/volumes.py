@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ import SimpleITK as sitk
 
 from brainmets import nifti
 from brainmets.preparation import tree
+from brainmets.preparation.grids import image_of
 from brainmets.preparation.scans import Finding, Header, ScanError, Series
 from brainmets.preparation.stacks import FEWEST, LEAN_DEG, PLANE_COSINE
 
@@ -204,20 +204,8 @@ def _image(path: Path, who: str) -> sitk.Image:
             voxels, grid = nifti.read_volume(path)
         except nifti.ImageError as error:
             raise ScanError(f"{who}: {error.problem.replace(path.name, 'the file')}") from None
-        return _from_nifti(voxels, grid.affine)
+        return image_of(voxels, grid.affine)
     try:
         return sitk.ReadImage(str(path))
     except (RuntimeError, MemoryError):  # its message names the file
         raise ScanError(f"{who}: its voxels cannot be read; copy it again") from None
-
-
-def _from_nifti(voxels: npt.NDArray[Any], affine: Affine) -> sitk.Image:
-    """Voxels (i, j, k) with an affine to RAS as an image in LPS."""
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    sides = np.linalg.norm(lps[:3, :3], axis=0)
-    kind = voxels.dtype if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2 else np.float64
-    image = sitk.GetImageFromArray(np.ascontiguousarray(np.transpose(voxels, (2, 1, 0)), dtype=kind))
-    image.SetOrigin(lps[:3, 3].tolist())
-    image.SetSpacing(sides.tolist())
-    image.SetDirection((lps[:3, :3] / sides).ravel().tolist())
-    return image

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.engine.steps import result, step_name
+from brainmets.engine.steps import SHOWS_HEADS, result, step_name
 from brainmets.files import read_json
 from brainmets.params import MODELS
 from brainmets.params.study import Study
@@ -32,10 +32,6 @@ CASE_METRICS = {
     "predicted_volume": ("Predicted, mL", 2),
 }
 """Metrics of the table of cases: heading and decimals."""
-
-
-NOT_SHOWN = ("00_preparation",)
-"""Notebooks whose executed copies stay in the study's folder: their pictures show heads before the face is removed."""
 
 
 class Picture(NamedTuple):
@@ -154,7 +150,7 @@ def steps(files: StudyPaths, study: Study) -> list[Step]:
             name = step_name(notebook, job)
             executed = files.runs / f"{name}.ipynb"
             record = _results(result(files, notebook, job), name)["provenance"]
-            shown = executed.is_file() and notebook not in NOT_SHOWN
+            shown = executed.is_file() and notebook not in SHOWS_HEADS
             found.append(Step(name, executed if shown else None, record))
     return found
 
