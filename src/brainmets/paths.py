@@ -137,8 +137,20 @@ class StudyPaths:
         return self.work / "audit" / cohort / "findings.csv"
 
     def manifest(self, cohort: str) -> Path:
-        """``manifest.json``: where each case's files lie; with absolute paths, never in a report."""
+        """``manifest.json``: where each case's files lie; never in a report."""
         return self.work / "audit" / cohort / "manifest.json"
+
+    def key(self, cohort: str) -> Path:
+        """``key.csv``: whose case a pseudonym stands for, readable by the user alone. Delete it, and nobody can tell."""
+        return self.work / "audit" / cohort / "key.csv"
+
+    def unusable(self, cohort: str) -> Path:
+        """``unusable.txt``: why a cohort with pseudonyms cannot be read, with names: the user's alone to read."""
+        return self.work / "audit" / cohort / "unusable.txt"
+
+    def links(self, cohort: str) -> Path:
+        """Folder of links to the files of cases with pseudonyms, ``<pseudonym>_<sequence>.nii.gz``; private."""
+        return self.work / "audit" / cohort / "links"
 
     def labels(self, cohort: str) -> Path:
         """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""

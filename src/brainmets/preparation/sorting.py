@@ -27,7 +27,7 @@ from brainmets.phantoms.scanner import make_scanner_cohort
 from brainmets.preparation import raw as scans_on_disk
 from brainmets.preparation import series as series_table
 from brainmets.preparation import tree
-from brainmets.preparation.key import Key
+from brainmets.cohorts.key import Key
 from brainmets.preparation.scans import Finding, Series
 from brainmets.processes import locked
 from brainmets.vocabulary import SEQUENCES
