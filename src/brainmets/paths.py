@@ -140,17 +140,21 @@ class StudyPaths:
         """``manifest.json``: where each case's files lie; never in a report."""
         return self.work / "audit" / cohort / "manifest.json"
 
+    def private(self, cohort: str) -> Path:
+        """Folder of what holds names of a cohort with pseudonyms: the user's alone to enter."""
+        return self.work / "private" / cohort
+
     def key(self, cohort: str) -> Path:
-        """``key.csv``: whose case a pseudonym stands for, readable by the user alone. Delete it, and nobody can tell."""
-        return self.work / "audit" / cohort / "key.csv"
+        """``key.csv``: whose case a pseudonym stands for."""
+        return self.private(cohort) / "key.csv"
 
     def unusable(self, cohort: str) -> Path:
-        """``unusable.txt``: why a cohort with pseudonyms cannot be read, with names: the user's alone to read."""
-        return self.work / "audit" / cohort / "unusable.txt"
+        """``unusable.txt``: why the cohort cannot be read as declared, with names; absent where it can."""
+        return self.private(cohort) / "unusable.txt"
 
     def links(self, cohort: str) -> Path:
-        """Folder of links to the files of cases with pseudonyms, ``<pseudonym>_<sequence>.nii.gz``; private."""
-        return self.work / "audit" / cohort / "links"
+        """Folder of links to the cases' files, ``<pseudonym>_<sequence>.nii.gz``: the paths that later steps use."""
+        return self.private(cohort) / "links"
 
     def labels(self, cohort: str) -> Path:
         """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""

@@ -158,6 +158,26 @@ def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -
         return {path.name: "is damaged"}
 
 
+def require_own(path: Path, study: str, root: Path) -> None:
+    """Raise ``ValueError`` unless the step whose result is ``path`` ran in ``study`` and its tables are as written.
+
+    That is, where result and tables were copied from another study, or a table alone was.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.relative_to(root)} is not there: run the notebook that writes it again")
+    try:
+        record = read_json(path)["provenance"]
+        notebook, made_in = record["notebook"], record["parameters"]["study"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path.relative_to(root)} holds no record of a step: run its notebook again") from None
+    again = f"run notebook {notebook} of this study again"
+    if made_in != study:
+        raise ValueError(f"{path.relative_to(root)} is of study {made_in!r}, not of {study!r}: {again}")
+    wrong = {name: what for name, what in damaged(path, root).items() if name.endswith(".csv")}
+    if wrong:
+        raise ValueError("; ".join(f"{name} {what}" for name, what in wrong.items()) + f": {again}")
+
+
 def _damage(path: Path, was: Mapping[str, Any]) -> str:
     try:
         stat = path.stat()

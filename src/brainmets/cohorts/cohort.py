@@ -222,9 +222,9 @@ def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -
 def write_manifest(path: Path, cases: list[Case]) -> Path:
     """Write where each case's files lie, for the steps that follow.
 
-    A path is written from the manifest's own folder where both lie in the checkout, or the file lies below that
-    folder: the checkout may then be moved. Other paths are absolute. ``path`` ends with study, "audit", cohort and
-    name; the first and third are noted, and a digest of patients and label maps.
+    A path is written from the manifest's own folder where the file lies in the same checkout or the same study's
+    folder, which may then be moved; any other is absolute. ``path`` ends with study, "audit", cohort and name; the
+    first and third are noted, and a digest of patients and label maps.
     """
     entries = {
         case.case: {
@@ -289,7 +289,9 @@ def _place(manifest: Path) -> dict[str, str]:
 def _stored(path: Path, folder: Path) -> str:
     """A file's path as the manifest in ``folder`` holds it."""
     path, folder = path.absolute(), folder.absolute()
-    movable = path.is_relative_to(folder) or all(one.is_relative_to(project_root()) for one in (path, folder))
+    movable = any(
+        path.is_relative_to(root) and folder.is_relative_to(root) for root in (folder.parents[1], project_root())
+    )
     return os.path.relpath(path, folder) if movable else str(path)
 
 

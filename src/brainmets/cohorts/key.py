@@ -66,8 +66,8 @@ class Key:
         Known scans keep their names. New patients are numbered after the highest number, in the order of what
         ``order`` makes of their identifiers (None: a hash of them), which tells neither alphabet nor date; the scans
         of a new patient by date from 000, a new one of a known patient after that patient's highest, whenever it was.
-        The same scans without a key file give the same names. Raises ``ValueError`` for a damaged key or a scan without identifier, ``BusyError`` where
-        another process uses the key.
+        The same scans without a key file give the same names. Raises ``ValueError`` for a damaged key or a scan
+        without identifier, ``BusyError`` where another process uses the key.
         """
         wanted = _wanted(scans)
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from brainmets.cohorts.cohort import Case, CohortError, find_cases
 from brainmets.cohorts.key import Key, Scan
-from brainmets.files import replacing
+from brainmets.files import write_text
 from brainmets.params import Cohort
 from brainmets.paths import StudyPaths, project_root, resolve
 from brainmets.provenance import sha256
@@ -35,13 +35,15 @@ def cases_of(cohort: str, declaration: Cohort, files: StudyPaths) -> list[Case]:
     files.unusable(cohort).unlink(missing_ok=True)
     if not declaration.pseudonyms:
         return find_cases(declaration)
+    files.private(cohort).mkdir(parents=True, exist_ok=True)
+    files.private(cohort).chmod(0o700)
     try:
         found = find_cases(declaration)
     except CohortError as error:
-        told = _write_private(files.unusable(cohort), f"{error}\n")
+        told = write_text(files.unusable(cohort), f"{error}\n").relative_to(files.work)
         raise CohortError(
-            f"the {cohort} cohort cannot be read as it is declared. Why, with names, says {told.parent.name}/"
-            f"{told.name} beside the study's audit, which only you can read, and `brainmets study PARAMS -n`"
+            f"the {cohort} cohort cannot be read as it is declared. Why, with names, says {told} in the study's "
+            "folder, which only you can read, and `brainmets study PARAMS -n`"
         ) from None
     prepared, unnamed = _sides(cohort, files, found)
     key = _key(cohort, declaration, files)
@@ -66,8 +68,8 @@ def _key(cohort: str, declaration: Cohort, files: StudyPaths) -> Key:
     listed = isinstance(held_out, list) and any(name.startswith(f"{cohort}-") for name in held_out)
     if listed and not path.is_file():
         raise CohortError(
-            f"{cohort}.held_out lists pseudonyms, and the key that says whose they are, {path.name} in the study's "
-            f"audit/{cohort}/, is not there: restore it, or give a number"
+            f"{cohort}.held_out lists pseudonyms, and the key that says whose they are, "
+            f"{path.relative_to(files.work)} in the study's folder, is not there: restore it, or give a number"
         )
     try:
         return Key.open(path, resolve(declaration.folder), cohort, KEY_COLUMNS)
@@ -92,7 +94,7 @@ def _renamed(case: Case, name: str) -> Case:
 
 def _linked(case: Case, folder: Path) -> Case:
     """The case with its files reached through links in ``folder`` that bear its name."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
 
     def link(what: str, path: Path) -> Path:
         suffix = ".nii.gz" if path.name.endswith(".gz") else path.suffix
@@ -109,10 +111,3 @@ def _from(folder: Path, path: Path) -> str:
     start, end, root = (Path(os.path.realpath(one)) for one in (folder, path, project_root()))
     inside = all(one.is_relative_to(root) for one in (start, end))
     return os.path.relpath(end, start) if inside else str(path.absolute())
-
-
-def _write_private(path: Path, text: str) -> Path:
-    with replacing(path) as aside:
-        aside.touch(mode=0o600, exist_ok=False)
-        aside.write_text(text, encoding="utf-8")
-    return path

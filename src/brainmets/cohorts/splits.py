@@ -18,7 +18,7 @@ from sklearn.model_selection import GroupKFold
 
 from brainmets.cohorts.cohort import RERUN, digest_of, read_manifest
 from brainmets.files import read_json, write_json
-from brainmets.paths import COHORTS, StudyPaths
+from brainmets.paths import StudyPaths
 
 
 class FoldCases(TypedDict):
@@ -200,11 +200,11 @@ def split_cohort(
 
 
 def write(files: StudyPaths, split: Mapping[str, Split]) -> Path:
-    """Write ``splits.json``: both cohorts' splits, with the study's name and what tells its cohorts from others.
+    """Write ``splits.json``: the cohorts' splits, with the study's name and what tells its cohorts from others.
 
     The manifests of the same audit must be written before.
     """
-    cohorts = {cohort: digest_of(files.manifest(cohort)) for cohort in COHORTS}
+    cohorts = {cohort: digest_of(files.manifest(cohort)) for cohort in split}
     return write_json(files.splits, {"study": files.study, "cohorts": cohorts, **split})
 
 

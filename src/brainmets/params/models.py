@@ -326,7 +326,7 @@ class Cohort(Parameters):
             raise ValueError(
                 "held_out: lists other names than pseudonyms, which every record and the report would show. Give a "
                 "number; or with a number run `brainmets study PARAMS -- audit`, look the cases up in "
-                "audit/<cohort>/key.csv below the study's folder, and list their pseudonyms; or, where the names tell "
+                "private/<cohort>/key.csv in the study's folder, and list their pseudonyms; or, where the names tell "
                 "nobody anything, set pseudonyms: false"
             )
         return self
