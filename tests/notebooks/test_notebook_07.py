@@ -8,8 +8,13 @@ import papermill
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
+from brainmets.cohorts import splits
+from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.params import ParameterError, Statistics
+from brainmets.paths import StudyPaths
+from brainmets.provenance import Provenance
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
+from brainmets.vocabulary import SEQUENCES
 
 pytestmark = pytest.mark.slow
 
@@ -59,11 +64,20 @@ def small_study(work: Path, n_cases: int) -> None:
     """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is."""
     scores = example_scores(n_cases)
     write_study(work / "evaluation", scores, example_lesions(scores))
+    for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
+        folder = work / "evaluation" / arm / strategy
+        record = Provenance("06_evaluation", {"study": work.name}, root=work)
+        record.write(folder / "evaluation.json", outputs=[folder])
     training = example_scores(4, seed=1)
     write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
-    cases = sorted({*scores["case"], *("training_" + training["case"])})
-    (work / "audit" / "target").mkdir(parents=True)
-    pd.DataFrame({"case": cases, "patient": cases}).to_csv(work / "audit" / "target" / "cases.csv", index=False)
+    held_out, others = sorted({*scores["case"]}), sorted({*("training_" + training["case"])})
+    label = work / "label.nii.gz"
+    label.write_bytes(b"of every case")
+    files = StudyPaths(str(work.parent), work.name)
+    cases = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in (*held_out, *others)]
+    write_manifest(files.manifest("target"), cases)
+    folds = [splits.FoldCases(train=others[:2], val=others[2:]), splits.FoldCases(train=others[2:], val=others[:2])]
+    splits.write(files, {"target": splits.Split(held_out=held_out, folds=folds)})
 
 
 @pytest.mark.parametrize("n_cases", [2, 6])
