@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from brainmets.cohorts import likeness
 from brainmets.cohorts.cohort import Case
@@ -34,6 +33,16 @@ from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
 from brainmets.provenance import sha256
+from brainmets.training.commands import alignment_command
+from brainmets.training.preprocessed import (
+    PROPERTIES,
+    WRITTEN,
+    CheckingPreprocessor,
+    DamagedError,
+    StudyDataset,
+    damaged,
+    record,
+)
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
 CONFIGURATION = "3d_fullres"
@@ -138,20 +147,20 @@ def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
 def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     """Crop, normalise and resample every training case as the plan says. Returns the cases' names.
 
-    Raises ``RuntimeError`` where a case did not come out.
+    Raises ``RuntimeError`` where a case did not come out, and ``ValueError`` naming case and sequence where one came
+    out unfit for training: values that are not finite, a constant image, an unknown label. ``content.json`` and the
+    record of what was written are then not there, and no training starts.
     """
     use_nnunet_folders(files)
-    plan = read_plan(files, cohort)
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    for name in (CONTENT, WRITTEN):
+        (folder / name).unlink(missing_ok=True)
     with _workers(preprocessing, workers):
-        preprocessor = preprocessing.DefaultPreprocessor(verbose=False)
+        preprocessor = CheckingPreprocessor(verbose=False)
         preprocessor.show_progress_bar = False
         preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
-    folder = files.nnunet_preprocessed / DATASETS[cohort]
-    written = sorted(
-        path.stem
-        for path in (folder / plan["configurations"][CONFIGURATION]["data_identifier"]).glob("*.b2nd")
-        if not path.stem.endswith("_seg")
-    )
+    arrays = _arrays(files, cohort)
+    written = sorted(path.stem for path in arrays.glob("*.b2nd") if not path.stem.endswith("_seg"))
     wanted = read_dataset(files, cohort)["dataset"]
     if written != sorted(wanted):
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
@@ -159,7 +168,45 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
     }
     write_json(folder / CONTENT, hashes)
+    record(folder, outputs(files, cohort))
     return written
+
+
+def outputs(files: StudyPaths, cohort: str) -> list[Path]:
+    """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
+    folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], _arrays(files, cohort)
+    names = (f"{PLANS[cohort]}.json", "dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
+    found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
+    return [*(folder / name for name in names), *found]
+
+
+def require_whole(files: StudyPaths, cohort: str) -> None:
+    """Raise ``DamagedError`` unless all that preprocessing wrote of a cohort is still there, as it was written.
+
+    The message names the first files that are not, and the command that makes them anew.
+    """
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    repair = f"`{alignment_command(files)}` makes it anew; a training is repeated only where its data have changed"
+    if not (folder / WRITTEN).is_file():
+        raise DamagedError(
+            f"{(folder / WRITTEN).relative_to(files.work)} is not in {files.work}: the {cohort} cohort is not "
+            f"preprocessed, or by an earlier version, which left files that can carry code: {repair}"
+        )
+    try:
+        wrong = damaged(folder)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{folder / WRITTEN} cannot be read ({error}): {repair}") from error
+    if wrong:
+        listed = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:5])
+        raise DamagedError(
+            f"{folder}: {listed}{f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. Notebook 02 wrote "
+            f"otherwise: {repair}"
+        )
+
+
+def _arrays(files: StudyPaths, cohort: str) -> Path:
+    identifier = read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"]
+    return files.nnunet_preprocessed / DATASETS[cohort] / identifier
 
 
 def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -182,10 +229,9 @@ def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
 def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
     configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
-    folder = files.nnunet_preprocessed / DATASETS[cohort] / configuration["data_identifier"]
     names = sorted(read_dataset(files, cohort)["dataset"])
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
-    stored = nnUNetDatasetBlosc2(str(folder), chosen)
+    stored = StudyDataset(str(_arrays(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
