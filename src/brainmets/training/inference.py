@@ -119,8 +119,14 @@ class Ensemble:
         """
         for number, weights in enumerate(self.weights, 1):
             self.network.load_state_dict(weights)
-            logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
-            if not torch.isfinite(logits).all():
+            try:
+                logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
+                finite = bool(torch.isfinite(logits).all())
+            except RuntimeError as error:
+                if "Encountered inf" not in str(error):  # nnU-Net's own look, which takes NaN for a number
+                    raise
+                finite = False
+            if not finite:
                 raise FloatingPointError(
                     f"model {number} of {len(self.weights)} gives values that are not finite: look at the images"
                 )

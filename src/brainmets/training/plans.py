@@ -32,16 +32,13 @@ from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
-from brainmets.provenance import sha256
+from brainmets.provenance import Provenance, damaged, sha256
 from brainmets.training.commands import alignment_command
 from brainmets.training.preprocessed import (
     PROPERTIES,
-    WRITTEN,
     CheckingPreprocessor,
     DamagedError,
     StudyDataset,
-    damaged,
-    record,
 )
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
@@ -57,6 +54,9 @@ stored differently would be heads in different positions."""
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
 channel order, and of its label map in BraTS labels."""
+
+WRITTEN = "written.json"
+"""The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
@@ -168,8 +168,14 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
     }
     write_json(folder / CONTENT, hashes)
-    record(folder, outputs(files, cohort))
+    record(files, cohort)
     return written
+
+
+def record(files: StudyPaths, cohort: str) -> None:
+    """Note size, hash and time of change of all that the trainings of a cohort read (``outputs``)."""
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    Provenance("02_plan_alignment", {}, root=folder).write(folder / WRITTEN, outputs=outputs(files, cohort))
 
 
 def outputs(files: StudyPaths, cohort: str) -> list[Path]:
@@ -192,16 +198,19 @@ def require_whole(files: StudyPaths, cohort: str) -> None:
             f"{(folder / WRITTEN).relative_to(files.work)} is not in {files.work}: the {cohort} cohort is not "
             f"preprocessed, or by an earlier version, which left files that can carry code: {repair}"
         )
-    try:
-        wrong = damaged(folder)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{folder / WRITTEN} cannot be read ({error}): {repair}") from error
-    if wrong:
+    if wrong := damaged(folder / WRITTEN, folder):
         listed = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:5])
-        raise DamagedError(
-            f"{folder}: {listed}{f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. Notebook 02 wrote "
-            f"otherwise: {repair}"
-        )
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DamagedError(f"{folder.relative_to(files.work)} in {files.work}: {listed}{more}: {repair}")
+    _put_times_back(folder)
+
+
+def _put_times_back(folder: Path) -> None:
+    """Give whole files the time of change that they were written with, so that a copied study is not hashed again."""
+    for name, was in read_json(folder / WRITTEN)["provenance"]["outputs"].items():
+        if (folder / name).stat().st_mtime_ns != was["changed_ns"]:
+            with contextlib.suppress(OSError):  # a folder that cannot be written is hashed at each start
+                os.utime(folder / name, ns=(was["changed_ns"], was["changed_ns"]))
 
 
 def _arrays(files: StudyPaths, cohort: str) -> Path:

@@ -9,7 +9,7 @@ once its header says that it is a plain one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,14 +21,11 @@ import numpy.typing as npt
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-from brainmets.files import read_json, replacing, write_json
-from brainmets.provenance import sha256
+from brainmets.files import replacing
 from brainmets.vocabulary import LABELS, SEQUENCES
 
 PROPERTIES = "properties"
 """Folder, beside the arrays, of each case's places of labels; nnU-Net itself looks at no folder there."""
-WRITTEN = "written.json"
-"""What preprocessing wrote, by name below the cohort's folder: bytes, SHA-256, time of change (ns)."""
 KNOWN_LABELS = frozenset({-1, 0, *LABELS.values()})
 """Values of a preprocessed label map; -1 is nnU-Net's for what lies outside the head."""
 
@@ -186,45 +183,3 @@ def read_places(path: Path) -> dict[int | tuple[int, ...], npt.NDArray[np.int32]
 
 def _places_file(case: Path) -> Path:
     return case.parent / PROPERTIES / f"{case.name.removesuffix('.pkl')}.npz"
-
-
-# --- what was written, and whether it still is -------------------------------------------------------------------
-
-
-def record(folder: Path, paths: Iterable[Path]) -> None:
-    """Note in ``written.json`` size, hash and time of change of each file below a cohort's folder."""
-    entries = {}
-    for path in sorted(paths):
-        state = path.stat()
-        entries[path.relative_to(folder).as_posix()] = {
-            "bytes": state.st_size,
-            "sha256": sha256(path),
-            "changed_ns": state.st_mtime_ns,
-        }
-    write_json(folder / WRITTEN, entries)
-
-
-def damaged(folder: Path) -> dict[str, str]:
-    """What of a cohort's preprocessed files is not as it was written: name -> what is wrong with it.
-
-    Cheap: a file is hashed only where its time of change differs; where its content is the same, as in a copied
-    study, the new time is noted. Raises ``ValueError`` where ``written.json`` is no record.
-    """
-    entries: dict[str, Any] = read_json(folder / WRITTEN)
-    wrong, moved = {}, False
-    for name, entry in entries.items():
-        path = folder / name
-        if not path.is_file():
-            wrong[name] = "is missing"
-            continue
-        state = path.stat()
-        if state.st_size != entry["bytes"]:
-            wrong[name] = f"has {state.st_size} bytes, {entry['bytes']} were written"
-        elif state.st_mtime_ns != entry["changed_ns"]:
-            if sha256(path) != entry["sha256"]:
-                wrong[name] = "is not what was written"
-            else:
-                entry["changed_ns"], moved = state.st_mtime_ns, True
-    if moved and not wrong:
-        write_json(folder / WRITTEN, entries)
-    return wrong
