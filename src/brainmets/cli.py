@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
+"""The ``brainmets`` command: prepare, study, notebook, score, report, review, export, pack and unpack.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
 stopped by Ctrl-C.
@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_prepare, _add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
         add(commands)
+    _add_pack(commands)
+    _add_unpack(commands)
     return parser
 
 
@@ -397,6 +399,51 @@ def _export(args: argparse.Namespace) -> int:
         print(f"brainmets export: {error}", file=sys.stderr)
         return 1
     print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
+    return 0
+
+
+# --- pack and unpack ---------------------------------------------------------------------------------------------
+
+
+def _add_pack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "pack",
+        help="pack the plan or the pretrainings for another machine",
+        description="Write an archive to carry to another machine: 'plan' holds what notebook 03 needs there (the "
+        "source cohort's preprocessed cases and the plan), 'pretraining' the models that it trained. See "
+        "docs/own_cohort.md.",
+    )
+    parser.add_argument("kind", choices=("plan", "pretraining"), metavar="KIND", help="plan or pretraining")
+    _add_params(parser)
+    parser.add_argument("--out", type=_archive, required=True, metavar="file.zip", help="the archive to write")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.pack(Study.read(args.params), args.kind, args.out)
+    return 0
+
+
+def _add_unpack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "unpack",
+        help="put what another machine packed into the study",
+        description="Check every file of an archive of 'brainmets pack', and whether it belongs to this study; then "
+        "put it into the study's folder, all or nothing.",
+    )
+    parser.add_argument("archive", type=Path, metavar="file.zip", help="the archive")
+    _add_params(parser)
+    parser.set_defaults(run=_unpack)
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.unpack(args.archive, Study.read(args.params))
     return 0
 
 

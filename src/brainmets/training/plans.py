@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing.pool import ThreadPool
@@ -57,6 +58,9 @@ channel order, and of its label map in BraTS labels."""
 
 WRITTEN = "written.json"
 """The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
+
+NETWORKS = "dynamic_network_architectures."
+"""The package of the networks that nnU-Net plans."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
@@ -159,7 +163,7 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         preprocessor = CheckingPreprocessor(verbose=False)
         preprocessor.show_progress_bar = False
         preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
-    arrays = _arrays(files, cohort)
+    arrays = arrays_folder(files, cohort)
     written = sorted(path.stem for path in arrays.glob("*.b2nd") if not path.stem.endswith("_seg"))
     wanted = read_dataset(files, cohort)["dataset"]
     if written != sorted(wanted):
@@ -180,7 +184,7 @@ def record(files: StudyPaths, cohort: str) -> None:
 
 def outputs(files: StudyPaths, cohort: str) -> list[Path]:
     """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
-    folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], _arrays(files, cohort)
+    folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], arrays_folder(files, cohort)
     names = (f"{PLANS[cohort]}.json", "dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
     found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
     return [*(folder / name for name in names), *found]
@@ -213,8 +217,11 @@ def _put_times_back(folder: Path) -> None:
                 os.utime(folder / name, ns=(was["changed_ns"], was["changed_ns"]))
 
 
-def _arrays(files: StudyPaths, cohort: str) -> Path:
-    identifier = read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"]
+def arrays_folder(files: StudyPaths, cohort: str) -> Path:
+    """The folder, named in the plan, of a cohort's preprocessed arrays. Raises ``ValueError`` where it is no name."""
+    identifier = str(read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"])
+    if not re.fullmatch(r"\w+", identifier):
+        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {identifier!r}, which is no folder's name")
     return files.nnunet_preprocessed / DATASETS[cohort] / identifier
 
 
@@ -240,7 +247,7 @@ def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
     names = sorted(read_dataset(files, cohort)["dataset"])
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
-    stored = StudyDataset(str(_arrays(files, cohort)), chosen)
+    stored = StudyDataset(str(arrays_folder(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
@@ -262,8 +269,36 @@ def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
 
 
 def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none."""
-    return _read(files, cohort, f"{PLANS[cohort]}.json")
+    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none.
+
+    Raises ``ValueError`` where it names a network that is not nnU-Net's (``require_known_network``).
+    """
+    name = f"{PLANS[cohort]}.json"
+    plan = _read(files, cohort, name)
+    require_known_network(plan, name)
+    return plan
+
+
+def require_known_network(plan: Mapping[str, Any], origin: str) -> None:
+    """Raise ``ValueError`` naming ``origin`` where a plan names Python objects other than networks and torch's layers.
+
+    nnU-Net imports and calls whatever its plan names as the network, and as the layers that it is built of.
+    """
+    for name, configuration in plan.get("configurations", {}).items():
+        architecture = configuration.get("architecture") or {}
+        given = architecture.get("arch_kwargs") or {}
+        layers = [given.get(key) for key in architecture.get("_kw_requires_import") or ()]
+        network = architecture.get("network_class_name", f"{NETWORKS}none")
+        foreign = [one for one in layers if one is not None and not _is_below("torch.nn.", one)]
+        if foreign := ([] if _is_below(NETWORKS, network) else [network]) + foreign:
+            raise ValueError(
+                f"{origin}, configuration {name}, names {foreign[0]!r} to be imported, which is no network of "
+                "nnU-Net's and no layer of torch: the plan does not come from notebook 02"
+            )
+
+
+def _is_below(package: str, name: Any) -> bool:
+    return isinstance(name, str) and name.startswith(package)
 
 
 def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
