@@ -289,7 +289,7 @@ LINK = {"external_attr": (stat.S_IFLNK | 0o777) << 16}
 ALLOWED_NAME = f"training/pretraining/default/fold_1/{FINAL}"
 BAD: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "a bit": (flipped, r"damaged|not what was packed|Bad CRC"),
-    "cut": (cut, r"damaged, cut, or no archive"),
+    "cut": (cut, r"it is cut, or of another program"),
     "upwards": (with_member("../../evil"), r"'\.\./\.\./evil' is no file of a pretraining"),
     "absolute": (with_member("/tmp/evil"), r"'/tmp/evil' is no file of a pretraining"),
     "inside": (with_member("training/pretraining/default/fold_0/../../../x/training.json"), r"is no file of a pretr"),
@@ -387,9 +387,7 @@ def test_another_parameter_or_plan_is_named(carried: dict[str, Path], hospital: 
     assert unpack(carried["pretraining"], study_in(work, augmentation_workers=3), silent)
     with pytest.raises(HandOverError, match=r"epochs is 1 there and 2 here; use the same parameters on both"):
         unpack(carried["plan"], study_in(tmp_path / "gpu", epochs=2), silent)
-    with pytest.raises(
-        HandOverError, match=r"packed for default fold 0, and .* trains default fold 0, default fold 1"
-    ):
+    with pytest.raises(HandOverError, match=r"packed for default fold 0, and .* trains .*, default fold 1"):
         unpack(carried["plan"], study_in(tmp_path / "gpu", folds=(0, 1)), silent)
     files = paths(hospital)
     content = files.nnunet_preprocessed / plans.DATASETS["source"] / plans.CONTENT

@@ -206,7 +206,7 @@ def _read_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     members = archive.infolist()
     names = [member.filename for member in members]
     if names.count(MANIFEST) != 1 or archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
-        raise HandOverError(f"it has no {MANIFEST} as `brainmets pack` writes it")
+        raise HandOverError(f"it has no {MANIFEST} as `brainmets pack` writes it: it is cut, or of another program")
     for member in members:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG) or member.is_dir():
