@@ -1,4 +1,5 @@
-"""NaN and infinity: no training ends well with them, no checkpoint keeps them, no prediction is made of them."""
+"""NaN and infinity: no training ends well with them, no checkpoint keeps them, no prediction is made of them; and
+models that are not what was written."""
 
 import shutil
 from pathlib import Path
@@ -161,6 +162,23 @@ def test_weights_that_are_not_finite_are_not_fine_tuned_predicted_with_or_export
     again = prepare(study, training_parameters(Pretraining, study, epochs=1), "pretraining", lines.append)
     assert not again.finished
     assert any("checkpoint_final.pth is damaged" in line and "not finite" in line for line in lines)
+
+
+def test_a_model_whose_plan_names_code_is_not_built(study: StudyPaths, tmp_path: Path) -> None:
+    """nnU-Net imports and calls what a plan names as its network and its layers."""
+    session = prepared(study, epochs=1)
+    session.run(silent)
+    whole = torch.load(session.folder / FINAL, weights_only=True)
+    architecture = whole["init_args"]["plans"]["configurations"]["3d_fullres"]["architecture"]
+    for change in ({"network_class_name": "planted_code.run"}, {"arch_kwargs": {"conv_op": "planted_code.run"}}):
+        before = {name: architecture[name] for name in change}
+        architecture.update(change)
+        torch.save(whole, tmp_path / "model.pth")
+        architecture.update(before)
+        with pytest.raises(CheckpointError, match=r"model\.pth holds no plan of notebook 02 .*'planted_code\.run'"):
+            Ensemble.load([tmp_path / "model.pth"], CPU, 0.5, False)
+    torch.save(whole, tmp_path / "model.pth")
+    Ensemble.load([tmp_path / "model.pth"], CPU, 0.5, False)
 
 
 # --- a finished model that is no longer what was written ---

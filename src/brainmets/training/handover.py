@@ -111,7 +111,7 @@ def _gather_plan(
     paths = {_below(files, path): path for path in plans.outputs(files, "source")}
     report("of the source cohort: the preprocessed cases, their names and folds")
     report("of the target cohort: the plan, with the cohort's median size and spacing, and its grey values in numbers")
-    report("(mean, standard deviation, percentiles); no image, no label map, no name")
+    report("(mean, median, deviation, extremes, percentiles); no image, no label map, no name")
     trainings = [
         {"arm": p.arm, "fold": p.fold, "identity": identity(files, p, "pretraining")} for p in _pretrainings(study)
     ]

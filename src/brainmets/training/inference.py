@@ -26,7 +26,7 @@ from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
 from brainmets.training.arms import TRAINERS
-from brainmets.training.plans import READER, require_known_network
+from brainmets.training.plans import READER
 from brainmets.training.preprocessed import require_usable
 from brainmets.training.trainer import read_checkpoint
 
@@ -75,7 +75,6 @@ class Ensemble:
                 f"(its plan reads with {first['plans']['image_reader_writer']}, not {READER}): run the study again "
                 "from notebook 02"
             )
-        require_known_network(first["plans"], str(checkpoints[0]))
         plans = PlansManager(first["plans"])
         configuration = plans.get_configuration(first["configuration"])
         trainer = TRAINERS[first["plans"]["brainmets"]["arm"]]

@@ -30,7 +30,7 @@ from brainmets.provenance import sha256
 from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
-from brainmets.training.plans import CONFIGURATION
+from brainmets.training.plans import CONFIGURATION, require_known_network
 from brainmets.training.preprocessed import StudyDataset
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.vocabulary import NETWORK_REGIONS
@@ -365,9 +365,9 @@ class CheckpointError(ValueError):
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint without running anything that it may carry.
 
-    Raises ``CheckpointError`` where it is missing or damaged, holds weights that are not finite, or is a finished
-    model but not the one that ``training.json`` beside it was written for. The message names the command that trains
-    it.
+    Raises ``CheckpointError`` where it is missing or damaged, its plan names foreign code, it holds weights that are
+    not finite, or it is a finished model but not the one that ``training.json`` beside it was written for. The
+    message names the command that trains it.
     """
     command = training_command(path)
     repair = f"`{command}` trains it again" if command else "delete it and train again"
@@ -387,6 +387,10 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise CheckpointError(f"{path} is not a checkpoint of nnU-Net: it has no network_weights")
+    try:
+        require_known_network(checkpoint["init_args"]["plans"], str(path))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no plan of notebook 02 ({error}); {repair}") from error
     if wrong := not_finite(checkpoint):
         raise CheckpointError(f"{path} is of no use: {wrong} is not finite; {repair}")
     return checkpoint
