@@ -4,24 +4,30 @@ import gzip
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import blosc2
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from planted_code import Payload, payload_ran
 from small_study import training_parameters
 
+from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
 from brainmets.params import FromScratch, Pretraining
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
+from brainmets.training.inference import Ensemble
 from brainmets.training.plans import CONFIGURATION, CONTENT, DATASETS, WRITTEN, preprocess, read_plan
-from brainmets.training.preprocessed import DamagedError, StudyDataset, open_array, read_places, require_usable
+from brainmets.training.preprocessed import DamagedError, StudyDataset, open_array, read_places, require_finite
 from brainmets.training.session import prepare
 
 
@@ -117,11 +123,27 @@ def test_a_label_that_no_one_knows_is_named(study: StudyPaths, tmp_path: Path) -
         preprocess(study, "target", workers=1)
 
 
-def test_four_usable_images_pass_and_three_do_not() -> None:
+def test_four_images_pass_and_three_do_not() -> None:
     images = np.arange(4 * 8, dtype=np.float32).reshape(4, 2, 2, 2)
-    require_usable(images, "case")
+    require_finite(images, "case")
     with pytest.raises(ValueError, match=r"case: 3 preprocessed image"):
-        require_usable(images[:3], "case")
+        require_finite(images[:3], "case")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_image_that_is_not_finite_is_not_predicted(small_study: StudyPaths, tmp_path: Path) -> None:
+    """Before any network sees it."""
+    case = next(iter(read_manifest(small_study.manifest("target")).values()))
+    image = nib.load(case.images["t2f"])
+    changed = tmp_path / "t2f.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj, np.float64) * 1e300, image.affine), changed)
+    plan, dataset = read_plan(small_study, "target"), plans.read_dataset(small_study, "target")
+    plan_manager = PlansManager(plan)
+    predictor = SimpleNamespace(configuration_manager=plan_manager.get_configuration(CONFIGURATION))
+    models = Ensemble(torch.nn.Identity(), [], plan_manager, dataset, predictor)
+    assert models.preprocess(case).data.shape[0] == 4
+    with pytest.raises(ValueError, match=rf"^{case.case}, t2f: .* not finite"):
+        models.preprocess(replace(case, images={**case.images, "t2f": changed}))
 
 
 # --- no pickles ---
@@ -139,6 +161,11 @@ def test_preprocessing_leaves_no_pickle_and_the_places_are_nnunets_own(small_stu
     assert list(read) == list(properties["class_locations"]), "the loader draws from them by their order"
     for key, places in properties["class_locations"].items():
         np.testing.assert_array_equal(read[key], np.asarray(places).reshape(-1, 4))
+
+
+def test_stock_nnunet_still_knows_the_folder(small_study: StudyPaths) -> None:
+    """The benchmark trains its trainer beside ours."""
+    assert infer_dataset_class(str(arrays(small_study, "target"))) is nnUNetDatasetBlosc2
 
 
 def test_a_pickle_that_lies_there_is_never_opened(study: StudyPaths) -> None:

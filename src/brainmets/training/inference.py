@@ -27,7 +27,7 @@ from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import READER
-from brainmets.training.preprocessed import require_usable
+from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
 
 
@@ -100,13 +100,13 @@ class Ensemble:
     def preprocess(self, case: Case, reference: Path | None = None) -> NetworkImage:
         """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too.
 
-        Raises ``ValueError`` naming case and sequence where an image is constant or not finite.
+        Raises ``ValueError`` naming case and sequence where an image is not finite in float32.
         """
         data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
             [str(path) for path in case.channels], None if reference is None else str(reference), self.plans,
             self.predictor.configuration_manager, self.dataset,
         )  # fmt: skip
-        require_usable(data, case.case)
+        require_finite(data, case.case)
         return NetworkImage(data, None if reference is None else labels[0], properties)
 
     def fold_probabilities(self, image: NetworkImage) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

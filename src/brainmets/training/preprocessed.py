@@ -41,10 +41,10 @@ class DamagedError(ValueError):
 # --- before anything is kept -------------------------------------------------------------------------------------
 
 
-def require_usable(images: npt.NDArray[np.floating], case: str) -> None:
-    """Raise ``ValueError`` naming case and sequence where a preprocessed image cannot be trained on or predicted.
+def require_finite(images: npt.NDArray[np.floating], case: str) -> None:
+    """Raise ``ValueError`` naming case and sequence where a preprocessed value is not finite in float32.
 
-    ``images``: (sequence, ...) in channel order. Every value must be finite in float32, and no image constant.
+    ``images``: (sequence, ...) in channel order, all four.
     """
     if len(images) != len(SEQUENCES):
         raise ValueError(f"{case}: {len(images)} preprocessed image(s), {len(SEQUENCES)} sequences")
@@ -54,9 +54,14 @@ def require_usable(images: npt.NDArray[np.floating], case: str) -> None:
                 f"{case}, {sequence}: {wrong:,} of {image.size:,} preprocessed values are not finite: the image's own "
                 "are too large for float32, or not finite themselves; correct the image or leave the case out"
             )
+
+
+def require_varied(images: npt.NDArray[np.floating], case: str) -> None:
+    """Raise ``ValueError`` naming case and sequence where a preprocessed image (sequence, ...) is constant."""
+    for sequence, image in zip(SEQUENCES, images, strict=True):
         if image.size == 0 or image.min() == image.max():
             raise ValueError(
-                f"{case}, {sequence}: the preprocessed image is constant: nothing is seen in it; "
+                f"{case}, {sequence}: the preprocessed image is constant: nothing can be learnt from it; "
                 "correct the image or leave the case out"
             )
 
@@ -77,7 +82,8 @@ class CheckingPreprocessor(DefaultPreprocessor):
         """
         images, labels, properties = super().run_case(image_files, seg_file, *further)
         case = Path(seg_file).name.removesuffix(".nii.gz")
-        require_usable(images, case)
+        require_finite(images, case)
+        require_varied(images, case)
         require_known_labels(labels, case)
         return images, labels, properties
 
