@@ -24,7 +24,17 @@ from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, 
 from brainmets.engine.progress import Progress, step_of_job
 from brainmets.engine.running import at_work, follow, named, require_no_jobs
 from brainmets.engine.slurm import slurm_options
-from brainmets.engine.steps import command, damages, jobs, outdated, read_study, set_aside_other_arms, shown, step_name
+from brainmets.engine.steps import (
+    command,
+    damages,
+    from_work,
+    jobs,
+    outdated,
+    read_study,
+    set_aside_other_arms,
+    shown,
+    step_name,
+)
 from brainmets.params import Audit, Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
@@ -308,7 +318,7 @@ def _snakemake(
     Options that take many values come early, so that none takes a target of ``further``.
     """
     remake = _to_remake(study, files)
-    further = [_from_work(files, word) for word in further]
+    further = [_as_target(files, word) for word in further]
     if "--logger" in further:  # the last one would win
         at = further.index("--logger") + 1
         further = [*further[:at], "brainmets", *further[at:]]
@@ -331,15 +341,36 @@ def _to_remake(study: Study, files: StudyPaths) -> list[str]:
         more = f", and so for {len(others)} more" if others else ""
         print(f"  {step} is to be run again: its file {name} {what}{more}", flush=True)
     paths = [*outdated(study, files), *(path for path, _ in broken.values())]
-    return [_from_work(files, str(path)) for path in dict.fromkeys(paths)]
+    return [from_work(files, path) for path in dict.fromkeys(paths)]
 
 
-def _from_work(files: StudyPaths, word: str) -> str:
-    """A path below the study's folder as Snakemake, which works there, knows it; anything else as it is."""
+def _as_target(files: StudyPaths, word: str) -> str:
+    """A file of the study as the Snakefile names it; any other word as it is."""
     path = Path(word)
-    if path.is_absolute() and path.is_relative_to(files.work):
-        return str(path.relative_to(files.work))
-    return os.path.relpath(word, files.work) if path == files.index else word
+    return (
+        from_work(files, path)
+        if path.is_absolute() and (path.is_relative_to(files.work) or path == files.index)
+        else word
+    )
+
+
+def _mirror(files: StudyPaths, aside: Path) -> Path:
+    """A folder below ``aside`` that holds the study's files and the report as links: to plan in, and write nothing.
+
+    Snakemake writes where it works even when it only plans; the study's folder may be another's to read.
+    """
+    below = Path(from_work(files, files.index)).parts
+    depth = below.count("..")
+    folder = aside.joinpath(*[".mirror"] * depth)
+    (folder / ".snakemake").mkdir(parents=True)
+    beside = files.work.resolve().joinpath(*below[: depth + 1])
+    (aside / below[depth]).symlink_to(os.path.normpath(beside))
+    for path in files.work.iterdir() if files.work.is_dir() else []:
+        if path.name != ".snakemake":
+            (folder / path.name).symlink_to(path.resolve())
+    if (records := files.work / ".snakemake" / "metadata").is_dir():
+        (folder / ".snakemake" / "metadata").symlink_to(records.resolve())
+    return folder
 
 
 def _environment() -> dict[str, str]:
@@ -350,11 +381,11 @@ def _environment() -> dict[str, str]:
 def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str]) -> int:
     """Print one line per step that Snakemake would run; gives the exit status.
 
-    Nothing is written below ``work/`` where the study has nothing there yet.
+    Nothing is written into the study's folder.
     """
     with tempfile.TemporaryDirectory(prefix="brainmets_") as aside:
         events = Path(aside, "events.jsonl")
-        folder = files.work if (files.work / ".snakemake").is_dir() else Path(aside)
+        folder = _mirror(files, Path(aside))
         call = _snakemake(study, files, [*options, "--dry-run"], further, folder, events)
         planned = subprocess.run(
             call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), text=True, check=False
