@@ -60,13 +60,14 @@ def named(steps: dict[str, list[Process]]) -> str:
     return ", ".join(f"{step} ({held[0]})" for step, held in steps.items())
 
 
-def require_no_jobs(files: StudyPaths) -> None:
+def require_no_jobs(files: StudyPaths, origin: str) -> None:
     """Raise ``BusyError`` where an engine that was killed has left jobs: another one would submit them again."""
     if left := slurm.queued(files):
         raise BusyError(
             f"{len(left)} jobs of an earlier, killed run of study {files.study} are still in the queue: "
             + ", ".join(f"{job.number} ({job.state.lower()})" for job in left)
             + f". Wait for them, or: scancel {' '.join(job.number for job in left)}"
+            + f" (so does: {command('stop', origin)})"
         )
 
 

@@ -69,7 +69,7 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
                 raise
             return watch(study, files)
         if executor == "slurm":
-            require_no_jobs(files)
+            require_no_jobs(files, study.origin)
         options, machine = _options(files, executor, folder)
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
         if not _wait_for_steps(study, files):
@@ -77,7 +77,10 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
-        return _work(study, files, options, further, lock)
+        status = _work(study, files, options, further, lock)
+        if executor == "slurm" and status:
+            require_no_jobs(files, study.origin)
+        return status
 
 
 def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:
