@@ -2,8 +2,8 @@
 
     make faults        (or: OMP_NUM_THREADS=1 python benchmarks/faults.py --write)
 
-Faults of processes are played on a checkout of tiny notebooks, which take no time; faults of data on a miniature study
-that really trains (one arm, one fold, phantoms at 5 mm). Two need root: a full disk is a small tmpfs. ``--write`` keeps
+Faults of processes are played on a checkout of tiny notebooks, which take no time; faults of data on a study that
+really trains (one arm, one fold, phantoms at 5 mm). One needs root: a full disk is a small tmpfs. ``--write`` keeps
 the table in docs/reliability.md; numbers of processes, times and the place of the checkout are taken out of what was
 said. Linux only. The exit status is 1 where a fault lost more than one epoch or a finished step's work.
 """

@@ -240,6 +240,21 @@ def test_a_deleted_file_is_made_again_by_the_step_that_wrote_it(tmp_path: Path, 
 # --- a checkout in another place
 
 
+def with_own_cohort(root: Path, cases: tuple[str, ...]) -> FakeCheckout:
+    """A checkout whose target is a folder of empty files under these names."""
+    checkout = FakeCheckout(root)
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    for name in cases:
+        folder = checkout.root / "own" / name
+        folder.mkdir(parents=True)
+        for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
+            (folder / f"{name}_{part}.nii.gz").touch()
+    return checkout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keeps_times", [True, False])
 def test_a_copied_checkout_has_nothing_to_do(tmp_path: Path, built_checkout: FakeCheckout, keeps_times: bool) -> None:
@@ -252,17 +267,21 @@ def test_a_copied_checkout_has_nothing_to_do(tmp_path: Path, built_checkout: Fak
     assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"], ended.stderr
 
 
+@pytest.mark.slow
+def test_a_cohort_copied_with_new_times_says_why_the_audit_is_repeated(tmp_path: Path) -> None:
+    checkout = with_own_cohort(tmp_path / "checkout", ("P1", "P2", "P3", "P4"))
+    checkout.brainmets(*AUDIT)
+    os.utime(checkout.root / "own" / "P1" / "P1_T1.nii.gz", (1, 1))
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    assert ended.stdout.splitlines()[1:] == [
+        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was when the "
+        "step ran",
+        "1 step to run:", "  01_data_audit",
+    ]  # fmt: skip
+
+
 def test_braces_in_names_of_files_do_not_stop_a_study(tmp_path: Path) -> None:
-    checkout = FakeCheckout(tmp_path / "a {checkout}")
-    content = checkout.content()
-    content["target"].pop("phantoms")
-    content["target"]["folder"] = "own"
-    checkout.write(content)
-    for name in ("{brace}", "{0}", "P}", "P{"):
-        folder = checkout.root / "own" / name
-        folder.mkdir(parents=True)
-        for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
-            (folder / f"{name}_{part}.nii.gz").touch()
+    checkout = with_own_cohort(tmp_path / "a {checkout}", ("{brace}", "{0}", "P}", "P{"))
     ended = checkout.brainmets(*AUDIT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert steps(ended.stdout) == ["01_data_audit"]

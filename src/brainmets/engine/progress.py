@@ -156,6 +156,21 @@ def step_of_job(event: dict[str, Any]) -> str | None:
     return step_name(RULES[rule], event["wildcards"]) if rule in RULES else "report" if rule == "report" else None
 
 
+def why_again(event: dict[str, Any]) -> str | None:
+    """Why a step that is done is run again, where Snakemake's ``job_info`` says that its own doing has changed.
+
+    ``None`` where it was never done, or where only a step before it is run again.
+    """
+    reason = event.get("reason", "").lower()
+    if "params have changed" in reason:
+        return "a parameter, its notebook or a file of a cohort is not as it was when the step ran"
+    if "set of input files has changed" in reason:
+        return "the steps that it reads from are not those that it ran with"
+    if "updated input files: " in reason:
+        return "a result that it reads is newer, and not as it was when the step ran"
+    return None
+
+
 # --- what the terminal shows -------------------------------------------------------------------------------------
 
 
@@ -236,6 +251,8 @@ class Progress:
 
     def _event(self, event: dict[str, Any]) -> None:
         step = self._count(event)
+        if event["event"] == "job_info" and (why := why_again(event)):
+            self.say(f"  {self._steps[event['jobid']]} is run again: {why}")
         if step is None:
             return
         if event["event"] == "job_finished":

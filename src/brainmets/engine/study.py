@@ -21,7 +21,7 @@ from types import FrameType
 import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
-from brainmets.engine.progress import Progress, step_of_job
+from brainmets.engine.progress import Progress, step_of_job, why_again
 from brainmets.engine.running import at_work, follow, named, require_no_jobs
 from brainmets.engine.slurm import slurm_options
 from brainmets.engine.steps import (
@@ -398,9 +398,12 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
         print("Snakemake could not plan the study; it said:", file=sys.stderr)
         print("\n".join(planned.stdout.splitlines()[-40:]), file=sys.stderr)
         return 1
-    planned_steps = {step_of_job(event) for event in said if event["event"] == "job_info"}
+    events_of = {step_of_job(event): event for event in said if event["event"] == "job_info"}
+    for step, event in events_of.items():
+        if why := why_again(event):
+            print(f"  {step} is to be run again: {why}")
     in_order = [*(step_name(notebook, job) for notebook, job in jobs(study)), "report"]
-    steps = [step for step in in_order if step in planned_steps]
+    steps = [step for step in in_order if step in events_of]
     print(f"{len(steps)} step{'s' * (len(steps) != 1)} to run:" if steps else f"study {files.study}: nothing to do")
     for step in steps:
         print(f"  {step}")
