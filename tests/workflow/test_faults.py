@@ -274,8 +274,8 @@ def test_a_cohort_copied_with_new_times_says_why_the_audit_is_repeated(tmp_path:
     os.utime(checkout.root / "own" / "P1" / "P1_T1.nii.gz", (1, 1))
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
     assert ended.stdout.splitlines()[1:] == [
-        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was when the "
-        "step ran",
+        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was "
+        "when the step ran",
         "1 step to run:", "  01_data_audit",
     ]  # fmt: skip
 
