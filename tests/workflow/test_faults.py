@@ -310,7 +310,7 @@ def test_a_dry_run_needs_no_right_to_write(tmp_path: Path, built_checkout: FakeC
             cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"], "no record of a report that no one ran"
+        assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"]
         ended = subprocess.run(
             [*as_others, *checkout.command("study", "params/tiny.yaml")],
             cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
