@@ -17,6 +17,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 ETC = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
+NODE = ("slurmd", "-D", "-N", "localhost")
 
 
 def reason_not_to() -> str | None:
@@ -55,7 +56,7 @@ class Cluster:
         self._run("munged", "--foreground", "--force", f"--socket={self.folder / 'munge.socket'}", *options)
         _until(lambda: (self.folder / "munge.socket").exists(), "munged did not start")
         self._run("slurmctld", "-D")
-        self._run("slurmd", "-D", "-N", "localhost")
+        self._run(*NODE)
         _until(lambda: "idle" in _output("sinfo", "--noheader", "--format=%t"), "the node did not become idle")
 
     def stop(self) -> None:
@@ -70,6 +71,25 @@ class Cluster:
         for name in FILES:
             if (ETC / name).is_symlink():
                 (ETC / name).unlink()
+
+    def running(self) -> list[str]:
+        """The numbers of the jobs that run now."""
+        return _output("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
+
+    def until_empty(self, seconds: float = 60) -> None:
+        """Wait until no job waits, runs or is being ended."""
+        _until(lambda: not _output("squeue", "--noheader"), "jobs are still in the queue", seconds)
+
+    def lose_node(self) -> None:
+        """The node's daemon is killed and SLURM takes the node for lost; what its jobs started may go on."""
+        self._daemons[-1].kill()
+        self._daemons.pop().wait()
+        subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost"], check=True)
+
+    def bring_node_back(self) -> None:
+        """The node starts again and takes jobs."""
+        self._run(*NODE)
+        subprocess.run(["scontrol", "update", "NodeName=localhost", "State=RESUME"], check=True)
 
     def jobs(self) -> list[dict[str, str]]:
         """One dictionary of SLURM's names (JobState, Name, ...) per ended job."""
@@ -93,7 +113,7 @@ class Cluster:
             "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",  # listen on loopback alone
             "AuthType": "auth/munge",
             "CredType": "cred/munge",
-            "AuthInfo": f"socket={self.folder / 'munge.socket'}",
+            "AuthInfo": f"socket={self.folder / 'munge.socket'},cred_expire=5",  # also a requeued job's wait
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",

@@ -19,34 +19,6 @@ REASON = reason_not_to()
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("slurm")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o711)  # munge refuses a socket that others cannot reach
-    cluster = Cluster(folder)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Path:
-    """The shipped profile, cut down to the test's node; tiny notebooks need little."""
-    content = yaml.safe_load((REPOSITORY / "workflow/profiles/slurm/config.yaml").read_text())
-    content["default-resources"] = ["mem_mb=300", "runtime=5"]
-    content["set-threads"] = [text.split("=")[0] + "=1" for text in content["set-threads"]]
-    content["set-resources"] = [text for text in content["set-resources"] if text.endswith(":gpu=1")]
-    content |= {"slurm-init-seconds-before-status-checks": 3, "latency-wait": 10, "retries": 1}
-    folder = tmp_path / "profile"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
 def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
     checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
     # a training that fails the first time: SLURM runs it again, and the study goes on
