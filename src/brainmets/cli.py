@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
+"""The ``brainmets`` command and its subcommands, from ``prepare`` to ``export``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
 stopped by Ctrl-C.
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
     parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_prepare, _add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
+    for add in (_add_prepare, _add_study, _add_stop, _add_notebook, _add_score, _add_report, _add_review, _add_export):
         add(commands)
     return parser
 
@@ -176,6 +176,27 @@ def _study(args: argparse.Namespace) -> int:
     from brainmets.engine import study
 
     return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=args.further)
+
+
+def _add_stop(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "stop",
+        help="end what is at work on a study",
+        description="End what is at work on a study: its engine, its steps and its jobs on a cluster, also those "
+        "that a closed terminal, a dropped connection or a killed engine left. Nothing that is finished is lost; a "
+        "training loses at most the epoch that it is in.",
+    )
+    _add_params(parser)
+    parser.set_defaults(run=_stop)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from brainmets.engine.running import stop
+    from brainmets.engine.steps import read_study
+    from brainmets.paths import StudyPaths
+
+    study = read_study(args.params)
+    return stop(StudyPaths(study.content["work_dir"], study.content["study"]), study.origin)
 
 
 def _add_notebook(commands: Commands) -> None:

@@ -154,7 +154,7 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
     pairs = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
     again = command("notebook", notebook, study.origin, *pairs)
     with (
-        locked(files.runs / f".{step}.lock", f"step {step} of study {model.study}"),
+        locked(files.step_lock(step), f"step {step} of study {model.study}"),
         logged(files.runs / f"{step}.log", again) as journal,
     ):
         execution = _Execution(journal, source, files.runs / "running" / f"{step}.ipynb", again)
