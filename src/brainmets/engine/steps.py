@@ -17,6 +17,7 @@ from brainmets.files import read_json
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
+from brainmets.provenance import damaged
 from brainmets.vocabulary import STAGE_NOTEBOOKS
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
@@ -94,6 +95,20 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
         made = _made_with(path, study.notebook(notebook, **job).model_dump(mode="json"))
         if not made or ("case" in job and not _is_current(study, files, path, **job)):
             found.append(path)
+    return found
+
+
+def damages(study: Study, files: StudyPaths) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Steps that are done but whose files are not whole any more: each one's result, and what is wrong with its files.
+
+    A step counts as done only as long as all that it wrote is there as it wrote it: its record lists that.
+    """
+    found = {}
+    for notebook, job in jobs(study):
+        path = result(files, notebook, job)
+        root = resolve(study.content[job["cohort"]]["folder"]) if "case" in job else files.work
+        if path.is_file() and (wrong := damaged(path, root)):
+            found[step_name(notebook, job)] = path, wrong
     return found
 
 

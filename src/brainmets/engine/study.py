@@ -24,7 +24,7 @@ from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, 
 from brainmets.engine.progress import Progress, step_of_job
 from brainmets.engine.running import at_work, follow, named, require_no_jobs
 from brainmets.engine.slurm import slurm_options
-from brainmets.engine.steps import command, jobs, outdated, read_study, set_aside_other_arms, shown, step_name
+from brainmets.engine.steps import command, damages, jobs, outdated, read_study, set_aside_other_arms, shown, step_name
 from brainmets.params import Audit, Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
@@ -307,18 +307,39 @@ def _snakemake(
 
     Options that take many values come early, so that none takes a target of ``further``.
     """
-    remake = outdated(study, files)
+    remake = _to_remake(study, files)
+    further = [_from_work(files, word) for word in further]
     if "--logger" in further:  # the last one would win
         at = further.index("--logger") + 1
         further = [*further[:at], "brainmets", *further[at:]]
     return [
         *(sys.executable, "-m", "snakemake"),
-        *(["--forcerun", *map(str, remake)] if remake else []),
+        *(["--forcerun", *remake] if remake else []),
+        "--ignore-incomplete",  # a result is written whole or not at all, also by a step whose engine was killed
         *("--logger", "brainmets", "--logger-brainmets-events", str(events)),
         *("--config", f"params={study.origin}", *options),
         *("--snakefile", str(project_root() / "workflow" / "Snakefile"), "--directory", str(folder), "--nolock"),
         *further,
     ]
+
+
+def _to_remake(study: Study, files: StudyPaths) -> list[str]:
+    """The results that are to be made again though they are there; says what is not whole any more."""
+    broken = damages(study, files)
+    for step, (_, wrong) in broken.items():
+        (name, what), *others = wrong.items()
+        more = f", and so for {len(others)} more" if others else ""
+        print(f"  {step} is to be run again: its file {name} {what}{more}", flush=True)
+    paths = [*outdated(study, files), *(path for path, _ in broken.values())]
+    return [_from_work(files, str(path)) for path in dict.fromkeys(paths)]
+
+
+def _from_work(files: StudyPaths, word: str) -> str:
+    """A path below the study's folder as Snakemake, which works there, knows it; anything else as it is."""
+    path = Path(word)
+    if path.is_absolute() and path.is_relative_to(files.work):
+        return str(path.relative_to(files.work))
+    return os.path.relpath(word, files.work) if path == files.index else word
 
 
 def _environment() -> dict[str, str]:
