@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/engine.py --write
 
-Three arms of 50 folds, each a pretraining, its fine-tuning and a training from scratch, go through `brainmets study` with
-the Snakefile and the local profile as they are; only the command of a step is replaced, by a shell script that sleeps and
-writes the step's result. The makespan, from the first training's start to the last one's end, stands beside two others:
-the bound that no schedule can beat (total / slots, or the longest chain), and the ideal one, a schedule by the Snakefile's
-priorities in which starting a step takes no time. Real trainings take minutes to days; here they are scaled to seconds, so
-that the engine's cost weighs far more than it does in a study. ``--write`` keeps the tables in
+Three arms of 50 folds, each a pretraining, its fine-tuning and a training from scratch, go through `brainmets study`
+with the Snakefile and the local profile as they are; only the command of a step is replaced, by a shell script that
+sleeps and writes the step's result. The makespan, from the first training's start to the last one's end, stands beside
+two others: the bound that no schedule can beat (total / slots, or the longest chain), and the ideal one, a schedule by
+the Snakefile's priorities in which starting a step takes no time. Real trainings take minutes to days; here they are
+scaled to seconds, so that the engine's cost weighs far more than it does in a study. ``--write`` keeps the tables in
 benchmarks/results/engine.md.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import heapq
 import os
 import platform
+import re
 import shlex
 import statistics
 import subprocess
@@ -41,8 +42,8 @@ PRIORITIES = {"03_pretraining": 3, "04_fine_tuning": 2, "05_from_scratch": 1}
 """The Snakefile's; the higher goes first."""
 HOURS = {"03_pretraining": 3.0, "04_fine_tuning": 1.5, "05_from_scratch": 1.5}
 """How long trainings take beside each other; only the proportions matter."""
-COMMAND = 'BRAINMETS = f"cd {shlex.quote(str(ROOT))} && {shlex.quote(sys.executable)} -m brainmets.cli"'
-"""The Snakefile's line that is replaced."""
+COMMAND = re.compile(r"^BRAINMETS = .*$", re.MULTILINE)
+"""The Snakefile's line that is replaced: how a step calls brainmets."""
 STEP = """\
 #!/bin/sh
 # notebook --threads COUNT NOTEBOOK PARAMS [KEY=VALUE ...]
@@ -109,7 +110,9 @@ def ideal(lengths: dict[Training, float], slots: int) -> float:
     """
     order = {training: number for number, training in enumerate(lengths)}
     ready = [
-        (-PRIORITIES[training[0]], order[training], training) for training in lengths if training[0] != "04_fine_tuning"
+        (-PRIORITIES[training[0]], order[training], training)
+        for training in lengths
+        if training[0] != "04_fine_tuning"
     ]
     heapq.heapify(ready)
     running: list[tuple[float, int, Training]] = []
@@ -151,8 +154,9 @@ def sleeping_study(folder: Path, arms: tuple[str, ...], folds: int, lengths: dic
     workflow.mkdir()
     (workflow / "profiles").symlink_to(REPOSITORY / "workflow" / "profiles")
     text = (REPOSITORY / "workflow" / "Snakefile").read_text(encoding="utf-8")
-    assert text.count(COMMAND) == 1, "the Snakefile calls brainmets otherwise now"
-    (workflow / "Snakefile").write_text(text.replace(COMMAND, f"BRAINMETS = {shlex.quote(str(step))!r}"))
+    text, found = COMMAND.subn(lambda _: f"BRAINMETS = {shlex.quote(str(step))!r}", text)
+    assert found == 1, "the Snakefile calls brainmets otherwise now"
+    (workflow / "Snakefile").write_text(text, encoding="utf-8")
     return checkout
 
 
@@ -179,7 +183,7 @@ def run(arms: tuple[str, ...], folds: int, slots: int, mean: float, seed: int = 
 
 
 def start_of_a_step(repeats: int) -> tuple[float, float]:
-    """Seconds of `brainmets notebook` on a notebook that does nothing (median), and of the bare interpreter's start."""
+    """Seconds of `brainmets notebook` on a notebook that does nothing, and of the interpreter's start; medians."""
     with tempfile.TemporaryDirectory(prefix="brainmets_") as folder:
         checkout = FakeCheckout(Path(folder) / "checkout", arms=("default",))
 
@@ -190,12 +194,46 @@ def start_of_a_step(repeats: int) -> tuple[float, float]:
 
         step = checkout.command("notebook", "--threads", "1", "01_data_audit", "params/tiny.yaml")
         bare = [sys.executable, "-c", "import brainmets"]
-        return tuple(statistics.median(seconds(command) for _ in range(repeats)) for command in (step, bare))
+        medians = [statistics.median(seconds(command) for _ in range(repeats)) for command in (step, bare)]
+        return medians[0], medians[1]
 
 
-def machine() -> str:
-    """The machine and what ran, in words."""
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}, Snakemake {version('snakemake')}"
+def report(empty: Run, runs: list[Run], step: float, bare: float) -> str:
+    """The two tables with what they mean, in Markdown."""
+    loads = " to ".join(
+        f"{load:.1f}" for load in sorted({min(one.load for one in runs), max(one.load for one in runs)})
+    )
+    schedule = empty.makespan / empty.trainings
+    lines = [
+        f"Machine: {os.cpu_count()} cores, Python {platform.python_version()}, Snakemake {version('snakemake')}; load "
+        f"average before each study {loads[0]:.1f} to {loads[-1]:.1f} (other programs were running).",
+        "",
+        f"## {runs[0].trainings} sleeping trainings",
+        "",
+        "Bound: total / slots, or the longest chain. Ideal: the schedule by the Snakefile's priorities, in which",
+        "starting a step takes no time. Seconds; `mean` is a training's, so that each study sleeps for about as long.",
+        "",
+        "| slots | mean (s) | bound (s) | ideal (s) | measured (s) | measured / ideal | measured / bound |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.slots} | {one.total / one.trainings:.2f} | {one.bound:.1f} | {one.ideal:.1f} | {one.makespan:.1f} "
+        f"| {one.ratio:.3f} | {one.makespan / one.bound:.3f} |"
+        for one in runs
+    ]
+    lines += [
+        "",
+        "## The engine's own cost a step",
+        "",
+        "| what | seconds |",
+        "|---|---|",
+        f"| scheduling and starting a step that does nothing (one slot, {empty.trainings} steps) | {schedule:.3f} |",
+        f"| `brainmets notebook` on one that does nothing: interpreter, papermill, kernel, record | {step:.2f} |",
+        f"| of it, the bare interpreter with `import brainmets` | {bare:.2f} |",
+        "",
+        f"Together {schedule + step:.1f} s a step: {100 * (schedule + step) / 3600:.2f}% of a training of one hour.",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -203,15 +241,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folds", type=int, default=50, help="of each arm (default: %(default)s)")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--seconds", type=float, default=120, help="what each study should take (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=180, help="what each study should take (default: %(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="of a step's start (default: %(default)s)")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     trainings = 3 * len(ARMS) * arguments.folds
+    step, bare = start_of_a_step(arguments.repeats)
     empty = run(ARMS, arguments.folds, 1, 0)
     runs = [run(ARMS, arguments.folds, slots, arguments.seconds * slots / trainings) for slots in arguments.slots]
-    step, bare = start_of_a_step(arguments.repeats)
-    print(empty, *runs, step, bare, sep="\n")
+    text = report(empty, runs, step, bare)
+    print(text)
+    if arguments.write:
+        command = "Repeat with:\n\n```\nOMP_NUM_THREADS=1 python benchmarks/engine.py --write\n```"
+        RESULTS.write_text(f"# The engine\n\n{command}\n\n{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Renew the tables of docs/dependencies.md: every pinned package, its version, its licence, and what the direct ones are for.
+"""Renew the tables of docs/dependencies.md: each pinned package, version, licence, and what for.
 
     make bill
 
-The tables come from requirements.lock, pyproject.toml and the metadata of the installed packages; the prose around them is
-written by hand. Stops where the environment, the lock and pyproject.toml do not agree.
+The tables come from requirements.lock, pyproject.toml and the metadata of the installed packages; the prose around
+them is written by hand. Stops where the environment, the lock and pyproject.toml do not agree.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ SPDX = {
     r"creative commons zero v1\.0 universal": "CC0-1.0",
 }
 """Wordings of metadata without an SPDX expression (PEP 639), lower case, and what they mean."""
+CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
+"""What PyTorch's wheel for a GPU brings along, at versions that it pins itself."""
 IDENTIFIER = re.compile(r"[A-Za-z0-9.-]+( (AND|OR) [A-Za-z0-9.-]+)*")
 
 
@@ -102,7 +104,10 @@ def direct() -> dict[str, Requirement]:
 
 
 def needed(packages: dict[str, Distribution]) -> set[str]:
-    """The direct dependencies and everything that they need on this machine; ``KeyError`` where one is not installed."""
+    """The direct dependencies and everything that they need on this machine, but CUDA.
+
+    Raises ``KeyError`` where one is not installed.
+    """
     ahead, seen = list(direct().values()), set()
     while ahead:
         requirement = ahead.pop()
@@ -111,6 +116,8 @@ def needed(packages: dict[str, Distribution]) -> set[str]:
             continue
         seen.add((name, *requirement.extras))
         for further in map(Requirement, packages[name].requires or []):
+            if CUDA.fullmatch(canonicalize_name(further.name)):
+                continue
             if further.marker is None or any(
                 further.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)
             ):
@@ -119,7 +126,7 @@ def needed(packages: dict[str, Distribution]) -> set[str]:
 
 
 def disagreements(packages: dict[str, Distribution]) -> list[str]:
-    """What is wrong between environment, lock and pyproject.toml, in sentences; a local version (+cpu) is no matter."""
+    """What is wrong between environment, lock and pyproject.toml, in sentences; a version's +cpu is no matter."""
     locked, wanted = pins(), needed(packages)
     problems = [f"{name} is needed and has no line in requirements.lock" for name in sorted(wanted - set(locked))]
     problems += [f"{name} is in requirements.lock and nothing needs it" for name in sorted(set(locked) - wanted)]
@@ -128,7 +135,9 @@ def disagreements(packages: dict[str, Distribution]) -> list[str]:
         if there != locked[name]:
             problems.append(f"{name} {there} is installed, requirements.lock has {locked[name]}")
     problems += [f"PURPOSES lacks {name}" for name in sorted(set(direct()) - set(PURPOSES))]
-    return problems + [f"{name} of PURPOSES is not in pyproject.toml" for name in sorted(set(PURPOSES) - set(direct()))]
+    return problems + [
+        f"{name} of PURPOSES is not in pyproject.toml" for name in sorted(set(PURPOSES) - set(direct()))
+    ]
 
 
 def licence(package: Distribution) -> str:
@@ -165,7 +174,9 @@ def tables(packages: dict[str, Distribution]) -> dict[str, str]:
     named, locked = direct(), pins()
     first = ["| package | version | licence | what for |", "|---|---|---|---|"]
     first += [
-        f"| {name} | {locked[name]} | {licence(packages[name])} | {PURPOSES[name]} |" for name in locked if name in named
+        f"| {name} | {locked[name]} | {licence(packages[name])} | {PURPOSES[name]} |"
+        for name in locked
+        if name in named
     ]
     second = ["| package | version | licence |", "|---|---|---|"]
     second += [f"| {name} | {locked[name]} | {licence(packages[name])} |" for name in locked if name not in named]
@@ -176,7 +187,7 @@ def renewed(text: str, packages: dict[str, Distribution]) -> str:
     """The page with its tables made anew; ``ValueError`` where a marker is missing."""
     for name, table in tables(packages).items():
         place = re.compile(rf"(?<=<!-- dependencies: {name} -->\n).*?(?=<!-- dependencies: end -->)", re.DOTALL)
-        text, found = place.subn(lambda _, table=table: table + "\n", text)
+        text, found = place.subn(lambda _, table=table: table + "\n", text, count=1)
         if found != 1:
             raise ValueError(f"{PAGE.name} must hold <!-- dependencies: {name} --> once, and an end after it")
     return text

@@ -42,8 +42,8 @@ trap = Path("trap_" + "_".join(["{notebook}", *map(str, job.values())]))
 trap_says = trap.read_text() if trap.exists() else ""
 if trap_says == "raise": raise ValueError("the trap is set")
 if trap_says == "sleep": time.sleep(60)
+while trap_says == "wait" and trap.exists(): time.sleep(0.05)
 if trap_says == "die": os._exit(9)
-if trap_says == "hang once": trap.unlink(); time.sleep(600)
 """
 RESULT = """\
 record = Provenance("{notebook}", p.model_dump(mode="json"), root=files.work)
@@ -83,9 +83,7 @@ class FakeCheckout:
         return yaml.safe_load(self.params.read_text())
 
     def trap(self, step: str, what: str = "raise") -> Path:
-        """Have the step fail ("raise"), take a minute ("sleep"), lose its kernel ("die") or take ten minutes the first time
-        alone ("hang once"); unlink to mend it.
-        """
+        """Have the step fail ("raise"), take a minute ("sleep") or lose its kernel ("die"); unlink to mend it."""
         path = self.root / f"trap_{step}"
         path.write_text(what)
         return path

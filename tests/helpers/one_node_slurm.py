@@ -12,6 +12,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
@@ -76,14 +78,28 @@ class Cluster:
         """The numbers of the jobs that run now."""
         return _output("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
 
+    def waiting(self) -> str:
+        """The number of the one job that waits, as soon as there is one."""
+        _until(lambda: bool(_output("squeue", "--noheader", "--states=PENDING")), "no job came", 60)
+        (job,) = _output("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
+        return job
+
+    def states(self, folder: Path) -> list[str]:
+        """How the jobs that worked in ``folder`` ended, in order."""
+        return [job["JobState"] for job in self.jobs() if job["WorkDir"] == str(folder)]
+
     def until_empty(self, seconds: float = 60) -> None:
         """Wait until no job waits, runs or is being ended."""
         _until(lambda: not _output("squeue", "--noheader"), "jobs are still in the queue", seconds)
 
     def lose_node(self) -> None:
-        """The node's daemon is killed and SLURM takes the node for lost; what its jobs started may go on."""
-        self._daemons[-1].kill()
-        self._daemons.pop().wait()
+        """As by a power cut: the node's daemon and all that its jobs run are killed; SLURM takes the node for lost."""
+        node = self._daemons.pop()
+        node.kill()
+        node.wait()
+        for process in _below(process for process, words in _processes() if words.startswith("slurmstepd: [")):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost"], check=True)
 
     def bring_node_back(self) -> None:
@@ -161,7 +177,23 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
 
 
-def _until(condition, message: str, seconds: float = 30) -> None:
+def _processes() -> Iterator[tuple[int, str]]:
+    """Number and command line of every process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield int(folder.name), (folder / "cmdline").read_text().replace("\0", " ")
+
+
+def _below(processes: Iterable[int]) -> list[int]:
+    """The processes and all that they have started, those that started others first."""
+    found = list(processes)
+    for process in found:  # grows while it is read
+        with suppress(OSError):
+            found += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+    return found
+
+
+def _until(condition: Callable[[], bool], message: str, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

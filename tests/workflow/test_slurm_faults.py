@@ -1,11 +1,9 @@
 """Faults of a cluster on a real SLURM of one node: what is said, what is lost, and that the next command goes on."""
 
-import json
 import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -20,50 +18,70 @@ STEP = "01_data_audit"
 
 
 class Study:
-    """A study whose first step hangs when it is run for the first time, on SLURM, in the background."""
+    """A study on SLURM, in the background, whose first step works until the trap is gone."""
 
     def __init__(self, folder: Path, profile: Path, **settings: object) -> None:
         content = yaml.safe_load((profile / "config.yaml").read_text())
-        content |= settings
-        (profile / "config.yaml").write_text(yaml.safe_dump(content))
+        (profile / "config.yaml").write_text(yaml.safe_dump(content | settings))
         self.checkout = FakeCheckout(folder / "checkout", arms=("default",))
-        self.trap = self.checkout.trap(STEP, "hang once")
+        self.runs = self.checkout.work / "runs"
+        self.trap = self.checkout.trap(STEP, "wait")
         self.words = ("study", "params/tiny.yaml", "--profile", str(profile), "--", "audit")
-        self.front = subprocess.Popen(
+        self.front = self.start()
+
+    def start(self) -> subprocess.Popen[str]:
+        """The command in the background; what it says goes into one pipe."""
+        return subprocess.Popen(
             self.checkout.command(*self.words), cwd=self.checkout.root, env=self.checkout.environment(),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        wait_for(self.checkout.work / f"ran_{STEP}")
-        end = time.monotonic() + 20
-        while self.trap.exists():
-            assert time.monotonic() < end, "the step does not hang"
-            time.sleep(0.05)
 
-    def end(self, seconds: float = 300) -> tuple[int, str]:
+    def until_it_works(self) -> None:
+        """Until the first step is at work."""
+        wait_for(self.checkout.work / f"ran_{STEP}")
+
+    def end(self, seconds: float = 240) -> tuple[int, str]:
         """Exit status and text of the command in the background."""
-        text, _ = self.front.communicate(timeout=seconds)
+        try:
+            text, _ = self.front.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.front.send_signal(signal.SIGINT)  # it cancels its jobs
+            text, _ = self.front.communicate(timeout=60)
+            pytest.fail(f"the study did not end:\n{text}\n{(self.runs / 'snakemake.log').read_text()}")
         return self.front.returncode, text
+
+    def kill_engine(self) -> None:
+        """SIGKILL to Snakemake and to the process that has started it."""
+        children = Path(f"/proc/{self.front.pid}/task/{self.front.pid}/children").read_text().split()
+        self.front.kill()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        self.front.wait()
 
     def again(self) -> subprocess.CompletedProcess[str]:
         """The same command once more."""
         return self.checkout.brainmets(*self.words)
 
-    def copies(self) -> list[Path]:
-        """The executed copies that were kept of attempts that failed."""
-        return list((self.checkout.work / "runs/failed").glob(f"{STEP}.*.ipynb"))
+    def kept(self) -> list[Path]:
+        """The executed copies of attempts that failed."""
+        return list((self.runs / "failed").glob(f"{STEP}.*.ipynb"))
 
 
 def test_a_job_that_is_cancelled_from_outside(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
     study = Study(tmp_path, profile, retries=0)
+    study.until_it_works()
     (job,) = cluster.running()
     subprocess.run(["scancel", job], check=True)
     status, text = study.end()
     assert status == 1, text
-    assert f"FAILED: {STEP} failed after" in text
+    assert f"FAILED: {STEP} failed after" in text, text
     assert "ended by SIGTERM (a time limit, a cancelled job or Ctrl-C)" in text
-    assert len(study.copies()) == 1
-    assert f"run this to continue: {study.words}" in text
+    assert len(study.kept()) == 1
+    assert re.search(rf"run this to continue: \S*brainmets study params/tiny.yaml --profile {profile}$", text, re.M), (
+        text
+    )
 
+    study.trap.unlink()
     ended = study.again()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert steps(ended.stdout) == [STEP]
@@ -72,33 +90,89 @@ def test_a_job_that_is_cancelled_from_outside(cluster: Cluster, profile: Path, t
 def test_a_step_past_its_time_limit_is_run_again(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
     resources = yaml.safe_load((profile / "config.yaml").read_text())["set-resources"]
     study = Study(tmp_path, profile, **{"set-resources": [*resources, "audit:runtime=1"]})
+    study.until_it_works()
+    wait_for(study.runs / "failed")
+    study.trap.unlink()
     status, text = study.end()
     assert status == 0, text
     assert f"FAILED: {STEP} failed after" in text
-    assert "a time limit" in text
-    assert "TIMEOUT" in text
+    assert "ended by SIGTERM (a time limit, a cancelled job or Ctrl-C)" in text
     assert steps(text) == [STEP]
-    assert len(study.copies()) == 1
+    assert len(study.kept()) == 1
+    assert cluster.states(study.checkout.work) == ["TIMEOUT", "COMPLETED"]
 
 
-def test_a_node_that_is_lost_and_comes_back(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
-    study = Study(tmp_path, profile)
-    (job,) = cluster.running()
+def test_a_step_whose_node_is_lost_runs_again_on_the_next(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+    study = Study(tmp_path, profile, retries=0)
+    study.until_it_works()
     cluster.lose_node()
-    time.sleep(5)
+    study.trap.unlink()
     cluster.bring_node_back()
     status, text = study.end()
     assert status == 0, text
     assert steps(text) == [STEP]
-    print(text)
-    print((study.checkout.work / "runs/snakemake.log").read_text())
-    assert 0
+    assert study.checkout.ran() == {STEP: 2}
+    assert f"{STEP}: started again, after its job or its node was lost" in text
 
 
-def test_jobs_of_a_killed_engine_that_end_by_themselves(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+def test_a_job_that_is_held_is_told(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+    cluster.lose_node()
+    try:
+        study = Study(tmp_path, profile)
+        job = cluster.waiting()
+        subprocess.run(["scontrol", "hold", job], check=True)
+        line = next(line for line in study.front.stdout if "in the queue" in line)
+    finally:
+        cluster.bring_node_back()
+    assert line.startswith("1 job waits in the queue, and not for a free place: "), line
+    for line in study.front.stdout:
+        if "scontrol release" in line:
+            break
+    assert line.rstrip().endswith(f"scontrol release {job}")
+    subprocess.run(["scontrol", "release", job], check=True)
+    study.trap.unlink()
+    status, text = study.end()
+    assert status == 0, text
+
+
+def test_a_partition_that_is_none_is_named(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+    study = Study(tmp_path, profile, retries=0, **{"set-resources": ["audit:slurm_partition=nowhere"]})
+    status, text = study.end()
+    assert status == 1, text
+    assert "nowhere" in text
+    assert "invalid partition" in text
+    assert "killed, out of memory" not in text
+
+
+def test_after_a_killed_engine_its_job_is_waited_for(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
     study = Study(tmp_path, profile)
+    study.until_it_works()
     (job,) = cluster.running()
-    (snakemake,) = Path(f"/proc/{study.front.pid}/task/{study.front.pid}/children").read_text().split()
-    os.kill(int(snakemake), signal.SIGKILL)
-    study.front.kill()
-    study.front.wait()
+    study.kill_engine()
+    study.front = study.start()
+    lines = []
+    for line in study.front.stdout:
+        lines.append(line)
+        if "Waiting for them" in line:
+            break
+    assert f"1 job of an earlier run still in the queue: {job} (running)." in lines[-2], lines
+    study.trap.unlink()
+    status, text = study.end()
+    assert status == 0, text
+    assert "finished already; nothing to do" in text, "what the job has done is not done again"
+    assert study.checkout.ran() == {STEP: 1}
+
+
+def test_after_a_killed_engine_its_jobs_can_be_ended(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+    study = Study(tmp_path, profile)
+    study.until_it_works()
+    (job,) = cluster.running()
+    study.kill_engine()
+    stopped = study.checkout.brainmets("stop", "params/tiny.yaml")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert f"cancelling 1 job of the cluster: {job}" in stopped.stdout
+    cluster.until_empty()
+    study.trap.unlink()
+    ended = study.again()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert steps(ended.stdout) == [STEP]

@@ -22,8 +22,8 @@ import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
 from brainmets.engine.progress import Progress, step_of_job
-from brainmets.engine.running import at_work, follow, named, require_no_jobs
-from brainmets.engine.slurm import slurm_options
+from brainmets.engine.running import at_work, follow, named
+from brainmets.engine.slurm import QueueWatch, slurm_options
 from brainmets.engine.steps import command, damages, jobs, outdated, read_study, set_aside_other_arms, shown, step_name
 from brainmets.params import Audit, Cohort, ParameterError
 from brainmets.params.study import Study
@@ -57,17 +57,16 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         except BusyError:
             if further or not _is_at_work(files):
                 raise
-            return watch(study, files)
-        if executor == "slurm":
-            require_no_jobs(files)
+            return watch(study, files, profile)
         options, machine = _options(files, executor, folder)
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
-        if not _wait_for_steps(study, files):
+        queue = QueueWatch(files) if executor == "slurm" else None
+        if not _wait_for_steps(study, files) or (queue and not _wait_for_jobs(study, files, queue)):
             return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
-        return _work(study, files, options, further, lock)
+        return _work(study, files, profile, options, further, lock, queue)
 
 
 def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:
@@ -78,7 +77,7 @@ def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str]
 # --- a study that is at work already -----------------------------------------------------------------------------
 
 
-def watch(study: Study, files: StudyPaths) -> int:
+def watch(study: Study, files: StudyPaths, profile: str) -> int:
     """Show what a study does that another process has started, until it ends; gives its exit status.
 
     The study does not need who started it: after a dropped connection it goes on, and is watched again from here.
@@ -93,7 +92,7 @@ def watch(study: Study, files: StudyPaths) -> int:
     print(
         f"Watching it. Ctrl-C ends the watching alone; to end the study: {command('stop', study.origin)}", flush=True
     )
-    progress = Progress.joined(files, study.origin)
+    progress = Progress.joined(files, study.origin, profile)
     try:
         if workers:
             follow(lambda: _workers(files), progress.update, POLL_SECONDS)
@@ -142,6 +141,31 @@ def _wait_for_steps(study: Study, files: StudyPaths) -> bool:
         progress.say(f"no longer waiting; the steps go on. To end them: {end}")
         return False
     print(f"ended: {', '.join(left)}", flush=True)
+    return True
+
+
+def _wait_for_jobs(study: Study, files: StudyPaths, queue: QueueWatch) -> bool:
+    """Wait for jobs that an engine has left in a cluster's queue; whether they have ended (not stopped by Ctrl-C).
+
+    Another engine would submit their steps again, beside them.
+    """
+    if not queue.jobs:
+        return True
+    listed = ", ".join(f"{job.number} ({job.state.lower()})" for job in queue.jobs)
+    end = command("stop", study.origin)
+    print(f"{len(queue.jobs)} job{'s' * (len(queue.jobs) != 1)} of an earlier run still in the queue: {listed}.")
+    print(f"Waiting for them, then the study goes on. Ctrl-C ends the waiting alone; to end them: {end}", flush=True)
+    progress = Progress(files, study.origin)
+    try:
+        while queue.jobs:
+            progress.update()
+            for line in queue.news():
+                progress.say(line)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        progress.say(f"no longer waiting; the jobs go on. To end them: {end}")
+        return False
+    progress.update()
     return True
 
 
@@ -373,8 +397,11 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
     return 0
 
 
-def _work(study: Study, files: StudyPaths, options: list[str], further: list[str], lock: int) -> int:
-    """Run Snakemake, show what its steps do, and give the study's exit status.
+def _work(
+    study: Study, files: StudyPaths, profile: str, options: list[str], further: list[str], lock: int,
+    queue: QueueWatch | None,
+) -> int:  # fmt: skip
+    """Run Snakemake, show what its steps do and what keeps its jobs in a cluster's ``queue``; gives the exit status.
 
     Snakemake inherits ``lock``, the descriptor of the study's lock: a second start watches it as long as it works on,
     even after this process was killed or its terminal has gone.
@@ -382,7 +409,7 @@ def _work(study: Study, files: StudyPaths, options: list[str], further: list[str
     files.runs.mkdir(parents=True, exist_ok=True)
     events = files.runs / "snakemake.jsonl"
     events.unlink(missing_ok=True)
-    progress = Progress(files, study.origin)
+    progress = Progress(files, study.origin, profile)
     engine: subprocess.Popen[bytes] | None = None
     asked = 0
 
@@ -407,6 +434,8 @@ def _work(study: Study, files: StudyPaths, options: list[str], further: list[str
         while not ended:
             ended = engine.poll() is not None
             progress.update()
+            for line in queue.news() if queue else ():
+                progress.say(line)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:
