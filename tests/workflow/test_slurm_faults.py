@@ -74,7 +74,7 @@ def test_a_job_that_is_cancelled_from_outside(cluster: Cluster, profile: Path, t
     subprocess.run(["scancel", job], check=True)
     status, text = study.end()
     assert status == 1, text
-    assert f"FAILED: {STEP} failed after" in text, text
+    assert f"FAILED: {STEP} after" in text, text
     assert "ended by SIGTERM (a time limit, a cancelled job or Ctrl-C)" in text
     assert len(study.kept()) == 1
     assert re.search(rf"run this to continue: \S*brainmets study params/tiny.yaml --profile {profile}$", text, re.M), (
@@ -95,7 +95,7 @@ def test_a_step_past_its_time_limit_is_run_again(cluster: Cluster, profile: Path
     study.trap.unlink()
     status, text = study.end()
     assert status == 0, text
-    assert f"FAILED: {STEP} failed after" in text
+    assert f"FAILED: {STEP} after" in text, text
     assert "ended by SIGTERM (a time limit, a cancelled job or Ctrl-C)" in text
     assert steps(text) == [STEP]
     assert len(study.kept()) == 1
