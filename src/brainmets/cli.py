@@ -19,7 +19,7 @@ import yaml
 
 from brainmets import __version__
 from brainmets.params import ParameterError
-from brainmets.processes import BusyError
+from brainmets.processes import BusyError, locked
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
 Commands = Any
@@ -350,7 +350,10 @@ def _report(args: argparse.Namespace) -> int:
     study = read_study(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     try:
-        with logged(files.runs / "report.log", command("report", study.origin)):
+        with (
+            locked(files.step_lock("report"), f"the report of study {files.study}"),
+            logged(files.runs / "report.log", command("report", study.origin)),
+        ):
             index = build(files, study)
             print(f"report: {index.relative_to(project_root())}, {in_mb(index.parent)}")
     except ReportError as error:

@@ -1,7 +1,8 @@
 """Run one notebook through papermill with a study's parameters: one step of a study.
 
 The executed copy and its log lie in the study's ``runs/``. A copy moves there only when the whole notebook has run;
-while it runs it lies in ``runs/running/``, and where it failed in ``runs/failed/`` under its time.
+while it runs it lies in ``runs/running/``, and where it failed in ``runs/failed/`` under its time, the newest three of
+each step.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ast
 import difflib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -35,6 +37,8 @@ from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.processes import locked
 
+KEPT_FAILURES = 3
+"""How many executed copies of a step's failures are kept: the newest."""
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
 
@@ -232,7 +236,17 @@ class _Execution:
             return "no copy was written"
         kept = self.copy.parents[1] / "failed" / f"{self.copy.stem}.{datetime.now():%Y%m%dT%H%M%S}.ipynb"
         kept.parent.mkdir(exist_ok=True)
-        return shown(self.copy.replace(kept))
+        self.copy.replace(kept)
+        _forget_older(kept.parent, self.copy.stem)
+        return shown(kept)
+
+
+def _forget_older(folder: Path, step: str) -> None:
+    """Delete all but the newest copies of this step's failures, by the time in their names."""
+    name = re.compile(re.escape(step) + r"\.\d{8}T\d{6}\.ipynb")
+    copies = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
+    for path in copies[:-KEPT_FAILURES]:
+        path.unlink(missing_ok=True)
 
 
 def _cell(executed: Path, index: int | None) -> str:

@@ -10,6 +10,7 @@ file system either, and needs no connection to the machine that a step runs on.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -26,6 +27,8 @@ from brainmets.params.study import section
 from brainmets.paths import NOTEBOOKS, StudyPaths
 
 MARK = "== "
+LOG_BYTES = 2_000_000
+"""A log beyond this size begins anew at the next start of its step."""
 PROGRESS = re.compile(r"([a-z]+ )+\d+ of \d+\b")
 REFUSED = re.compile(r"sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
 """What Snakemake says of a job that could not be submitted; the rest is the whole call."""
@@ -37,10 +40,15 @@ RULES = {section(notebook): notebook for notebook in NOTEBOOKS}
 
 
 class Journal:
-    """The log of one step, open for more; what is written is echoed to ``echo``. Serves papermill as a file."""
+    """The log of one step, open for more; what is written is echoed to ``echo``. Serves papermill as a file.
+
+    One that has grown beyond ``LOG_BYTES`` is set aside as ``<step>.log.1``, in place of an earlier one there.
+    """
 
     def __init__(self, path: Path, echo: IO[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
         self.path = path
         self.echo = echo
         self._handle = path.open("a", encoding="utf-8")
@@ -118,10 +126,12 @@ class Tail:
         """The whole lines that were added since the last call, each with its file's name without the suffix."""
         for path in self._files():
             with path.open("rb") as handle:
-                handle.seek(self._read.get(path, 0))
+                read = self._read.get(path, 0)
+                read = read if read <= handle.seek(0, os.SEEK_END) else 0  # it began anew
+                handle.seek(read)
                 added = handle.read()
             whole = added[: added.rfind(b"\n") + 1]
-            self._read[path] = self._read.get(path, 0) + len(whole)
+            self._read[path] = read + len(whole)
             for line in whole.decode("utf-8", errors="replace").splitlines():
                 yield path.stem, line.rstrip()
 

@@ -119,7 +119,8 @@ def _jobs(files: StudyPaths) -> list[slurm.QueuedJob]:
     try:
         return slurm.queued(files)
     except ParameterError as error:
-        print(f"jobs of this study cannot be looked for: {str(error).partition(': ')[2]}", file=sys.stderr)
+        if (files.work / ".snakemake" / "slurm_logs").is_dir():  # it has run there
+            print(f"jobs of this study cannot be looked for: {str(error).partition(': ')[2]}", file=sys.stderr)
         return []
 
 
