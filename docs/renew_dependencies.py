@@ -50,7 +50,6 @@ PURPOSES = {
     "snakemake": "order, repetition and resources of a study's steps",
     "snakemake-executor-plugin-slurm": "the same on a SLURM cluster",
     "snakemake-interface-logger-plugins": "hands Snakemake's events to the progress display",
-    "statsmodels": "multiple comparisons, mixed models",
     "surface-distance": "surface distances",
     "torch": "networks",
     "hypothesis": "tests: properties",

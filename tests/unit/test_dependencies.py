@@ -3,10 +3,12 @@
 import importlib.util
 import re
 from email.message import Message
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "dependencies.md").read_text(encoding="utf-8")
@@ -43,6 +45,21 @@ class Package:
 
 def test_the_lock_holds_what_is_needed_and_nothing_else(bill: ModuleType) -> None:
     assert bill.disagreements(bill.installed()) == []
+
+
+def test_every_direct_dependency_is_imported(bill: ModuleType) -> None:
+    modules: dict[str, set[str]] = {}
+    for module, owners in packages_distributions().items():
+        for owner in owners:
+            modules.setdefault(canonicalize_name(owner), set()).add(module)
+    text = "\n".join(path.read_text() for path in (REPOSITORY / "src").rglob("*.py"))
+    programs = {"jupyterlab", "snakemake-executor-plugin-slurm"}  # of the Makefile and of workflow/profiles/slurm
+    of_tests = {name for name, purpose in bill.PURPOSES.items() if purpose.startswith("tests")}
+    for name in set(bill.direct()) - programs - of_tests:
+        called = "|".join(map(re.escape, modules[name]))
+        assert re.search(rf"^\s*(import|from) ({called})\b|\"({called})\"", text, re.MULTILINE), (
+            f"nothing imports {name}"
+        )
 
 
 def test_the_page_has_every_line_of_the_lock(bill: ModuleType) -> None:
