@@ -42,6 +42,8 @@ PRIORITIES = {"03_pretraining": 3, "04_fine_tuning": 2, "05_from_scratch": 1}
 """The Snakefile's; the higher goes first."""
 HOURS = {"03_pretraining": 3.0, "04_fine_tuning": 1.5, "05_from_scratch": 1.5}
 """How long trainings take beside each other; only the proportions matter."""
+SHORTEST_MEAN = 1.0
+"""Seconds of a training, on average, at least: below it the study would measure the starting of shells."""
 COMMAND = re.compile(r"^BRAINMETS = .*$", re.MULTILINE)
 """The Snakefile's line that is replaced: how a step calls brainmets."""
 STEP = """\
@@ -211,7 +213,7 @@ def report(empty: Run, runs: list[Run], step: float, bare: float) -> str:
         f"## {runs[0].trainings} sleeping trainings",
         "",
         "Bound: total / slots, or the longest chain. Ideal: the schedule by the Snakefile's priorities, in which",
-        "starting a step takes no time. Seconds; `mean` is a training's, so that each study sleeps for about as long.",
+        "starting a step takes no time. Seconds; `mean` is a training's.",
         "",
         "| slots | mean (s) | bound (s) | ideal (s) | measured (s) | measured / ideal | measured / bound |",
         "|---|---|---|---|---|---|---|",
@@ -250,7 +252,8 @@ def main() -> None:
     trainings = 3 * len(ARMS) * arguments.folds
     step, bare = start_of_a_step(arguments.repeats)
     empty = run(ARMS, arguments.folds, 1, 0)
-    runs = [run(ARMS, arguments.folds, slots, arguments.seconds * slots / trainings) for slots in arguments.slots]
+    means = {slots: max(SHORTEST_MEAN, arguments.seconds * slots / trainings) for slots in arguments.slots}
+    runs = [run(ARMS, arguments.folds, slots, mean) for slots, mean in means.items()]
     text = report(empty, runs, step, bare)
     print(text)
     if arguments.write:

@@ -97,7 +97,7 @@ class Cluster:
         node = self._daemons.pop()
         node.kill()
         node.wait()
-        for process in _below(process for process, words in _processes() if words.startswith("slurmstepd: [")):
+        for process in _below(process for process, words in _processes() if "slurmstepd" in words):
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost"], check=True)
@@ -188,8 +188,9 @@ def _below(processes: Iterable[int]) -> list[int]:
     """The processes and all that they have started, those that started others first."""
     found = list(processes)
     for process in found:  # grows while it is read
-        with suppress(OSError):
-            found += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+        for thread in Path(f"/proc/{process}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, thread.read_text().split())
     return found
 
 

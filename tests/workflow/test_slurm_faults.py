@@ -121,14 +121,11 @@ def test_a_job_that_is_held_is_told(cluster: Cluster, profile: Path, tmp_path: P
         study = Study(tmp_path, profile)
         job = cluster.waiting()
         subprocess.run(["scontrol", "hold", job], check=True)
-        line = next(line for line in study.front.stdout if "in the queue" in line)
+        line = next(line for line in study.front.stdout if "scontrol release" in line)
+        assert line.startswith("1 job waits in the queue, and not for a free place: JobHeld"), line
+        assert line.rstrip().endswith(f"Held; to let go on: scontrol release {job}")
     finally:
         cluster.bring_node_back()
-    assert line.startswith("1 job waits in the queue, and not for a free place: "), line
-    for line in study.front.stdout:
-        if "scontrol release" in line:
-            break
-    assert line.rstrip().endswith(f"scontrol release {job}")
     subprocess.run(["scontrol", "release", job], check=True)
     study.trap.unlink()
     status, text = study.end()
