@@ -15,8 +15,9 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 from raw_scans import NAMES, write_scan
 
-from brainmets.engine import devices, slurm, study
+from brainmets.engine import devices, running, slurm, study
 from brainmets.engine.progress import PROGRESS
+from brainmets.engine.slurm import job_prefix
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -611,3 +612,21 @@ def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
     study.check(Study.read(checkout.params))
+
+
+def test_stop_cancels_the_jobs_of_this_study_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = StudyPaths("work", "own")
+    prefix = job_prefix(files)
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    (tmp_path / "queue").write_text(
+        f"7 RUNNING {prefix}_a\n8 PENDING {job_prefix(StudyPaths('work', 'o'))}_b\n9 RUNNING shell\n"
+    )
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/queue\n")
+    (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/cancelled\n: > {tmp_path}/queue\n')
+    (tmp_path / "scancel").chmod(0o755)
+    assert running.stop(files, "params/own.yaml") == 0
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert "cancelling 1 job of the cluster: 7 ..." in capsys.readouterr().out

@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 
-from brainmets.engine import running
+from brainmets.engine import progress, running
+from brainmets.engine.notebook import forget_older
+from brainmets.engine.progress import Journal, Tail
 from brainmets.engine.running import at_work
 from brainmets.paths import StudyPaths
 from brainmets.processes import Process, locked
@@ -237,6 +240,21 @@ def test_a_deleted_file_is_made_again_by_the_step_that_wrote_it(tmp_path: Path, 
 # --- a checkout in another place
 
 
+def with_own_cohort(root: Path, cases: tuple[str, ...]) -> FakeCheckout:
+    """A checkout whose target is a folder of empty files under these names."""
+    checkout = FakeCheckout(root)
+    content = checkout.content()
+    content["target"].pop("phantoms")
+    content["target"]["folder"] = "own"
+    checkout.write(content)
+    for name in cases:
+        folder = checkout.root / "own" / name
+        folder.mkdir(parents=True)
+        for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
+            (folder / f"{name}_{part}.nii.gz").touch()
+    return checkout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("keeps_times", [True, False])
 def test_a_copied_checkout_has_nothing_to_do(tmp_path: Path, built_checkout: FakeCheckout, keeps_times: bool) -> None:
@@ -249,18 +267,118 @@ def test_a_copied_checkout_has_nothing_to_do(tmp_path: Path, built_checkout: Fak
     assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"], ended.stderr
 
 
+@pytest.mark.slow
+def test_a_cohort_copied_with_new_times_says_why_the_audit_is_repeated(tmp_path: Path) -> None:
+    checkout = with_own_cohort(tmp_path / "checkout", ("P1", "P2", "P3", "P4"))
+    checkout.brainmets(*AUDIT)
+    os.utime(checkout.root / "own" / "P1" / "P1_T1.nii.gz", (1, 1))
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    assert ended.stdout.splitlines()[1:] == [
+        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was when the "
+        "step ran",
+        "1 step to run:", "  01_data_audit",
+    ]  # fmt: skip
+
+
 def test_braces_in_names_of_files_do_not_stop_a_study(tmp_path: Path) -> None:
-    checkout = FakeCheckout(tmp_path / "a {checkout}")
-    content = checkout.content()
-    content["target"].pop("phantoms")
-    content["target"]["folder"] = "own"
-    checkout.write(content)
-    for name in ("{brace}", "{0}", "P}", "P{"):
-        folder = checkout.root / "own" / name
-        folder.mkdir(parents=True)
-        for part in ("T1", "T1GD", "T2", "FLAIR", "LABEL"):
-            (folder / f"{name}_{part}.nii.gz").touch()
+    checkout = with_own_cohort(tmp_path / "a {checkout}", ("{brace}", "{0}", "P}", "P{"))
     ended = checkout.brainmets(*AUDIT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert steps(ended.stdout) == ["01_data_audit"]
     assert "nothing to do" in checkout.brainmets(*AUDIT).stdout
+
+
+# --- a disk that is full, a folder that is another's
+
+
+@pytest.mark.slow
+def test_a_dry_run_needs_no_right_to_write(tmp_path: Path, built_checkout: FakeCheckout) -> None:
+    root = tmp_path / "copy"
+    subprocess.run(["cp", "-rp", built_checkout.root, root], check=True)
+    index = root / "reports" / "tiny" / "index.html"
+    index.parent.mkdir(parents=True)
+    index.write_text("")
+    disk = tmp_path / "disk"
+    shutil.move(root / "work", disk)
+    (root / "work").symlink_to(disk)  # a work folder on another disk
+    subprocess.run(["chmod", "-R", "a-w", root, disk], check=True)
+    as_others = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"] if os.geteuid() == 0 else []
+    checkout = built_checkout.at(root)
+    try:
+        ended = subprocess.run(
+            [*as_others, *checkout.command("study", "params/tiny.yaml", "-n")],
+            cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"], "no record of a report that no one ran"
+        ended = subprocess.run(
+            [*as_others, *checkout.command("study", "params/tiny.yaml")],
+            cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        assert re.fullmatch(r"brainmets study: \S+: Permission denied\n", ended.stderr)
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", root, disk], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which needs root")
+def test_a_full_disk_is_named_and_nothing_half_written_is_taken_for_done(checkout: FakeCheckout) -> None:
+    work = checkout.root / "work"
+    work.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", work], check=False).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        (work / "ballast").write_bytes(b"x" * 300_000)
+        source = checkout.source("01_data_audit")
+        notebook = nbformat.read(source, as_version=4)
+        program = "from brainmets.files import write_text\n_ = write_text(files.work / 'table', 'x' * 200_000)"
+        notebook.cells.insert(4, nbformat.v4.new_code_cell(program))
+        nbformat.write(notebook, source)
+        ended = checkout.brainmets(*AUDIT)
+        assert ended.returncode == 1
+        assert re.search(
+            r"error      OSError: \[Errno 28\] No space left on device: '\S+/work/tiny/table'", ended.stdout
+        )
+        assert re.search(r"disk       \d\.\d MB are free where work/tiny/runs/running lies: make room", ended.stdout)
+        assert not (checkout.work / "audit" / "audit.json").exists()
+        assert not [path for path in checkout.work.iterdir() if path.name.endswith("table")], "half of it was left"
+        (work / "ballast").unlink()
+        ended = checkout.brainmets(*AUDIT)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    finally:
+        subprocess.run(["umount", work], check=True)
+
+
+# --- what must not grow, and what two must not do at once
+
+
+def test_of_a_steps_failures_the_newest_three_copies_are_kept(tmp_path: Path) -> None:
+    names = [f"06_a.2026010{day}T120000.ipynb" for day in range(1, 6)]
+    others = ["06_a.b.20250101T120000.ipynb", "06_ab.20250101T120000.ipynb", "06_a.notes.ipynb"]
+    for name in [*names, *others]:
+        (tmp_path / name).touch()
+    forget_older(tmp_path, "06_a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[2:], *others])
+
+
+def test_a_log_that_has_grown_large_begins_anew_and_its_reader_notices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_BYTES", 20)
+    (tmp_path / "a.log").write_text("a line of the step's earlier runs\n")
+    tail = Tail(tmp_path, "*.log")
+    with (tmp_path / "null").open("w") as echo:
+        for line in ("first\n", "second\n"):
+            journal = Journal(tmp_path / "a.log", echo)
+            journal.write(line)
+            journal.close()
+    assert (tmp_path / "a.log.1").read_text() == "a line of the step's earlier runs\n"
+    assert list(tail.lines()) == [("a", "first"), ("a", "second")]
+
+
+def test_two_reports_at_once_are_refused(checkout: FakeCheckout) -> None:
+    with locked(checkout.work / "runs" / ".report.lock", "it"):
+        ended = checkout.brainmets("report", "params/tiny.yaml")
+    assert ended.returncode == 2
+    assert f"the report of study tiny is in use by another process (process {os.getpid()} on " in ended.stderr

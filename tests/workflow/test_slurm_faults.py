@@ -152,7 +152,7 @@ def test_after_a_killed_engine_its_job_is_waited_for(cluster: Cluster, profile: 
         lines.append(line)
         if "Waiting for them" in line:
             break
-    assert f"1 job of an earlier run still in the queue: {job} (running)." in lines[-2], lines
+    assert f"1 job still in the queue: {job} (running), of an earlier run." in lines[-2], lines
     study.trap.unlink()
     status, text = study.end()
     assert status == 0, text

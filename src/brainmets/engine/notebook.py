@@ -30,7 +30,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
-from brainmets.engine.progress import Journal, StepError, logged
+from brainmets.engine.progress import Journal, StepError, disk_note, logged
 from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
@@ -227,6 +227,7 @@ class _Execution:
     def _failed(self, error: str, index: int | None = None) -> None:
         """Report the failure in the cell at ``index``, or in the last one that was started, and keep the copy."""
         details = {"notebook": shown(self.source), "cell": _cell(self.copy, index), "error": error}
+        details |= disk_note(self.copy.parent, error)
         details |= {"executed": self._keep(), "log": shown(self.journal.path), "run again": self.again}
         self.journal.failed(time.monotonic() - self.began, details)
 
@@ -237,11 +238,11 @@ class _Execution:
         kept = self.copy.parents[1] / "failed" / f"{self.copy.stem}.{datetime.now():%Y%m%dT%H%M%S}.ipynb"
         kept.parent.mkdir(exist_ok=True)
         self.copy.replace(kept)
-        _forget_older(kept.parent, self.copy.stem)
+        forget_older(kept.parent, self.copy.stem)
         return shown(kept)
 
 
-def _forget_older(folder: Path, step: str) -> None:
+def forget_older(folder: Path, step: str) -> None:
     """Delete all but the newest copies of this step's failures, by the time in their names."""
     name = re.compile(re.escape(step) + r"\.\d{8}T\d{6}\.ipynb")
     copies = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))

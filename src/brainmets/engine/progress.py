@@ -9,6 +9,7 @@ file system either, and needs no connection to the machine that a step runs on.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -27,6 +28,8 @@ from brainmets.params.study import section
 from brainmets.paths import NOTEBOOKS, StudyPaths
 
 MARK = "== "
+LOW_BYTES = 20_000_000
+"""With less than this free on the disk, a failure's report mentions it."""
 LOG_BYTES = 2_000_000
 """A log beyond this size begins anew at the next start of its step."""
 PROGRESS = re.compile(r"([a-z]+ )+\d+ of \d+\b")
@@ -86,6 +89,18 @@ class Journal:
         self._handle.close()
 
 
+def disk_note(folder: Path, error: str = "") -> dict[str, str]:
+    """What to do where ``error`` speaks of a full disk, or next to nothing is free where ``folder`` lies.
+
+    One line under the key "disk", or nothing. A library's own message often names no file.
+    """
+    full = any(os.strerror(number) in error for number in (errno.ENOSPC, errno.EDQUOT))
+    free = shutil.disk_usage(folder).free
+    if not full and free > LOW_BYTES:
+        return {}
+    return {"disk": f"{free / 1e6:.1f} MB are free where {shown(folder)} lies: make room there, then run again"}
+
+
 class StepError(RuntimeError):
     """A step that did not run to its end; the reason is in its log and on the terminal already."""
 
@@ -105,7 +120,8 @@ def logged(path: Path, again: str) -> Iterator[Journal]:
     except StepError:
         raise
     except Exception as error:
-        details = {"error": f"{type(error).__name__}: {error}", "log": shown(path), "run again": again}
+        details = {"error": f"{type(error).__name__}: {error}"} | disk_note(path.parent, str(error))
+        details |= {"log": shown(path), "run again": again}
         journal.failed(time.monotonic() - began, details)
         raise
     finally:
@@ -140,6 +156,21 @@ def step_of_job(event: dict[str, Any]) -> str | None:
     """The step that Snakemake's ``job_info`` is about; ``None`` for the rule that only collects."""
     rule = event["rule_name"]
     return step_name(RULES[rule], event["wildcards"]) if rule in RULES else "report" if rule == "report" else None
+
+
+def why_again(event: dict[str, Any]) -> str | None:
+    """Why a step that is done is run again, where Snakemake's ``job_info`` says that its own doing has changed.
+
+    ``None`` where it was never done, or where only a step before it is run again.
+    """
+    reason = event.get("reason", "").lower()
+    if "params have changed" in reason:
+        return "a parameter, its notebook or a file of a cohort is not as it was when the step ran"
+    if "set of input files has changed" in reason:
+        return "the steps that it reads from are not those that it ran with"
+    if "updated input files: " in reason:
+        return "a result that it reads is newer, and not as it was when the step ran"
+    return None
 
 
 # --- what the terminal shows -------------------------------------------------------------------------------------
@@ -225,6 +256,8 @@ class Progress:
 
     def _event(self, event: dict[str, Any]) -> None:
         step = self._count(event)
+        if event["event"] == "job_info" and (why := why_again(event)):
+            self.say(f"  {self._steps[event['jobid']]} is run again: {why}")
         if step is None:
             return
         if event["event"] == "job_finished":
@@ -321,6 +354,8 @@ class Progress:
             log = self.files.runs / "snakemake.log"
             self.say(f"Snakemake could not do its work{_by_signal(status)}; the end of {shown(log)}:", sys.stderr)
             print("\n".join(log.read_text(errors="replace").splitlines()[-40:]), file=sys.stderr)
+            for text in disk_note(self.files.runs).values():
+                self.say(text, sys.stderr)
         return 0 if status == 0 else 1
 
 

@@ -6,6 +6,7 @@ The Snakefile, the notebook runner and the command line share these words.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,13 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
         if not made or ("case" in job and not _is_current(study, files, path, **job)):
             found.append(path)
     return found
+
+
+def from_work(files: StudyPaths, path: Path) -> str:
+    """A file of the study as Snakemake, which works in the study's folder, names it: the same wherever that lies."""
+    if path.is_relative_to(files.work):
+        return str(path.relative_to(files.work))
+    return os.path.relpath(path.resolve(), files.work.resolve())  # ".." leads up from where a link leads to
 
 
 def damages(study: Study, files: StudyPaths) -> dict[str, tuple[Path, dict[str, str]]]:

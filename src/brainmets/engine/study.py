@@ -21,10 +21,20 @@ from types import FrameType
 import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
-from brainmets.engine.progress import Progress, step_of_job
+from brainmets.engine.progress import Progress, step_of_job, why_again
 from brainmets.engine.running import at_work, follow, named
-from brainmets.engine.slurm import QueueWatch, slurm_options
-from brainmets.engine.steps import command, damages, jobs, outdated, read_study, set_aside_other_arms, shown, step_name
+from brainmets.engine.slurm import QueuedJob, QueueWatch, queued, slurm_options
+from brainmets.engine.steps import (
+    command,
+    damages,
+    from_work,
+    jobs,
+    outdated,
+    read_study,
+    set_aside_other_arms,
+    shown,
+    step_name,
+)
 from brainmets.params import Audit, Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
@@ -66,7 +76,10 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
-        return _work(study, files, profile, options, further, lock, queue)
+        status = _work(study, files, profile, options, further, lock, queue)
+        if queue and status:
+            _tell_of_jobs(study, files, profile)
+        return status
 
 
 def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:
@@ -151,9 +164,8 @@ def _wait_for_jobs(study: Study, files: StudyPaths, queue: QueueWatch) -> bool:
     """
     if not queue.jobs:
         return True
-    listed = ", ".join(f"{job.number} ({job.state.lower()})" for job in queue.jobs)
     end = command("stop", study.origin)
-    print(f"{len(queue.jobs)} job{'s' * (len(queue.jobs) != 1)} of an earlier run still in the queue: {listed}.")
+    print(f"{_in_the_queue(queue.jobs)}, of an earlier run.")
     print(f"Waiting for them, then the study goes on. Ctrl-C ends the waiting alone; to end them: {end}", flush=True)
     progress = Progress(files, study.origin)
     try:
@@ -167,6 +179,20 @@ def _wait_for_jobs(study: Study, files: StudyPaths, queue: QueueWatch) -> bool:
         return False
     progress.update()
     return True
+
+
+def _tell_of_jobs(study: Study, files: StudyPaths, profile: str) -> None:
+    """Say which jobs go on in the queue though the engine has ended, and what to do; nothing where none does."""
+    with suppress(ParameterError):  # the cluster does not answer: the next start will say so
+        if left := queued(files):
+            print(f"{_in_the_queue(left)}, without an engine.")
+            print(f"To wait for them and go on: {command('study', study.origin, '--profile', profile)}")
+            print(f"To end them: {command('stop', study.origin)}", flush=True)
+
+
+def _in_the_queue(jobs: list[QueuedJob]) -> str:
+    listed = ", ".join(f"{job.number} ({job.state.lower()})" for job in jobs)
+    return f"{len(jobs)} job{'s' * (len(jobs) != 1)} still in the queue: {listed}"
 
 
 # --- checks before any work --------------------------------------------------------------------------------------
@@ -332,7 +358,7 @@ def _snakemake(
     Options that take many values come early, so that none takes a target of ``further``.
     """
     remake = _to_remake(study, files)
-    further = [_from_work(files, word) for word in further]
+    further = [_as_target(files, word) for word in further]
     if "--logger" in further:  # the last one would win
         at = further.index("--logger") + 1
         further = [*further[:at], "brainmets", *further[at:]]
@@ -355,15 +381,36 @@ def _to_remake(study: Study, files: StudyPaths) -> list[str]:
         more = f", and so for {len(others)} more" if others else ""
         print(f"  {step} is to be run again: its file {name} {what}{more}", flush=True)
     paths = [*outdated(study, files), *(path for path, _ in broken.values())]
-    return [_from_work(files, str(path)) for path in dict.fromkeys(paths)]
+    return [from_work(files, path) for path in dict.fromkeys(paths)]
 
 
-def _from_work(files: StudyPaths, word: str) -> str:
-    """A path below the study's folder as Snakemake, which works there, knows it; anything else as it is."""
+def _as_target(files: StudyPaths, word: str) -> str:
+    """A file of the study as the Snakefile names it; any other word as it is."""
     path = Path(word)
-    if path.is_absolute() and path.is_relative_to(files.work):
-        return str(path.relative_to(files.work))
-    return os.path.relpath(word, files.work) if path == files.index else word
+    return (
+        from_work(files, path)
+        if path.is_absolute() and (path.is_relative_to(files.work) or path == files.index)
+        else word
+    )
+
+
+def _mirror(files: StudyPaths, aside: Path) -> Path:
+    """A folder below ``aside`` that holds the study's files and the report as links: to plan in, and write nothing.
+
+    Snakemake writes where it works even when it only plans; the study's folder may be another's to read.
+    """
+    below = Path(from_work(files, files.index)).parts
+    depth = below.count("..")
+    folder = aside.joinpath(*[".mirror"] * depth)
+    (folder / ".snakemake").mkdir(parents=True)
+    beside = files.work.resolve().joinpath(*below[: depth + 1])
+    (aside / below[depth]).symlink_to(os.path.normpath(beside))
+    for path in files.work.iterdir() if files.work.is_dir() else []:
+        if path.name != ".snakemake":
+            (folder / path.name).symlink_to(path.resolve())
+    if (records := files.work / ".snakemake" / "metadata").is_dir():
+        (folder / ".snakemake" / "metadata").symlink_to(records.resolve())
+    return folder
 
 
 def _environment() -> dict[str, str]:
@@ -374,11 +421,11 @@ def _environment() -> dict[str, str]:
 def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str]) -> int:
     """Print one line per step that Snakemake would run; gives the exit status.
 
-    Nothing is written below ``work/`` where the study has nothing there yet.
+    Nothing is written into the study's folder.
     """
     with tempfile.TemporaryDirectory(prefix="brainmets_") as aside:
         events = Path(aside, "events.jsonl")
-        folder = files.work if (files.work / ".snakemake").is_dir() else Path(aside)
+        folder = _mirror(files, Path(aside))
         call = _snakemake(study, files, [*options, "--dry-run"], further, folder, events)
         planned = subprocess.run(
             call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), text=True, check=False
@@ -388,9 +435,12 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
         print("Snakemake could not plan the study; it said:", file=sys.stderr)
         print("\n".join(planned.stdout.splitlines()[-40:]), file=sys.stderr)
         return 1
-    planned_steps = {step_of_job(event) for event in said if event["event"] == "job_info"}
+    events_of = {step_of_job(event): event for event in said if event["event"] == "job_info"}
+    for step, event in events_of.items():
+        if why := why_again(event):
+            print(f"  {step} is to be run again: {why}")
     in_order = [*(step_name(notebook, job) for notebook, job in jobs(study)), "report"]
-    steps = [step for step in in_order if step in planned_steps]
+    steps = [step for step in in_order if step in events_of]
     print(f"{len(steps)} step{'s' * (len(steps) != 1)} to run:" if steps else f"study {files.study}: nothing to do")
     for step in steps:
         print(f"  {step}")
