@@ -50,13 +50,10 @@ class Study:
             pytest.fail(f"the study did not end:\n{text}\n{(self.runs / 'snakemake.log').read_text()}")
         return self.front.returncode, text
 
-    def kill_engine(self) -> None:
-        """SIGKILL to Snakemake and to the process that has started it."""
-        children = Path(f"/proc/{self.front.pid}/task/{self.front.pid}/children").read_text().split()
-        self.front.kill()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
-        self.front.wait()
+    def kill_snakemake(self) -> None:
+        """SIGKILL to Snakemake; the process that has started it goes on."""
+        (snakemake,) = Path(f"/proc/{self.front.pid}/task/{self.front.pid}/children").read_text().split()
+        os.kill(int(snakemake), signal.SIGKILL)
 
     def again(self) -> subprocess.CompletedProcess[str]:
         """The same command once more."""
@@ -145,14 +142,16 @@ def test_after_a_killed_engine_its_job_is_waited_for(cluster: Cluster, profile: 
     study = Study(tmp_path, profile)
     study.until_it_works()
     (job,) = cluster.running()
-    study.kill_engine()
+    study.kill_snakemake()
+    study.front.kill()
+    study.front.wait()
     study.front = study.start()
-    lines = []
+    said = []
     for line in study.front.stdout:
-        lines.append(line)
+        said.append(line)
         if "Waiting for them" in line:
             break
-    assert f"1 job still in the queue: {job} (running), of an earlier run." in lines[-2], lines
+    assert f"1 job still in the queue: {job} (running), of an earlier run.\n" in said
     study.trap.unlink()
     status, text = study.end()
     assert status == 0, text
@@ -160,11 +159,17 @@ def test_after_a_killed_engine_its_job_is_waited_for(cluster: Cluster, profile: 
     assert study.checkout.ran() == {STEP: 1}
 
 
-def test_after_a_killed_engine_its_jobs_can_be_ended(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
+def test_after_a_killed_snakemake_its_job_can_be_ended(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
     study = Study(tmp_path, profile)
     study.until_it_works()
     (job,) = cluster.running()
-    study.kill_engine()
+    study.kill_snakemake()
+    status, text = study.end()
+    assert status == 1, text
+    assert f"1 job still in the queue: {job} (running), without an engine.\n" in text
+    assert f"brainmets study params/tiny.yaml --profile {profile}\n" in text
+    assert "brainmets stop params/tiny.yaml\n" in text
+
     stopped = study.checkout.brainmets("stop", "params/tiny.yaml")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert f"cancelling 1 job of the cluster: {job}" in stopped.stdout
