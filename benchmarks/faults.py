@@ -327,11 +327,9 @@ def power_cut(mini: Miniature) -> Seen:
     for process in [me, *at_work(mini.files).engines, *below([me])]:
         process.send(signal.SIGKILL)
     front.wait()
-    time.sleep(1)
-    before = mini.epochs()
     size = len(mini.log())
     ended = mini.run("--", str(mini.scratch))
-    again = mini.epochs() - (EPOCHS - before)
+    again = mini.epochs() - EPOCHS
     said = [line for line in mini.log()[size:].splitlines() if re.search(r"continu|resum|epoch", line)][:2]
     lost = f"{again} of {EPOCHS} epochs, and the one that was being computed"
     return Seen(

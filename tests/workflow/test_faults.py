@@ -274,8 +274,8 @@ def test_a_cohort_copied_with_new_times_says_why_the_audit_is_repeated(tmp_path:
     os.utime(checkout.root / "own" / "P1" / "P1_T1.nii.gz", (1, 1))
     ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
     assert ended.stdout.splitlines()[1:] == [
-        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was when the "
-        "step ran",
+        "  01_data_audit is to be run again: a parameter, its notebook or a file of a cohort is not as it was "
+        "when the step ran",
         "1 step to run:", "  01_data_audit",
     ]  # fmt: skip
 
@@ -310,7 +310,7 @@ def test_a_dry_run_needs_no_right_to_write(tmp_path: Path, built_checkout: FakeC
             cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.splitlines()[1:] == ["1 step to run:", "  report"], "no record of a report that no one ran"
+        assert ended.stdout.splitlines()[1:] == ["study tiny: nothing to do"]
         ended = subprocess.run(
             [*as_others, *checkout.command("study", "params/tiny.yaml")],
             cwd=root, env=checkout.environment(), capture_output=True, text=True, check=False,
