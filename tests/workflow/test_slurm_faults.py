@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,14 @@ REASON = reason_not_to()
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
 
 STEP = "01_data_audit"
+
+
+@pytest.fixture(autouse=True)
+def empty_queue(cluster: Cluster) -> Iterator[None]:
+    """No test leaves a job to the next."""
+    yield
+    subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
+    cluster.until_empty()
 
 
 class Study:
@@ -38,7 +48,11 @@ class Study:
 
     def until_it_works(self) -> None:
         """Until the first step is at work."""
-        wait_for(self.checkout.work / f"ran_{STEP}")
+        end = time.monotonic() + 120
+        while not (self.checkout.work / f"ran_{STEP}").exists():
+            assert self.front.poll() is None, self.front.stdout.read()
+            assert time.monotonic() < end, (self.runs / "snakemake.log").read_text()
+            time.sleep(0.05)
 
     def end(self, seconds: float = 240) -> tuple[int, str]:
         """Exit status and text of the command in the background."""

@@ -71,7 +71,7 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         options, machine = _options(files, executor, folder)
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
         queue = QueueWatch(files) if executor == "slurm" else None
-        if not _wait_for_steps(study, files) or (queue and not _wait_for_jobs(study, files, queue)):
+        if (queue and not _wait_for_jobs(study, files, queue)) or not _wait_for_steps(study, files):
             return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
