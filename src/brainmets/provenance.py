@@ -29,7 +29,6 @@ PACKAGES = (
     "numpy",
     "scipy",
     "pandas",
-    "statsmodels",
     "SimpleITK",
     "nibabel",
 )
