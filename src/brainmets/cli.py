@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from brainmets import __version__
 from brainmets.files import write_csv
 from brainmets.params import ParameterError
+from brainmets.params.yaml_files import parse_value
 from brainmets.processes import BusyError
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
@@ -220,7 +219,7 @@ def _values(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ParameterError(f"{pair!r} must be key=value, such as arm=default")
-        values[name] = yaml.safe_load(text)
+        values[name] = parse_value(text, name)
     return values
 
 
