@@ -21,7 +21,7 @@ FLOORS = (
     ("statistics", "cohorts"),
     ("scoring", "phantoms"),
     ("params", "provenance"),
-    ("nifti", "figures"),
+    ("nifti", "figures", "schemas"),
     ("paths", "tables"),
     ("vocabulary", "files", "processes"),
 )
