@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from brainmets import __version__
 from brainmets.params import ParameterError
 from brainmets.params.yaml_files import parse_value
+from brainmets.places import require_apart, require_replaceable
 from brainmets.processes import BusyError
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
@@ -129,9 +131,13 @@ def _prepare(args: argparse.Namespace) -> int:
 
     out = args.out.resolve()
     files = PreparationPaths((args.private or out.with_name(f"{out.name}.private")).resolve())
+    key = args.key_file.resolve() if args.key_file else files.key
+    others = (files.series, files.plan, files.findings, files.quality, files.quality_table, files.flags)
+    private = {f"{path.name} of --private": path for path in others}
+    require_apart({**private, "--key-file": key}, {"INPUT": args.input})
     raw = Raw(
         folder=str(args.input.resolve()), prefix=args.prefix, labels=args.labels, brain_masks=args.brain_masks,
-        key_file=str(args.key_file.resolve()) if args.key_file else None,
+        key_file=str(key) if args.key_file else None,
         left_out=args.left_out, accepted=args.accepted,
     )  # fmt: skip
     declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
@@ -267,7 +273,14 @@ def _score(args: argparse.Namespace) -> int:
     """Score, write the tables, say what was excluded; after an error nothing is written."""
     from brainmets import tables
     from brainmets.scoring.folders import require_one_convention, score_folders
+    from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
+    outputs = {"--out": (args.out, SCORE_COLUMNS), "--lesions": (args.lesions, LESION_COLUMNS)}
+    named = {option: (path, columns) for option, (path, columns) in outputs.items() if path is not None}
+    for option, (path, columns) in named.items():
+        require_replaceable(option, path, ".csv", _table_with(columns), f"table of {', '.join(columns[:5])}, ...")
+    inputs = {"PREDICTIONS": args.predictions, "REFERENCES": args.references}
+    require_apart({option: path for option, (path, _) in named.items()}, inputs)
     scores = score_folders(
         args.predictions,
         args.references,
@@ -290,6 +303,19 @@ def _score(args: argparse.Namespace) -> int:
         print(f"no value: {row.case} {row.region} {row.metric}: {row.reason}", file=sys.stderr)
     print(f"{len(scores.cases)} cases, {len(scores.table)} rows -> {args.out}")
     return 0
+
+
+def _table_with(columns: Sequence[str]) -> Callable[[Path], bool]:
+    """Whether a file is a table that begins with the first five of these columns: those that every version wrote."""
+    from brainmets import tables
+
+    def ours(path: Path) -> bool:
+        try:
+            return tables.lines(path)[0][1][:5] == list(columns[:5])
+        except ValueError:
+            return False
+
+    return ours
 
 
 def _label_map(text: str | None) -> dict[int, int] | None:
@@ -388,6 +414,8 @@ def _export(args: argparse.Namespace) -> int:
     if args.arm not in study.arms:
         raise ParameterError(f"{args.arm!r} is no arm of {args.params} (there: {', '.join(study.arms)})")
     files = StudyPaths(study.content["work_dir"], study.content["study"])
+    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_apart({"--out": args.out}, {"the study's folder": files.work})
     evaluation = study.content["evaluation"]
     options = evaluation["tile_step"], evaluation["mirroring"]
     try:

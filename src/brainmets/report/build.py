@@ -17,7 +17,7 @@ import jinja2
 import yaml
 from bs4 import BeautifulSoup
 
-from brainmets import tables
+from brainmets import schemas
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
 from brainmets.report import content
@@ -26,6 +26,7 @@ from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.report.tables import as_html, lay_out
 from brainmets.review.viewers import colormap
+from brainmets.schemas import DESCRIPTIVE
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
@@ -91,7 +92,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
-    regions, rows, notes = content.result_table(tables.read(files.statistics / "descriptive.csv"))
+    regions, rows, notes = content.result_table(schemas.read(files.statistics / "descriptive.csv", DESCRIPTIVE))
     html = _page(
         study, "index.html.j2",
         question=QUESTION,

@@ -169,9 +169,9 @@ def read_lesions(folder: Path, scores: pd.DataFrame | None = None) -> pd.DataFra
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
     ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
-    ``matched`` stays text. Raises ``ScoreTableError`` for what ``schemas.LESIONS`` does not allow, a lesion that occurs
-    twice or whose forerunner is not there, a folder with score tables and no lesion table while another has one,
-    and where ``scores`` (those of the folder) are given, for lesions of a case that they lack and for counts of
+    ``matched`` stays text. Raises ``ScoreTableError`` for what ``schemas.LESIONS`` does not allow, a lesion that
+    occurs twice or whose forerunner is not there, a folder with score tables and no lesion table while another has
+    one, and where ``scores`` (those of the folder) are given, for lesions of a case that they lack and for counts of
     lesions that are not theirs.
     """
     found = sorted(folder.rglob("lesions.csv"))
