@@ -1,7 +1,8 @@
 """The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
-stopped by Ctrl-C.
+stopped by Ctrl-C. An error that nobody foresaw ends with 1 and one line; its traceback lies in a private file, or is
+shown where ``BRAINMETS_DEBUG`` is set.
 """
 
 # Each command imports what it needs by itself: the parsers stay instant, and scoring needs no papermill.
@@ -11,18 +12,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+import traceback
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from brainmets import __version__
+from brainmets.files import keep_private
 from brainmets.params import ParameterError
 from brainmets.params.yaml_files import parse_value
 from brainmets.places import require_apart, require_replaceable
 from brainmets.processes import BusyError
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
+MOST_OF_A_FAULT = 300
+"""Characters of an unforeseen error's text that are shown."""
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` gives."""
 
@@ -39,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
         return 2
     args.further = further
-    os.umask(os.umask(0) | 0o027)  # what comes of patients is for the user and the group alone
+    keep_private()
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
@@ -47,8 +53,39 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nbrainmets {args.command}: stopped; run it again to go on", file=sys.stderr)
         return 130
     except (ValueError, BusyError, OSError) as error:
+        if debugging():
+            raise
         print(f"brainmets {args.command}: {_in_words(error)}", file=sys.stderr)
         return 2
+    except Exception as error:  # a fault of the program: it must be found, and its traceback may name patients
+        if debugging():
+            raise
+        print(f"brainmets {args.command}: {_of_a_fault(error)}", file=sys.stderr)
+        return 1
+
+
+def debugging() -> bool:
+    """Whether ``BRAINMETS_DEBUG`` asks for tracebacks."""
+    return bool(os.environ.get("BRAINMETS_DEBUG"))
+
+
+def _of_a_fault(error: Exception) -> str:
+    """One line on an error that nobody foresaw; its traceback goes to a file that the user alone can read."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use fewer workers, or a machine with more"
+    lines = traceback.format_exception(error)
+    try:
+        handle, name = tempfile.mkstemp(prefix="brainmets-fault-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(lines)
+    except OSError:  # a full disk
+        return "".join(lines)
+    text = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {text if len(text) <= MOST_OF_A_FAULT else text[:MOST_OF_A_FAULT] + '...'}"
+    return (
+        f"{what}. This is a fault of the program. Its traceback is in {name}, which you alone can read: report it, "
+        "and take out what names a patient; BRAINMETS_DEBUG=1 shows it here"
+    )
 
 
 def _in_words(error: Exception) -> str:

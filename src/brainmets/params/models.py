@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from brainmets.files import keep_private
 from brainmets.params.bounds import (
     CASES,
     Cases,
@@ -395,6 +396,12 @@ class NotebookParameters(Parameters):
 
     study: Annotated[str, AfterValidator(_name_of_files)]
     work_dir: str
+
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> Self:
+        """As of all parameters; and what the notebook writes from here on is private (``files.keep_private``)."""
+        keep_private()  # in JupyterLab no command did
+        return super().from_cell(names)
 
 
 class Preparation(NotebookParameters):

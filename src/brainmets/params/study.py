@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from brainmets.files import read_json
+from brainmets.files import read_json, shaped
 from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Cohort, NotebookParameters, ParameterError, closest
 from brainmets.params.models import given, meant_for
 from brainmets.params.yaml_files import read_yaml
@@ -93,7 +93,7 @@ class Study:
             return []
         plan = StudyPaths(self.content["work_dir"], self.content["study"]).preparation(cohort).plan
         if plan.is_file():
-            return sorted(read_json(plan)["cases"])
+            return _cases_of(plan)
         raw = Cohort(**self.content[cohort]).raw
         assert raw is not None
         return raw_phantom_cases(raw.prefix, raw.phantoms.patients) if raw.phantoms else []
@@ -139,6 +139,11 @@ class Study:
 def section(notebook: str) -> str:
     """The YAML section of a notebook: its name without the number and, for 01 and 02, without what it is about."""
     return {"01_data_audit": "audit", "02_plan_alignment": "alignment"}.get(notebook, notebook[3:])
+
+
+@shaped
+def _cases_of(plan: Path) -> list[str]:
+    return sorted(dict(read_json(plan)["cases"].items()))
 
 
 def raw_phantom_cases(prefix: str, patients: int) -> list[str]:
