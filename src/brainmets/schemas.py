@@ -7,6 +7,7 @@ That a table is whole (its rows, its bytes) is told by the record of the step th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from brainmets.vocabulary import REGION_ORDER, STRATEGIES
 TRUTH = ("True", "False")
 NOTHING = ("", "nan", "na")
 """What stands in a field without a value, in small letters."""
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""Signs that no name holds and a damaged file may; a tab may stand in a case's name."""
 MOST = 2**53
 """The highest whole number: above it floats skip some."""
 
@@ -85,6 +88,11 @@ def _typed(path: Path, name: str, column: Column, written: pd.Series, again: str
     nothing = written.str.lower().isin(NOTHING if column.kind in ("number", "whole") else NOTHING[:1])
     if not column.empty and nothing.any():
         raise TableError(f"{path}, line {written.index[nothing][0]}: {name} is empty; {again}")
+    if (hidden := written[written.str.contains(HIDDEN)]).size:
+        raise TableError(
+            f"{path}, line {hidden.index[0]}: {name} {_cut(hidden.iloc[0])!r} holds a character that cannot be seen; "
+            f"{again}"
+        )
     known = TRUTH if column.kind == "truth" else column.known
     if known:
         wrong = written[~written.isin(known) & ~nothing]

@@ -411,7 +411,11 @@ def _refuse_mixed_units(scores: pd.DataFrame) -> None:
     units = scores.groupby("metric")["unit"].unique()
     for metric, found in units.items():
         if len(found) > 1:
-            raise ScoreTableError(f"{metric} comes in {' and in '.join(sorted(found))}; give every table one unit")
+            files = [scores.loc[(scores["metric"] == metric) & (scores["unit"] == unit), "file"] for unit in found]
+            where = ", ".join(f"{unit!r} in {own.iloc[0]}" for unit, own in sorted(zip(found, files, strict=True)))
+            raise ScoreTableError(
+                f"{metric} comes in {' and in '.join(sorted(found))} ({where}); give every table one unit"
+            )
 
 
 def _refuse_impossible(scores: pd.DataFrame) -> None:
