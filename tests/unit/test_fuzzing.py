@@ -169,7 +169,8 @@ def sheet() -> pd.DataFrame:
 def all_series() -> pd.DataFrame:
     cells = dict.fromkeys(series.SERIES_COLUMNS, "")
     rows = [
-        cells | {"case": "P-00001-000", "series": n, "role": role, "guess": role, "rank": 1, "slices": 9, "key": f"k.{n}"}
+        cells
+        | {"case": "P-00001-000", "series": n, "role": role, "guess": role, "rank": 1, "slices": 9, "key": f"k.{n}"}
         | {"confidence": 1.0, "thickness_mm": 1.0, "repetition_ms": 1.0, "echo_ms": 1.0, "inversion_ms": 1.0}
         for n, role in enumerate(SEQUENCES)
     ]  # fmt: skip
@@ -304,7 +305,7 @@ def changed(content: bytes, changes: list[Change]) -> bytes:
 
 
 QUICK = settings(
-    max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(max_examples=2_000, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -258,7 +258,7 @@ def _lines(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if absent:
         raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
     for number, row in enumerate(rows, start=2):
-        cells = [cell.strip() for cell in row]
+        cells = [tables.unguarded(cell.strip()) for cell in row]
         if any(cells[len(names) :]):
             raise RatingError(
                 f"{sheet.name}, row {number}: {len(cells)} cells under {len(names)} columns; put a comment that holds "
