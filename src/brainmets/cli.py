@@ -22,6 +22,7 @@ from typing import Any, get_args
 from brainmets import __version__
 from brainmets.files import keep_private
 from brainmets.params import ParameterError
+from brainmets.params.bounds import PROCESSES
 from brainmets.params.yaml_files import parse_value
 from brainmets.places import require_apart, require_replaceable
 from brainmets.processes import BusyError
@@ -185,8 +186,7 @@ def _prepare(args: argparse.Namespace) -> int:
             mask_margin_mm=args.margin, bias_field=args.bias_field,
         )
     )  # fmt: skip
-    if args.workers is not None and args.workers < 1:
-        raise ParameterError(f"--workers: {args.workers} must be 1 or more")
+    _require_processes("--workers", args.workers)
     workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
     failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
     flags = cohort_quality.review(declaration, files)
@@ -237,6 +237,7 @@ def _notebook(args: argparse.Namespace) -> int:
     from brainmets.engine import notebook, steps
     from brainmets.engine.progress import StepError
 
+    _require_processes("--threads", args.threads)
     name = notebook.find(args.name)
     try:
         executed = notebook.run(steps.read_study(args.params), name, _values(args.values), args.threads)
@@ -312,6 +313,7 @@ def _score(args: argparse.Namespace) -> int:
     from brainmets.scoring.folders import require_one_convention, score_folders
     from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
+    _require_processes("--workers", args.workers)
     outputs = {"--out": (args.out, SCORE_COLUMNS), "--lesions": (args.lesions, LESION_COLUMNS)}
     named = {option: (path, columns) for option, (path, columns) in outputs.items() if path is not None}
     for option, (path, columns) in named.items():
@@ -353,6 +355,15 @@ def _table_with(columns: Sequence[str]) -> Callable[[Path], bool]:
             return False
 
     return ours
+
+
+def _require_processes(option: str, number: int | None) -> None:
+    """Refuse a number of processes or threads that no machine has."""
+    try:
+        if number is not None:
+            PROCESSES.check(number)
+    except ValueError as error:
+        raise ParameterError(f"{option}: {error}") from None
 
 
 def _label_map(text: str | None) -> dict[int, int] | None:

@@ -104,7 +104,8 @@ Epochs = Annotated[int, Limits(1, 100_000, "a hundred times nnU-Net's own 1,000"
 FirstEpochs = Annotated[int, Limits(0, 100_000, "epochs, fewer than the training has")]
 Iterations = Annotated[int, Limits(1, 100_000, "four hundred times nnU-Net's own 250")]
 Rate = Annotated[float, Limits(1e-6, 1, "a share of the learning rate")]
-Processes = Annotated[int, Limits(1, 512, "processes; more than one machine has cores")]
+PROCESSES = Limits(1, 512, "processes or threads; more than one machine has cores")
+Processes = Annotated[int, PROCESSES]
 FurtherProcesses = Annotated[int, Limits(0, 512, "processes; more than one machine has cores")]
 
 # --- evaluation, statistics, review --------------------------------------------------------------------------------
