@@ -157,6 +157,33 @@ def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -
         return {path.name: "is damaged"}
 
 
+def require_whole(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -> None:
+    """Refuse what the step whose result is ``path`` has written unless ``damaged`` finds it whole.
+
+    Raises ``ValueError`` with the first file, what is wrong with it, and the command that writes it again.
+    """
+    wrong = damaged(path, root, folders)
+    if wrong:
+        (name, what), *others = wrong.items()
+        more = f" (and {len(others)} more)" if others else ""
+        place = path.relative_to(root) if name == path.name and path.is_relative_to(root) else name
+        raise ValueError(f"{place} {what}{more}: {_again(path)}, or brainmets study PARAMS for all that is not whole")
+
+
+def _again(path: Path) -> str:
+    """The command that runs the step anew whose result is ``path``."""
+    try:
+        record = read_json(path)["provenance"]
+        job = [
+            f"{name}={record['parameters'][name]}"
+            for name in ("arm", "strategy", "fold")
+            if name in record["parameters"]
+        ]
+        return f"run brainmets notebook {' '.join([record['notebook'], 'PARAMS', *job])} again"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "run the notebook that writes it again"
+
+
 def _damage(path: Path, was: Mapping[str, Any]) -> str:
     try:
         stat = path.stat()

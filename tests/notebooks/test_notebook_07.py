@@ -8,7 +8,9 @@ import papermill
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
+from brainmets import tables
 from brainmets.params import ParameterError, Statistics
+from brainmets.provenance import Provenance
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
 
 pytestmark = pytest.mark.slow
@@ -62,8 +64,15 @@ def small_study(work: Path, n_cases: int) -> None:
     training = example_scores(4, seed=1)
     write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
     cases = sorted({*scores["case"], *("training_" + training["case"])})
-    (work / "audit" / "target").mkdir(parents=True)
-    pd.DataFrame({"case": cases, "patient": cases}).to_csv(work / "audit" / "target" / "cases.csv", index=False)
+    audited = pd.DataFrame(
+        {"case": cases, "patient": cases, "held_out": [case in {*scores["case"]} for case in cases]}
+    )
+    audited = audited.assign(shape="9x9x9", spacing_mm="1x1x1", orientation="RAS", lesions=2)
+    tables.write(work / "audit" / "target" / "cases.csv", audited.assign(ET_mL=0, TC_mL=0, WT_mL=5, RC_mL=0))
+    Provenance("01_data_audit", {}, work).write(work / "audit" / "audit.json", outputs=[work / "audit"])
+    for file in sorted((work / "evaluation").rglob("scores.csv")):
+        model = dict(zip(("arm", "strategy"), file.parts[-3:-1], strict=True))
+        Provenance("06_evaluation", model, work).write(file.with_name("evaluation.json"), outputs=[file.parent])
 
 
 @pytest.mark.parametrize("n_cases", [2, 6])
@@ -81,6 +90,19 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: Path) -> None:
+    small_study(tmp_path / "work" / "test", 2)
+    cut = tmp_path / "work" / "test" / "evaluation" / "default" / "scratch" / "lesions.csv"
+    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        execute(tmp_path, None, out_dir=None)
+    assert error.value.evalue.startswith(
+        "evaluation/default/scratch/lesions.csv has 3 rows, 4 were written: run brainmets notebook 06_evaluation "
+        "PARAMS arm=default strategy=scratch again"
+    )
+    assert not (tmp_path / "work" / "test" / "statistics").exists()
 
 
 def test_a_bootstrap_of_few_resamples_is_refused() -> None:

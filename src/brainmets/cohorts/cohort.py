@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from brainmets import nifti
-from brainmets.files import read_json, write_json
+from brainmets.files import read_json, shaped, write_json
 from brainmets.params import Cohort
 from brainmets.paths import resolve
 from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES
@@ -189,6 +189,7 @@ def write_manifest(path: Path, cases: list[Case]) -> Path:
     )
 
 
+@shaped
 def read_manifest(path: Path) -> dict[str, Case]:
     """The cases by name, as ``write_manifest`` wrote them."""
     return {
