@@ -29,7 +29,6 @@ PACKAGES = (
     "numpy",
     "scipy",
     "pandas",
-    "statsmodels",
     "SimpleITK",
     "nibabel",
 )
@@ -158,24 +157,35 @@ def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -
         return {path.name: "is damaged"}
 
 
-def require_own(path: Path, study: str, root: Path) -> None:
-    """Raise ``ValueError`` unless the step whose result is ``path`` ran in ``study`` and its tables are as written.
+def require_whole(path: Path, study: str, root: Path, folders: Mapping[str, Path] | None = None) -> None:
+    """Refuse what the step whose result is ``path`` has written unless it ran in ``study`` and all of it is whole.
 
-    That is, where result and tables were copied from another study, or a table alone was.
+    Raises ``ValueError`` with the file, what is wrong with it, and the command that writes it again: for a result of
+    another study, and for the first file that ``damaged`` finds.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.relative_to(root)} is not there: run the notebook that writes it again")
+    place = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    again = f"{_again(path)}, or brainmets study PARAMS for all that is not whole"
+    if wrong := damaged(path, root, folders):
+        (name, what), *others = wrong.items()
+        more = f" (and {len(others)} more)" if others else ""
+        raise ValueError(f"{place if name == path.name else name} {what}{more}: {again}")
+    made_in = read_json(path)["provenance"].get("parameters", {}).get("study")
+    if made_in != study:
+        raise ValueError(f"{place} is of study {made_in!r}, not of {study!r}: {again}")
+
+
+def _again(path: Path) -> str:
+    """The command that runs the step anew whose result is ``path``."""
     try:
         record = read_json(path)["provenance"]
-        notebook, made_in = record["notebook"], record["parameters"]["study"]
-    except (KeyError, TypeError):
-        raise ValueError(f"{path.relative_to(root)} holds no record of a step: run its notebook again") from None
-    again = f"run notebook {notebook} of this study again"
-    if made_in != study:
-        raise ValueError(f"{path.relative_to(root)} is of study {made_in!r}, not of {study!r}: {again}")
-    wrong = {name: what for name, what in damaged(path, root).items() if name.endswith(".csv")}
-    if wrong:
-        raise ValueError("; ".join(f"{name} {what}" for name, what in wrong.items()) + f": {again}")
+        job = [
+            f"{name}={record['parameters'][name]}"
+            for name in ("arm", "strategy", "fold")
+            if name in record["parameters"]
+        ]
+        return f"run brainmets notebook {' '.join([record['notebook'], 'PARAMS', *job])} again"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "run the notebook that writes it again"
 
 
 def _damage(path: Path, was: Mapping[str, Any]) -> str:

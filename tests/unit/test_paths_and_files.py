@@ -264,18 +264,18 @@ def test_a_result_or_a_table_of_another_study_is_refused(tmp_path: Path) -> None
         record.write(folder / "evaluation.json", outputs=[folder])
     root = tmp_path / "one"
     result, table = root / "evaluation" / "evaluation.json", root / "evaluation" / "scores.csv"
-    provenance.require_own(result, "one", root)
+    provenance.require_whole(result, "one", root)
     own = table.read_bytes()
     table.write_bytes((tmp_path / "another" / "evaluation" / "scores.csv").read_bytes())
-    with pytest.raises(ValueError, match=r"evaluation/scores\.csv is not what was written: run notebook 06"):
-        provenance.require_own(result, "one", root)
+    with pytest.raises(ValueError, match=r"scores\.csv is not what was written: run brainmets notebook 06"):
+        provenance.require_whole(result, "one", root)
     result.write_bytes((tmp_path / "another" / "evaluation" / "evaluation.json").read_bytes())
     with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is of study 'another', not of 'one'"):
-        provenance.require_own(result, "one", root)
+        provenance.require_whole(result, "one", root)
     result.unlink()
     table.write_bytes(own)
-    with pytest.raises(FileNotFoundError, match=r"evaluation/evaluation\.json is not there: run the notebook"):
-        provenance.require_own(result, "one", root)
+    with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is missing: run the notebook"):
+        provenance.require_whole(result, "one", root)
     result.write_text("{}")
-    with pytest.raises(ValueError, match="holds no record of a step"):
-        provenance.require_own(result, "one", root)
+    with pytest.raises(ValueError, match="is damaged"):
+        provenance.require_whole(result, "one", root)

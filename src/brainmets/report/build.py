@@ -27,6 +27,8 @@ from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.report.tables import as_html, lay_out
 from brainmets.review.viewers import colormap
+from brainmets.schemas import DESCRIPTIVE
+from brainmets.schemas import read as read_by
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
@@ -98,7 +100,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
-    regions, rows, notes = content.result_table(tables.read(files.statistics / "descriptive.csv"))
+    regions, rows, notes = content.result_table(read_by(files.statistics / "descriptive.csv", DESCRIPTIVE))
     html = _page(
         study, "index.html.j2",
         question=QUESTION,
@@ -151,7 +153,7 @@ def _write_cases(folder: Path, files: StudyPaths, study: Study, redact: Redactor
     """Every held-out case's scores, as a table to open elsewhere and as a page to search and sort."""
     given = study.values("07_statistics").get("scores_dir")
     table = content.case_table(read_scores(resolve(given) if given else files.evaluations))
-    (folder / "cases.csv").write_text(redact(table.to_csv(index=False)), encoding="utf-8")
+    (folder / "cases.csv").write_text(redact(tables.text(table)), encoding="utf-8")
     titles = {"case": "Case", "arm": "Arm", "strategy": "Training", "region": "Region"}
     titles |= {name: title for name, (title, _) in content.CASE_METRICS.items()}
     formats = {title: f"{{:.{digits}f}}".format for title, digits in content.CASE_METRICS.values()}

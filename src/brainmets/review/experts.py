@@ -29,9 +29,11 @@ from brainmets.files import numbered, write_text
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
+from brainmets.schemas import RATING_KEY
+from brainmets.schemas import read as read_by
 from brainmets.scoring.intervals import NO_INTERVAL, jackknife_error, patients_of
 from brainmets.statistics.choice import read_best_models
-from brainmets.statistics.tables import read_scores
+from brainmets.statistics.tables import read_scores, require_whole
 from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES, LABELS, SEQUENCES, Model
 
 LETTERS = ("A", "B")
@@ -98,7 +100,7 @@ def read_back(study: Study, sheets: Path) -> None:
         found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if not found:
         raise ParameterError(f"--ratings: {sheets} holds no .csv file")
-    ratings = read_ratings(found, tables.read(key_file, dtype=str, keep_default_na=False))
+    ratings = read_ratings(found, read_by(key_file, RATING_KEY))
     summary = summarise(ratings, scores)
     patients = {name: case.patient for name, case in read_manifest(files.manifest("target")).items()}
     kappas = agreement(ratings, patients)
@@ -113,6 +115,7 @@ def _scored(study: Study) -> tuple[StudyPaths, pd.DataFrame]:
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     if not any(files.evaluations.rglob("scores.csv")):
         raise ParameterError(f"study {files.study} has no scores yet: run notebook 06_evaluation first")
+    require_whole(files)
     return files, read_scores(files.evaluations)
 
 
@@ -250,7 +253,7 @@ def _lines(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if absent:
         raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
     for number, row in enumerate(rows, start=2):
-        cells = [cell.strip() for cell in row]
+        cells = [tables.unguarded(cell.strip()) for cell in row]
         if any(cells[len(names) :]):
             raise RatingError(
                 f"{sheet.name}, row {number}: {len(cells)} cells under {len(names)} columns; put a comment that holds "
