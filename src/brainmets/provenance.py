@@ -29,7 +29,6 @@ PACKAGES = (
     "numpy",
     "scipy",
     "pandas",
-    "statsmodels",
     "SimpleITK",
     "nibabel",
 )
@@ -158,17 +157,21 @@ def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -
         return {path.name: "is damaged"}
 
 
-def require_whole(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -> None:
-    """Refuse what the step whose result is ``path`` has written unless ``damaged`` finds it whole.
+def require_whole(path: Path, study: str, root: Path, folders: Mapping[str, Path] | None = None) -> None:
+    """Refuse what the step whose result is ``path`` has written unless it ran in ``study`` and all of it is whole.
 
-    Raises ``ValueError`` with the first file, what is wrong with it, and the command that writes it again.
+    Raises ``ValueError`` with the file, what is wrong with it, and the command that writes it again: for a result of
+    another study, and for the first file that ``damaged`` finds.
     """
-    wrong = damaged(path, root, folders)
-    if wrong:
+    place = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    again = f"{_again(path)}, or brainmets study PARAMS for all that is not whole"
+    if wrong := damaged(path, root, folders):
         (name, what), *others = wrong.items()
         more = f" (and {len(others)} more)" if others else ""
-        place = path.relative_to(root) if name == path.name and path.is_relative_to(root) else name
-        raise ValueError(f"{place} {what}{more}: {_again(path)}, or brainmets study PARAMS for all that is not whole")
+        raise ValueError(f"{place if name == path.name else name} {what}{more}: {again}")
+    made_in = read_json(path)["provenance"].get("parameters", {}).get("study")
+    if made_in != study:
+        raise ValueError(f"{place} is of study {made_in!r}, not of {study!r}: {again}")
 
 
 def _again(path: Path) -> str:

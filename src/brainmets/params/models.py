@@ -54,7 +54,7 @@ from brainmets.params.bounds import (
     WeightDecay,
     shown,
 )
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import COHORTS, NOTEBOOKS
 from brainmets.vocabulary import (
     ARMS,
     CONVERT,
@@ -290,6 +290,8 @@ class Cohort(Parameters):
 
     ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
     whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
+    ``pseudonyms`` gives cases and patients other names where notebook 01 finds them, so that no later file holds
+    theirs; cases that notebook 00 prepared have new names already and keep them.
     """
 
     folder: str
@@ -297,6 +299,7 @@ class Cohort(Parameters):
     label_map: dict[LabelValue, Label]
     held_out: Cases | list[str]
     draw: Literal["random", "by_load"] = "random"
+    pseudonyms: bool = True
     phantoms: Phantoms | None = None
     raw: Raw | None = None
 
@@ -330,6 +333,24 @@ class Cohort(Parameters):
         if value.get(0, "background") != "background":
             raise ValueError(f"0 is background, not {value[0]!r}")
         return value
+
+    @model_validator(mode="after")
+    def _names_no_patient(self) -> Self:
+        """With pseudonyms: a name among the parameters would stand in every record and in the report."""
+        if not self.pseudonyms:
+            return self
+        if self.raw and self.raw.prefix in COHORTS:
+            raise ValueError(f"raw.prefix: {self.raw.prefix!r} is what pseudonyms begin with; choose another")
+        prefixes = [*COHORTS, *([self.raw.prefix] if self.raw else [])]
+        form = rf"({'|'.join(map(re.escape, prefixes))})-\d{{5,}}-\d{{3,}}"
+        if isinstance(self.held_out, list) and not all(re.fullmatch(form, name) for name in self.held_out):
+            raise ValueError(
+                "held_out: lists other names than pseudonyms, which every record and the report would show. Give a "
+                "number; or with a number run `brainmets study PARAMS -- audit`, look the cases up in "
+                "private/<cohort>/key.csv in the study's folder, and list their pseudonyms; or, where the names tell "
+                "nobody anything, set pseudonyms: false"
+            )
+        return self
 
     @property
     def files(self) -> Layout:
@@ -558,7 +579,6 @@ class CaseReview(NotebookParameters):
     n_cases: ShownCases
     n_explained: ExplainedCases
     tile_step: TileStep
-    pseudonyms: bool
     expert_folder: bool
     viewer: Literal["itkwidgets", "niivue", "slices"]
 

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import SimpleITK
 
+from brainmets.cohorts import spreadsheet
 from brainmets.figures import Drawing
-from brainmets.preparation import spreadsheet
 from brainmets.preparation.judging import CERTAIN, judge
 from brainmets.preparation.scans import Finding, Series
 from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES

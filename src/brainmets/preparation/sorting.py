@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from brainmets import tables
+from brainmets.cohorts.key import Key
 from brainmets.files import read_json, shaped, write_json
 from brainmets.params import Cohort, Raw
 from brainmets.paths import PreparationPaths, resolve
@@ -28,7 +29,6 @@ from brainmets.phantoms.scanner import make_scanner_cohort
 from brainmets.preparation import raw as scans_on_disk
 from brainmets.preparation import series as series_table
 from brainmets.preparation import tree
-from brainmets.preparation.key import Key
 from brainmets.preparation.scans import Finding, Series
 from brainmets.processes import locked
 from brainmets.vocabulary import SEQUENCES

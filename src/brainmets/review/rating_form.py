@@ -16,7 +16,6 @@ import pandas as pd
 from IPython.display import display
 
 from brainmets import tables
-from brainmets.review.case import slug
 from brainmets.review.experts import SCALES, SHEET_COLUMNS, RatingError, check_ratings
 
 TITLES = {
@@ -46,7 +45,8 @@ def sheet_of(rater: str, handed_out: Path, folder: Path) -> tuple[Path, pd.DataF
     """
     if not rater.strip():
         raise RatingError("rater: is empty; type your name or initials")
-    path = folder / f"ratings_{slug(rater.strip())}.csv"
+    name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in rater.strip())
+    path = folder / f"ratings_{name}.csv"
     given = path if path.is_file() else handed_out
     table = tables.read(given, dtype=str, keep_default_na=False)
     if absent := [name for name in SHEET_COLUMNS if name not in table.columns]:

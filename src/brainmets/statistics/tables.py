@@ -207,7 +207,7 @@ def require_whole(files: StudyPaths) -> None:
     """
     scored = find_score_files(files.evaluations)
     for result in dict.fromkeys([files.audit, *(file.with_name("evaluation.json") for file in scored)]):
-        provenance.require_whole(result, files.work)
+        provenance.require_whole(result, files.study, files.work)
 
 
 def _refuse_tables_without_lesions(folder: Path, found: Sequence[Path]) -> None:
