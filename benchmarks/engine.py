@@ -253,7 +253,10 @@ def main() -> None:
     step, bare = start_of_a_step(arguments.repeats)
     empty = run(ARMS, arguments.folds, 1, 0)
     means = {slots: max(SHORTEST_MEAN, arguments.seconds * slots / trainings) for slots in arguments.slots}
-    runs = [run(ARMS, arguments.folds, slots, mean) for slots, mean in means.items()]
+    runs = []
+    for slots, mean in means.items():
+        runs.append(run(ARMS, arguments.folds, slots, mean))
+        print(runs[-1], flush=True)
     text = report(empty, runs, step, bare)
     print(text)
     if arguments.write:
