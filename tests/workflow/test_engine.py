@@ -285,7 +285,7 @@ def test_a_wrong_value_of_the_last_step_is_refused_before_the_first(checkout: Fa
     content = checkout.content()
     content["case_review"]["n_cases"] = 0
     checkout.write(content)
-    assert "n_cases: Input should be greater than 0 (given: 0)" in refused(checkout)
+    assert "n_cases: 0 must be a whole number from 1 to 1,000 (" in refused(checkout)
 
 
 def test_a_notebook_that_does_not_fit_its_parameters_is_refused(checkout: FakeCheckout) -> None:

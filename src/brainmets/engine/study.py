@@ -218,7 +218,8 @@ def check(study: Study) -> None:
 
 
 def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -> None:
-    from brainmets.cohorts.cohort import CohortError, find_cases  # scikit-learn takes a second
+    from brainmets.cohorts.cohort import CohortError  # scikit-learn takes a second
+    from brainmets.cohorts.pseudonyms import known_cases
 
     folder = resolve(declaration.folder)
     where = f"{origin}: {cohort}.folder: {declaration.folder!r}"
@@ -227,7 +228,8 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
     if not any(folder.iterdir()):
         raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
     try:
-        patients = {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients = {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     except CohortError as error:
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
     _check_split(origin, cohort, declaration, audit, patients)
@@ -235,11 +237,13 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
 
 def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
     """That a cohort of raw scans can be split, together with what lies in its folder already."""
-    from brainmets.cohorts.cohort import CohortError, find_cases, patient_of
+    from brainmets.cohorts.cohort import CohortError, patient_of
+    from brainmets.cohorts.pseudonyms import known_cases
 
     patients = {case: patient_of(case, declaration) for case in raw_cases}
     with suppress(CohortError):  # nothing is prepared yet
-        patients |= {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients |= {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     _check_split(origin, cohort, declaration, audit, patients)
 
 
