@@ -9,6 +9,7 @@ stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any, get_args
 import yaml
 
 from brainmets import __version__
-from brainmets.files import write_csv
 from brainmets.params import ParameterError
 from brainmets.processes import BusyError
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
         return 2
     args.further = further
+    os.umask(os.umask(0) | 0o027)  # what comes of patients is for the user and the group alone
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
@@ -120,8 +121,7 @@ def _add_prepare(commands: Commands) -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     """Prepare, show the quality page; 1 where a case failed or its flags call for a look."""
-    import pandas as pd
-
+    from brainmets import tables
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.params import Cohort, Preparation, Raw
     from brainmets.paths import PreparationPaths
@@ -148,7 +148,7 @@ def _prepare(args: argparse.Namespace) -> int:
     workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
     failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
     flags = cohort_quality.review(declaration, files)
-    prepared = len(pd.read_csv(files.quality_table))
+    prepared = len(tables.read(files.quality_table))
     print(f"{prepared} prepared case(s) in {args.out}; look at {files.quality} ({len(flags)} flag(s))")
     for case, reason in failed.items():
         print(f"brainmets prepare: {case}: {reason}", file=sys.stderr)
@@ -266,6 +266,7 @@ def _add_score(commands: Commands) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     """Score, write the tables, say what was excluded; after an error nothing is written."""
+    from brainmets import tables
     from brainmets.scoring.folders import require_one_convention, score_folders
 
     scores = score_folders(
@@ -281,9 +282,9 @@ def _score(args: argparse.Namespace) -> int:
     )
     for note in require_one_convention(scores) if args.label_map is None else []:
         print(f"look at the labels: {note}", file=sys.stderr)
-    write_csv(args.out, scores.table)
+    tables.write(args.out, scores.table)
     if args.lesions is not None:
-        write_csv(args.lesions, scores.lesions)
+        tables.write(args.lesions, scores.lesions)
     for case in scores.missing:
         print(f"scored as an empty prediction: {case}", file=sys.stderr)
     for row in scores.excluded.itertuples():

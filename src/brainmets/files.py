@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 
 @contextmanager
@@ -19,7 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
 
     The temporary name keeps the suffixes of ``path`` (so that ``.nii.gz`` writers recognise it) and starts with a
-    dot. On an error it is deleted and whatever stood at ``path`` before is untouched.
+    dot. On an error it is deleted and whatever stood at ``path`` before is untouched. An ``OSError`` that names no
+    file, such as that of a full disk, is raised with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")
@@ -28,6 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         aside.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -48,13 +50,6 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> Path:
     """Write indented JSON; NaN and infinity are refused (``ValueError``), since JSON has no word for them."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table without its index; numbers keep every digit, a missing value is an empty field."""
-    with replacing(path) as aside:
-        table.to_csv(aside, index=False)
-    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ FLOORS = (
     ("scoring", "phantoms"),
     ("params", "provenance"),
     ("nifti", "figures"),
-    ("paths",),
+    ("paths", "tables"),
     ("vocabulary", "files", "processes"),
 )
 """From the roof down. A room (a folder or a module of the package) imports from lower floors only."""

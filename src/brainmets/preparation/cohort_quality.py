@@ -8,11 +8,11 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets import nifti
+from brainmets import nifti, tables
 from brainmets.cohorts.audit import FINDING_COLUMNS
 from brainmets.cohorts.cohort import files_of, patient_of
 from brainmets.figures import save
-from brainmets.files import read_json, write_csv
+from brainmets.files import read_json
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths
 from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
@@ -39,8 +39,8 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
     flagged = pd.concat(found, ignore_index=True)
     flagged.loc[flagged.case.isin(raw.accepted), "severity"] = "warning"
-    write_csv(files.quality_table, table)
-    write_csv(files.flags, flagged)
+    tables.write(files.quality_table, table)
+    tables.write(files.flags, flagged)
     pictures = {
         case: quality_page.Pictures(files.case(case) / "picture.png", files.case(case) / "strip.png")
         for case in records

@@ -19,7 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.files import read_json, write_csv, write_json
+from brainmets import tables
+from brainmets.files import read_json, write_json
 from brainmets.params import Cohort, Raw
 from brainmets.paths import PreparationPaths, resolve
 from brainmets.phantoms import sites
@@ -357,7 +358,7 @@ def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
 
 def _write(found: Sorted, files: PreparationPaths) -> None:
     series_table.write(files.series, found.table)
-    write_csv(files.findings, pd.DataFrame(found.findings, columns=Finding._fields))
+    tables.write(files.findings, pd.DataFrame(found.findings, columns=Finding._fields))
 
 
 def _write_plan(found: Sorted, files: PreparationPaths, state: str) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 import yaml
 from bs4 import BeautifulSoup
 
+from brainmets import tables
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
 from brainmets.report import content
@@ -80,9 +80,9 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
         shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
-    tables = {name: files.statistics / name for name in TABLES} | {name: files.review / name for name in REVIEW_TABLES}
-    tables |= {f"preparation_{cohort}.csv": files.preparation(cohort).quality_table for cohort in COHORTS}
-    for name, table in tables.items():
+    copied = {name: files.statistics / name for name in TABLES} | {name: files.review / name for name in REVIEW_TABLES}
+    copied |= {f"preparation_{cohort}.csv": files.preparation(cohort).quality_table for cohort in COHORTS}
+    for name, table in copied.items():
         if table.is_file():
             (partial / "tables" / name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
     without_3d = _write_script(partial, "Niivue")
@@ -91,7 +91,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
-    regions, rows, notes = content.result_table(pd.read_csv(files.statistics / "descriptive.csv"))
+    regions, rows, notes = content.result_table(tables.read(files.statistics / "descriptive.csv"))
     html = _page(
         study, "index.html.j2",
         question=QUESTION,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from brainmets import tables
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.engine.steps import SHOWS_HEADS, result, step_name
 from brainmets.files import read_json
@@ -136,7 +137,7 @@ def pseudonyms(files: StudyPaths) -> dict[str, str]:
     path = files.review / "pseudonyms.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, dtype=str)
+    table = tables.read(path, dtype=str)
     names = dict(zip(table["case"], table["pseudonym"], strict=True))
     others = sorted(set(read_manifest(files.manifest("target"))) - set(names))
     return names | {case: f"training case {number:02d}" for number, case in enumerate(others, start=1)}

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets import nifti
+from brainmets import nifti, tables
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import write_csv
 from brainmets.paths import StudyPaths
 from brainmets.vocabulary import Model
 
@@ -110,7 +109,7 @@ def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
     """
     key = folder / "pseudonyms.csv"
     if names:
-        write_csv(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
+        tables.write(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
     else:
         key.unlink(missing_ok=True)
 

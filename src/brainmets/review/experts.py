@@ -23,9 +23,9 @@ import slicerio
 from matplotlib.colors import to_rgb
 from scipy import stats
 
-from brainmets import nifti
+from brainmets import nifti, tables
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import numbered, write_csv, write_text
+from brainmets.files import numbered, write_text
 from brainmets.params import CaseReview, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -102,12 +102,12 @@ def read_back(study: Study, sheets: Path) -> None:
         found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if not found:
         raise ParameterError(f"--ratings: {sheets} holds no .csv file")
-    ratings = read_ratings(found, pd.read_csv(key_file, dtype=str, keep_default_na=False))
+    ratings = read_ratings(found, tables.read(key_file, dtype=str, keep_default_na=False))
     summary = summarise(ratings, scores)
     patients = {name: case.patient for name, case in read_manifest(files.manifest("target")).items()}
     kappas = agreement(ratings, patients)
     for name, table in (("ratings", ratings), ("summary", summary), ("agreement", kappas)):
-        write_csv(files.review / f"expert_{name}.csv", table)
+        tables.write(files.review / f"expert_{name}.csv", table)
     print(f"{len(ratings)} ratings by {ratings['rater'].nunique()} raters from {len(found)} sheets")
     print(summary.round(3).to_string(index=False))
     print(kappas.round(3).to_string(index=False))
@@ -155,14 +155,14 @@ def write_expert_folder(
             rows.append((case, shown, letter, *models[place]))
     key = pd.DataFrame(rows, columns=["case", "shown", "model", "arm", "strategy"])
     sheet = pd.DataFrame({"case": key["shown"], "model": key["model"]}).reindex(columns=SHEET_COLUMNS)
-    write_csv(aside / "ratings.csv", sheet)
+    tables.write(aside / "ratings.csv", sheet)
     write_text(aside / "README.txt", INSTRUCTIONS)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     key_file = folder.with_name(f"{folder.name}_key.csv")
-    if key_file.is_file() and not pd.read_csv(key_file, dtype=str, keep_default_na=False).equals(key):
+    if key_file.is_file() and not tables.read(key_file, dtype=str, keep_default_na=False).equals(key):
         key_file.replace(numbered(key_file))  # somebody may still rate by the folder that it belongs to
-    write_csv(key_file, key)
+    tables.write(key_file, key)
     return key
 
 
@@ -171,7 +171,7 @@ def _refuse_other_files(folder: Path) -> None:
     names |= {f"{sequence}.nii.gz" for sequence in SEQUENCES} | {f"{letter}.seg.nrrd" for letter in LETTERS}
     found = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
     sheet = folder / "ratings.csv"
-    if sheet.is_file() and pd.read_csv(sheet, dtype=str)["rater"].notna().any():
+    if sheet.is_file() and tables.read(sheet, dtype=str)["rater"].notna().any():
         found.append("ratings.csv, filled in")
     if found:
         raise FileExistsError(

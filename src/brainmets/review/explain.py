@@ -27,9 +27,10 @@ import torch
 from monai.visualize import OcclusionSensitivity
 from scipy.special import entr
 
+from brainmets import tables
 from brainmets.cohorts.background import air_level
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import read_json, write_csv
+from brainmets.files import read_json
 from brainmets.paths import StudyPaths
 from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import worst_slice
@@ -185,7 +186,7 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
     if values.empty:
         path.unlink(missing_ok=True)
     else:
-        write_csv(path, values)
+        tables.write(path, values)
 
 
 def _explain(

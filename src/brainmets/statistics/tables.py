@@ -14,7 +14,6 @@ so; it ranks an infinite one.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brainmets.tables import TableError, lines, unguarded
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
@@ -63,10 +63,6 @@ PRESENCE = ("both", "reference_only", "prediction_only", "neither")
 """Which masks of a case hold a region."""
 SLACK = 1e-9
 """How far beyond a limit a value may lie for the rounding of its last digits."""
-TOO_MANY_FIELDS = (
-    "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
-)
-TOO_FEW_FIELDS = "is the line cut off? Leave a field empty, but keep its comma, where there is no value"
 SAME_VOLUME = 1e-6
 """Relative difference up to which two reference volumes are one: what is left of single precision."""
 
@@ -414,30 +410,14 @@ def _refuse_other_references(scores: pd.DataFrame) -> None:
 def _read_text(file: Path) -> pd.DataFrame:
     """The table as stripped text, its index the number of each row's line in ``file``; empty lines are passed over.
 
-    Raises ``ScoreTableError`` for a row with more or fewer fields than there are column names, a column without a
-    name, a name that occurs twice, and a file that holds no text of this kind.
+    Raises ``ScoreTableError`` for what ``brainmets.tables.lines`` refuses.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
-    if not lines:
-        raise ScoreTableError(f"{file} is empty; run the step that writes it again")
-    names = lines[0][1]
-    if len(names) == 1 and ";" in names[0]:
-        raise ScoreTableError(f"{file}: the names are separated by semicolons; save the table with commas")
-    if "" in names:
-        raise ScoreTableError(f"{file}, line 1: column {names.index('') + 1} has no name; is there a comma too many?")
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise ScoreTableError(f"{file}, line 1: the column {', '.join(twice)} occurs twice; keep one")
-    for line, row in lines[1:]:
-        if len(row) != len(names):
-            hint = TOO_MANY_FIELDS if len(row) > len(names) else TOO_FEW_FIELDS
-            raise ScoreTableError(f"{file}, line {line}: {len(row)} fields under {len(names)} names; {hint}")
-    rows = [row for _, row in lines[1:]]
-    return pd.DataFrame(rows, columns=names, index=[line for line, _ in lines[1:]], dtype=str)
+        (_, names), *rows = lines(file)
+    except TableError as error:
+        raise ScoreTableError(str(error)) from error
+    cells = [[unguarded(cell) for cell in row] for _, row in rows]
+    return pd.DataFrame(cells, columns=names, index=[line for line, _ in rows], dtype=str)
 
 
 def _refuse_empty(file: Path, table: pd.DataFrame) -> None:
