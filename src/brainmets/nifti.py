@@ -154,7 +154,7 @@ def read_scan_grid(path: Path) -> Grid:
         raise ImageError(
             path,
             "says no orientation: left and right cannot be told apart; export it again from the DICOM files",
-            "no_orientation",
+            "no orientation",
         )
     return grid
 
@@ -200,7 +200,7 @@ def as_labels(
             f"unknown label value(s) {', '.join(map(str, unknown))}; known are {', '.join(map(str, sorted(known)))}: "
             "correct the file, or name them in label_map (on the command line --label-map), as background where they "
             "are to be ignored",
-            "label_unknown",
+            "unknown label",
         )
     if labels.dtype == np.uint8 and all(known[int(value)] == value for value in present):
         return labels
@@ -295,7 +295,7 @@ class _File(NamedTuple):
                 self.path,
                 f"its header, of shape {tuple(shape)}, promises {size / 2**30:.3g} GiB, and no more than "
                 f"{LARGEST_BYTES / 2**30:.0f} are read: its header is damaged; copy it again",
-                "too_large",
+                "too large",
             )
         held = np.empty(size, np.uint8)
         if (filled := _fill(self.stream, held.data)) < size:
@@ -306,7 +306,7 @@ class _File(NamedTuple):
             )
         if _fill(self.stream, memoryview(bytearray(1))):
             raise ImageError(
-                self.path, "holds more than the voxels that its header describes; write it again", "surplus"
+                self.path, "holds more than the voxels that its header describes; write it again", "more than voxels"
             )
         stored = np.ndarray(shape, kind, held.data, start - self.seen, order="F")
         stored = stored.astype(kind.newbyteorder("="), copy=False)
@@ -342,7 +342,7 @@ def _opened(path: Path) -> Iterator[_File]:
         raise
     except EOFError:
         if not path.stat().st_size:
-            raise ImageError(path, "is empty (0 bytes); copy it again") from None
+            raise ImageError(path, "is empty (0 bytes); copy it again", "empty file") from None
         raise ImageError(
             path, "is truncated: its compressed stream ends too early; copy it again", "truncated"
         ) from None
@@ -361,7 +361,7 @@ def _header(path: Path, stream: io.RawIOBase | BinaryIO) -> tuple[nib.Nifti1Head
     """The header as it stands in the file, nothing mended, and the bytes read."""
     start = bytearray(348)
     if not (filled := _fill(stream, memoryview(start))):
-        raise ImageError(path, "is empty (0 bytes); copy it again")
+        raise ImageError(path, "is empty (0 bytes); copy it again", "empty file")
     sizes = {int.from_bytes(start[:4], order) for order in ("little", "big")}
     kind = nib.Nifti2Header if 540 in sizes else nib.Nifti1Header
     if kind is nib.Nifti2Header:
@@ -383,13 +383,17 @@ def _grid(path: Path, header: nib.Nifti1Header, prepared: bool) -> Grid:
     """The one rule for geometry; of scans that are not ``prepared``, the axes may lean."""
     shape = header.get_data_shape()
     if len(shape) != 3 or not all(side > 0 for side in shape):
-        raise ImageError(path, f"must be one 3D volume of three dimensions, its shape is {tuple(shape)}", "dimensions")
+        raise ImageError(
+            path,
+            f"must be one 3D volume of three dimensions, its shape is {tuple(shape)}; give one volume of it",
+            "dimensions",
+        )
     if header.get_data_dtype().kind not in "iuf":
         raise ImageError(
             path,
             f"its voxels are no single numbers but {header.get_data_dtype()} (colour or complex); export its grey "
             "values",
-            "voxel_type",
+            "voxel type",
         )
     x, y, z = (float(side) for side in header["pixdim"][1:4])
     if not all(SIDES_MM[0] <= side <= SIDES_MM[1] for side in (x, y, z)):
@@ -397,7 +401,7 @@ def _grid(path: Path, header: nib.Nifti1Header, prepared: bool) -> Grid:
             path,
             f"its header gives voxel sides of {_numbers((x, y, z))} mm, not between {SIDES_MM[0]:g} and "
             f"{SIDES_MM[1]:g}: no scan of a head has them; write the file again with the right sides",
-            "voxel_sides",
+            "voxel sides",
         )
     forms = _forms(path, header)
     affine = next(iter(forms.values())) if forms else np.asarray(header.get_base_affine(), dtype=np.float64)
@@ -416,7 +420,7 @@ def _grid(path: Path, header: nib.Nifti1Header, prepared: bool) -> Grid:
             path,
             f"the header gives voxel sides of {_numbers((x, y, z))} mm, its affine {_numbers(sides)} mm: distances "
             "would be wrong under one of them; write the file again with a consistent header",
-            "voxel_sides_contradict",
+            "voxel sides against affine",
         )
     grid = Grid(path, (shape[0], shape[1], shape[2]), affine, (x, y, z), bool(forms))
     lean = _lean(affine[:3, :3] / sides)
@@ -437,7 +441,7 @@ def _grid(path: Path, header: nib.Nifti1Header, prepared: bool) -> Grid:
                 f"its sform ({grid.orientation}) and its qform ({_axes(form)}) put a corner "
                 f"{other.distance_mm(grid):.3g} mm apart: one program follows the one, another the other; write the "
                 "file again with one of them",
-                "forms_contradict",
+                "sform against qform",
             )
     return grid
 
@@ -455,7 +459,7 @@ def _forms(path: Path, header: nib.Nifti1Header) -> dict[str, Affine]:
             forms["qform"] = np.asarray(mended.get_qform(), dtype=np.float64)
         except ValueError:
             raise ImageError(
-                path, "its qform is no rotation: its header is damaged; write the file again", "forms_contradict"
+                path, "its qform is no rotation: its header is damaged; write the file again", "qform"
             ) from None
     return forms
 
@@ -477,13 +481,13 @@ def _whole_numbers(stored: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
     if stored.dtype == np.uint8:
         return stored
     if stored.dtype.kind not in "iuf":
-        raise ImageError(path, f"voxels of type {stored.dtype} are no labels", "voxel_type")
+        raise ImageError(path, f"voxels of type {stored.dtype} are no labels", "voxel type")
     if stored.dtype.kind == "f":
         broken = stored[~np.isfinite(stored) | (stored != np.rint(stored))]
         if broken.size:
             shown = ", ".join(f"{value:g}" for value in np.unique(broken)[:5])
             problem = f"a label map must hold whole numbers, found {shown} in {broken.size} voxels"
-            raise ImageError(path, f"{problem}; take the map as it was drawn, not resampled", "label_fractional")
+            raise ImageError(path, f"{problem}; take the map as it was drawn, not resampled", "fractional label")
     low, high = (int(stored.min()), int(stored.max())) if stored.size else (0, 0)
     return stored.astype(np.uint8 if low >= 0 and high <= 255 else np.int64, order="K")
 

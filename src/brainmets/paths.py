@@ -133,8 +133,16 @@ class StudyPaths:
         return self.work / "audit" / cohort / "cases.csv"
 
     def findings(self, cohort: str) -> Path:
-        """``findings.csv``: one row per remark of the audit: severity, case, file, finding."""
+        """``findings.csv``: one row per remark of the audit: severity, rule, case, file, finding."""
         return self.work / "audit" / cohort / "findings.csv"
+
+    def quarantined(self, cohort: str) -> Path:
+        """``quarantined.csv``: the cases that the audit left out: case, rule, finding."""
+        return self.work / "audit" / cohort / "quarantined.csv"
+
+    def plausibility(self, cohort: str) -> Path:
+        """``plausibility.csv``: the numbers that the audit judges each case by."""
+        return self.work / "audit" / cohort / "plausibility.csv"
 
     def manifest(self, cohort: str) -> Path:
         """``manifest.json``: where each case's files lie; with absolute paths, never in a report."""
