@@ -299,6 +299,25 @@ def test_what_vanishes_in_32_bits_is_an_error(folder: Path, voxels: np.ndarray) 
     assert findings_of(folder).query("severity == 'error'").rule.tolist() == ["no contrast in float32"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "rule"), [(1e300, "beyond"), (1e25, "beyond"), (1e17, ""), (1e-6, ""), (1e-30, "no")]
+)
+def test_the_audit_and_nnunet_agree_on_what_32_bits_hold(folder: Path, scale: float, rule: str) -> None:
+    """What nnU-Net makes of the values: not finite where they are beyond, constant where they have no contrast."""
+    from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
+
+    path = folder / "a" / "T2.nii.gz"
+    write_image(path, values() * scale)
+    with np.errstate(all="ignore"):
+        voxels = NibabelIOWithReorient().read_images([str(path)])[0]
+        seen = ZScoreNormalization(False, {}).run(voxels)
+    found = findings_of(folder).query("severity == 'error'").rule.tolist()
+    assert [text.split()[0] for text in found] == ([rule] if rule else [])
+    whole = np.isfinite(seen).all() and np.ptp(seen) > 1
+    assert whole == (not rule)
+
+
 def row(rule: Rule) -> str:
     """A row of the table in docs/audit.md."""
     example = rule.example or "in tests/unit/test_plausibility.py"

@@ -146,7 +146,7 @@ VOXELS = np.arange(120, dtype=np.int16).reshape(6, 5, 4)
             r"sform \(LAS\) and its qform \(RAS\) .*12 mm",
         ),
         ({"srow_y": (3, 1.1), "qform_code": 1}, "sform against qform", "1.1 mm apart"),
-        ({"quatern_b": 1.5, "qform_code": 1}, "sform against qform", "its qform is no rotation"),
+        ({"quatern_b": 1.5, "qform_code": 1}, "qform", "its qform is no rotation"),
         ({"quatern_b": np.nan, "qform_code": 1}, "sform against qform", "its qform"),
     ],
 )
