@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cc3d
 import numpy as np
@@ -165,7 +165,7 @@ def _check_intensities(one: Examination, path: Path, values: npt.NDArray[Any]) -
     if low == high:
         one.find("constant image", path, value=low)
         return False
-    if not (whole and values.dtype.itemsize <= 2):  # these fit
+    if not _fits_by_far(low, high, values.size):
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             single = values.astype(np.float32)
             same = np.isfinite(single).all() and single.min() == single.max()
@@ -182,13 +182,30 @@ def _check_intensities(one: Examination, path: Path, values: npt.NDArray[Any]) -
     return True
 
 
+def _fits_by_far(low: Any, high: Any, count: int) -> bool:
+    """Whether values in this range surely have a deviation in float32: one is at least range / sqrt(2 count)."""
+    largest, reach = max(abs(float(low)), abs(float(high))), float(high) - float(low)
+    return largest < 1e12 and reach > 1e-3 * largest and reach / (2 * count) ** 0.5 > 10 * LEAST_SPREAD
+
+
 def _describe_lesions(one: Examination, case: Case, labels: npt.NDArray[np.uint8], grid: nifti.Grid) -> None:
-    counts = {region: np.count_nonzero(region_mask(labels, region)) for region in REGION_ORDER}
-    for region, count in counts.items():
-        one.row[f"{region}_mL"] = count * grid.voxel_mm3 / 1000
-    components = cc3d.connected_components(region_mask(labels, "WT"), connectivity=26)
+    box = tuple(slice(int(part.argmax()), len(part) - int(part[::-1].argmax())) for part in _occupied(labels))
+    drawn = np.ascontiguousarray(labels[box])
+    for region in REGION_ORDER:
+        one.row[f"{region}_mL"] = np.count_nonzero(region_mask(drawn, region)) * grid.voxel_mm3 / 1000
+    components = cc3d.connected_components(region_mask(drawn, "WT"), connectivity=26)
     sizes = np.bincount(components.ravel())[1:] * grid.voxel_mm3
     one.row["lesions"] = len(sizes)
     one.row["smallest_lesion_mm3"] = float(sizes.min()) if len(sizes) else float("nan")
     if not len(sizes):
         one.find("no lesion", case.label)
+
+
+def _occupied(labels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.bool_]]:
+    """Per axis, which planes hold a label."""
+    order: Literal["F", "C"] = "F" if labels.flags.f_contiguous else "C"
+    places = np.unravel_index(np.flatnonzero(labels.ravel(order)), labels.shape, order)
+    found = [np.zeros(size, bool) for size in labels.shape]
+    for part, at in zip(found, places, strict=True):
+        part[at] = True
+    return found
