@@ -363,8 +363,8 @@ def faults(folder: Path, say: Callable[[str], None]) -> None:
     cases = real(folder)
     say("## Planted faults\n")
     say(f"Phantoms of seed {FAULTY_SEED} at {FAULTY_SPACING:g} mm, {len(phantoms)} of them, and the real cases; fewer "
-        "where a case has no label or cannot have the fault. `caught`: by the rule named; `only otherwise`: by another rule alone; "
-        "`unseen`: by none. `besides`: other rules that spoke, with the number of cases.\n")  # fmt: skip
+        "where a case has no label or cannot have the fault. `caught`: by the rule named; `only otherwise`: by "
+        "another rule alone; `unseen`: by none. `besides`: other rules that spoke, with the number of cases.\n")  # fmt: skip
     say(
         "| fault | rule | phantoms: caught | only otherwise | unseen "
         "| real: caught | only otherwise | unseen | besides |"
@@ -420,8 +420,8 @@ def cost(folder: Path, say: Callable[[str], None], repeats: int) -> None:
     """Seconds of a case against decoding its five files."""
     say("## Cost of a case\n")
     say(
-        "CPU seconds, the median of several runs. `decode`: `np.asanyarray(nibabel.load(path).dataobj)` of the five files "
-        "(.nii.gz).\n"
+        "CPU seconds, the median of several runs. `decode`: `np.asanyarray(nibabel.load(path).dataobj)` of the five "
+        "files (.nii.gz).\n"
     )
     say("| case | voxels | decode (s) | examine (s) | / decode | thumbnail (s) | / decode | thumbnail (kB) |")
     say("|---|---|---|---|---|---|---|---|")
@@ -468,8 +468,8 @@ def main() -> None:
 
     say("# Plausibility: what the audit catches\n")
     say(
-        f"Machine: {machine()}. Limits were set on phantoms of seed 11 and the real cases, those of swapped sequences on "
-        "seeds 2 and 77 too; the phantoms here are of other seeds.\n"
+        f"Machine: {machine()}. Limits were set on phantoms of seed 11 and the real cases, those of swapped sequences "
+        "on seeds 2 and 77 too; the phantoms here are of other seeds.\n"
     )
     say("Repeat with:\n\n```\nBRAINMETS_TEST_DATA=folder OMP_NUM_THREADS=1 python benchmarks/audit.py --write\n```\n")
     folder = Path(data)

@@ -174,10 +174,17 @@ def test_few_grey_levels(ball):
 
 
 def test_a_sequence_that_shows_less_of_the_head(ball):
+    """Slices up to 50 hold the head, 5 cm2 or more of it up to 49; those from 45 on are missing: 15 mm."""
     images, labels = ball
-    short = images["t2w"].copy()
-    short[:, :, 38:] = 0
-    assert rules({**images, "t2w": short}, labels) == {("coverage", "t2w")}
+    short, thin = images["t2w"].copy(), images["t2w"].copy()
+    short[:, :, 45:] = 0
+    remarks = examine({**images, "t2w": short}, labels, grid_of(labels.shape))[1]
+    assert [(one.rule, one.file) for one in remarks] == [("coverage", "t2w")]
+    assert "shows nothing of 15 mm" in remarks[0].text
+    thin[:, :, 14:42:5] = 0
+    remarks = examine({**images, "t2w": thin}, labels, grid_of(labels.shape))[1]
+    assert [(one.rule, one.file) for one in remarks] == [("coverage", "t2w")]
+    assert "% of the head" in remarks[0].text
 
 
 @pytest.mark.parametrize(("axis", "face"), [(0, "left"), (1, "back"), (2, "bottom")])
