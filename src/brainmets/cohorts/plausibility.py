@@ -34,7 +34,7 @@ Severity = Literal["error", "warning"]
 PAIRS = tuple(combinations(SEQUENCES, 2))
 NUMBERS = (
     "head_mL", "cut_cm2",
-    *(f"{sequence}_{name}" for sequence in SEQUENCES for name in ("cover_pct", "at_top_pct", "levels")),
+    *(f"{sequence}_{name}" for sequence in SEQUENCES for name in ("cover_pct", "short_mm", "at_top_pct", "levels")),
     *(f"{one}_{other}_rank" for one, other in PAIRS),
     "et_t1n_sd", "et_t1c_sd",
     "load_pct", "pieces", "one_voxel_pieces", "outside_pct", "at_border_voxels",
@@ -57,15 +57,23 @@ FEWEST_LEVELS = 64
 """Different values in a head: phantoms 162 or more, real 670 or more. Eight bits that are well used pass."""
 COVER_PCT = 85.0
 """Share of the head that a sequence shows: phantoms 100, real 91 or more (its sequences were stripped one by one)."""
+SHORT_MM = 12.0
+"""How much of the head is missing from a sequence at one end: phantoms 0, real 3 at the most."""
+SLICE_CM2, SLICE_SHARE = 5.0, 0.1
+"""A slice counts as missing where the head takes the first or more, and the sequence shows less than the second."""
 HEAD_ML = (700.0, 8000.0)
 """Volume of a head: phantoms 1431 to 1993, real 1100 to 1620; with skull and neck 5000 in a real one. An adult's brain
 has 1100 to 1800 mL."""
 CUT_CM2 = 40.0
 """Area of a stripped head on a face of its volume: phantoms 16 at the most, real 0. A brain whose uppermost centimetre
 is missing has about 47, a brain stem about 15."""
-SWAPPED = 0.3
-"""How much better (in rank correlations, see ``_renamed``) the grey values must fit other names: in phantoms and real
-cases the declared names fit better than any others by 0.34 or more."""
+SWAPPED_T2 = 0.3
+"""How much better (in rank correlations, see ``_renamed``) the grey values must fit other names of which t2w is one.
+The declared names fit better than any such by 0.49 or more in phantoms, by 0.02 in one whose grey and white matter
+have nearly one level on the t1c, and by 0.85 or more in real cases."""
+SWAPPED_FLAIR = 0.8
+"""The same between the t2f and a T1, which are alike but for the contrast of grey to white matter. In that phantom the
+wrong names fit better by 0.49, else by 0.17 at the most; the declared ones by 0.36 or more in real cases."""
 ET_ML = 0.1
 """Enhancing tumour below which nothing is said of its contrast."""
 NO_CONTRAST_SD = 0.1
@@ -96,60 +104,76 @@ FEWEST_CASES = 8
 
 
 class Rule(NamedTuple):
-    """One rule: what it catches, and what to do about it."""
+    """One rule: what it catches, what to do about it, and the damage that a test does to a case to break it."""
 
     rule: str
     severity: Severity
     catches: str
     remedy: str
+    example: str
 
 
 RULES = (
     Rule("sequences swapped", "warning",
          "The grey values of two sequences (bright or dark fluid, contrast) fit each other's names.",
-         "Look at the case; correct the files' names or `layout`."),
+         "Look at the case; correct the files' names or `layout`.",
+         "t2w and t2f exchanged"),
     Rule("no contrast", "warning",
          "Enhancing tumour is no brighter on the t1c than on the t1n.",
-         "Look at the case: is the t1c a second t1n, or the label of another case?"),
+         "Look at the case: is the t1c a second t1n, or the label of another case?",
+         "a second t1n in place of the t1c"),
     Rule("coverage", "warning",
          "A sequence shows far less of the head than the others: cut field of view, or another skull-stripping.",
-         "Export the whole volume, or strip all sequences of the case with one mask."),
+         "Export the whole volume, or strip all sequences of the case with one mask.",
+         "a t2w without the upper 30 mm"),
     Rule("head volume", "warning",
          "The head is smaller than a brain or larger than a head with its neck.",
-         "Check the voxel sizes in the header, the field of view and the brain mask."),
+         "Check the voxel sizes in the header, the field of view and the brain mask.",
+         "voxels of half their sides"),
     Rule("head cut off", "warning",
          "A stripped head ends at a face of its volume.",
-         "Export the whole volume, or crop less."),
+         "Export the whole volume, or crop less.",
+         "a case cropped through the head"),
     Rule("clipped", "warning",
          "Many voxels share the highest value: the export cut the range of grey values.",
-         "Export the original grey values, without window or 8 bits."),
+         "Export the original grey values, without window or 8 bits.",
+         "a t2w cut at its 99th percentile"),
     Rule("few grey levels", "warning",
          "An image has few different values: it was exported as a picture, or with a wide window.",
-         "Export the original grey values, without window or 8 bits."),
+         "Export the original grey values, without window or 8 bits.",
+         "a t2f of 30 grey levels"),
     Rule("tumour load", "warning",
          "The labelled tumour takes a share of the head that no tumour does.",
-         "Look at the label map: is it a brain mask, inverted, or of another case?"),
+         "Look at the label map: is it a brain mask, inverted, or of another case?",
+         "a label map of the whole head"),
     Rule("many pieces", "warning",
          "The label map holds more pieces than lesions, or many of a single voxel.",
-         "Look at the label map: was it resampled, thresholded or not cleaned? Lesion-wise scores count every piece."),
+         "Look at the label map: was it resampled, thresholded or not cleaned? Lesion-wise scores count every piece.",
+         "single voxels strewn over a label map"),
     Rule("label outside the head", "warning",
          "Part of the label map lies where no image shows anything.",
-         "Look at the case: is the label shifted, or of another case, or does the brain mask cut lesions off?"),
+         "Look at the case: is the label shifted, or of another case, or does the brain mask cut lesions off?",
+         "a lesion in the corner of the volume"),
     Rule("label at the border", "warning",
          "The label map touches a face of its volume: a lesion is cut off, or the label is shifted.",
-         "Look at the case; export the whole volume."),
+         "Look at the case; export the whole volume.",
+         "a lesion in the first slice"),
     Rule("label elsewhere", "warning",
          "The lesions would stand out far better elsewhere: shifted, mirrored, or turned.",
-         "Look at the case; bring the label map onto the grid with its image again."),
+         "Look at the case; bring the label map onto the grid with its image again.",
+         "a label map with left and right exchanged"),
     Rule("skull in one case", "warning",
          "A case keeps its skull and most of its cohort does not, or the other way round.",
-         "Strip all cases or none."),
+         "Strip all cases or none.",
+         "one head of 5 L among brains"),
     Rule("skull in one cohort", "warning",
          "One cohort keeps the skull and the other does not.",
-         "Strip both cohorts or neither."),
+         "Strip both cohorts or neither.",
+         "a cohort of heads of 5 L and one of brains"),
     Rule("unlike its cohort", "warning",
          "A number of the case lies far from those of its cohort's other cases.",
-         "Look at the case beside another."),
+         "Look at the case beside another.",
+         "a case whose two T1 have nothing in common, among eight that do"),
 )  # fmt: skip
 """Every rule of this module."""
 
@@ -199,12 +223,12 @@ def examine(
 
     The numbers are ``NUMBERS``, NaN where there is nothing to measure. ``head_mL``: the head in any sequence, holes
     filled; ``cut_cm2``: its largest area on a face of the volume (NaN with its skull: necks are cut). Per sequence
-    ``cover_pct`` of the head that it shows, ``at_top_pct`` of these voxels that hold the highest value, ``levels``:
-    different values among them. Per pair ``rank``: rank correlation inside the head. ``et_t1n_sd``, ``et_t1c_sd``:
-    median of enhancing tumour, in standard deviations from the head's median. ``load_pct``: WT in the head;
-    ``pieces``, ``one_voxel_pieces``: connected pieces (26 neighbours) of any label; ``outside_pct`` of the label's
-    voxels outside the head; ``at_border_voxels`` on a face of the volume; ``label_here_sd``, ``label_best_sd``,
-    ``label_clear``: see ``label_place.Place``.
+    ``cover_pct`` of the head that it shows, ``short_mm`` of it that are missing at an end, ``at_top_pct`` of these
+    voxels that hold the highest value, ``levels``: different values among them. Per pair ``rank``: rank correlation
+    inside the head. ``et_t1n_sd``, ``et_t1c_sd``: median of enhancing tumour, in standard deviations from the head's
+    median. ``load_pct``: WT in the head; ``pieces``, ``one_voxel_pieces``: connected pieces (26 neighbours) of any
+    label; ``outside_pct`` of the label's voxels outside the head; ``at_border_voxels`` on a face of the volume;
+    ``label_here_sd``, ``label_best_sd``, ``label_clear``: see ``label_place.Place``.
     """
     row = dict.fromkeys(NUMBERS, float("nan"))
     remarks: list[Remark] = []
@@ -218,7 +242,7 @@ def examine(
             row["cut_cm2"], face = _cut(images, head, grid)
             remarks += _cut_off(row["cut_cm2"], face)
         for name in head.images:
-            row |= _grey_values(head, name)
+            row |= _grey_values(head, name, grid)
             remarks += _of_one_image(row, name)
         row |= _relations(head)
         remarks += _renamed(row)
@@ -233,6 +257,7 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> list[CohortRemark]:
     skull = {}
     for cohort, table in tables.items():
         volumes = table.set_index("case")["head_mL"].dropna() if len(table) else pd.Series(dtype=float)
+        found += _unlike(cohort, table)
         if volumes.empty:
             continue
         keeps = volumes > 1000 * SKULL_LITRES
@@ -243,7 +268,6 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> list[CohortRemark]:
                 f"its head holds {volumes[case]:.0f} mL, the cohort's others {volumes.median():.0f}: it seems to "
                 f"{'lack' if skull[cohort] else 'keep'} the skull, unlike they; strip all or none",
             ))  # fmt: skip
-        found += _unlike(cohort, table)
     if len(set(skull.values())) > 1:
         volumes_of = ", ".join(f"{name} {tables[name].head_mL.median() / 1000:.1f} L" for name in skull)
         found += [
@@ -319,20 +343,41 @@ def _cut_off(area: float, face: str) -> Iterator[Remark]:
         )  # fmt: skip
 
 
-def _grey_values(head: _Head, name: str) -> dict[str, float]:
+def _grey_values(head: _Head, name: str, grid: nifti.Grid) -> dict[str, float]:
     shown = head.shown[name]
     values = head.images[name][shown]
     row: dict[str, float] = {
         f"{name}_cover_pct": 100 * np.count_nonzero(shown & head.mask) / np.count_nonzero(head.mask)
     }
+    row[f"{name}_short_mm"] = _short(shown & head.mask, head, grid)
     if len(values):
         row[f"{name}_at_top_pct"] = 100 * float(np.mean(values == values.max()))
         row[f"{name}_levels"] = float(len(np.unique(values)))
     return row
 
 
+def _short(shown: Mask, head: _Head, grid: nifti.Grid) -> float:
+    """How many millimetres of the head are missing at the worst of its six ends."""
+    worst = 0.0
+    sides = np.multiply(grid.spacing, head.step)
+    for axis, side in enumerate(sides):
+        others = tuple(other for other in range(3) if other != axis)
+        whole, part = (np.count_nonzero(mask, axis=others) for mask in (head.mask, shown))
+        counted = np.flatnonzero(whole * float(np.prod(sides)) / side / 100 >= SLICE_CM2)
+        there = part[counted] >= SLICE_SHARE * whole[counted]
+        ends = (int(there.argmax()), int(there[::-1].argmax())) if there.any() else (len(there),)
+        worst = max(worst, max(ends) * float(side))
+    return worst
+
+
 def _of_one_image(row: Mapping[str, float], name: str) -> Iterator[Remark]:
-    if row[f"{name}_cover_pct"] < COVER_PCT:
+    if row[f"{name}_short_mm"] > SHORT_MM:
+        yield Remark(
+            "coverage", name,
+            f"shows nothing of {row[f'{name}_short_mm']:.0f} mm at one end of the head, which another sequence shows: "
+            "is its field of view cut off, or does another sequence alone keep the skull?",
+        )  # fmt: skip
+    elif row[f"{name}_cover_pct"] < COVER_PCT:
         yield Remark(
             "coverage", name,
             f"shows {row[f'{name}_cover_pct']:.0f}% of the head that the sequences show together: is it cut off, or "
@@ -386,8 +431,13 @@ def _renamed(row: Mapping[str, float]) -> Iterator[Remark]:
         return between(t1n, t1c) - between(t1n, t2w) - between(t1c, t2w)
 
     declared = fit("t1n", "t1c", "t2w")
-    named = max(permutations(SEQUENCES), key=lambda names: (fit(*names[:3]), sum(map(str.__eq__, names, SEQUENCES))))
-    if fit(*named[:3]) - declared > SWAPPED:
+    better = {}
+    for names in permutations(SEQUENCES):
+        by = fit(*names[:3]) - declared
+        if by > (SWAPPED_FLAIR if names[2] == "t2w" else SWAPPED_T2):
+            better[names] = (by, sum(map(str.__eq__, names, SEQUENCES)))
+    if better:
+        named = max(better, key=lambda names: better[names])
         wrong = {name: other for name, other in zip(SEQUENCES, named, strict=True) if name != other}
         for name, other in wrong.items():
             yield Remark(
@@ -422,22 +472,24 @@ def _examine_label(
     cells = tuple(
         np.minimum(axis // step, size - 1) for axis, step, size in zip(at, head.step, head.mask.shape, strict=True)
     )
-    whole = np.isin(values, REGIONS["WT"])
-    row["load_pct"] = 100 * np.count_nonzero(whole) * grid.voxel_mm3 / 1000 / row["head_mL"]
+    whole, enhancing = np.isin(values, REGIONS["WT"]), values == LABELS["et"]
+    whole_ml, et_ml = (int(np.count_nonzero(part)) * grid.voxel_mm3 / 1000 for part in (whole, enhancing))
+    row["load_pct"] = 100 * whole_ml / row["head_mL"]
     near = ndimage.binary_dilation(head.mask, np.ones((3, 3, 3), bool))
     row["outside_pct"] = 100 * float(np.mean(~near[cells]))
     yield from _of_places(row)
-    enhancing = values == LABELS["et"]
-    if np.count_nonzero(enhancing) * grid.voxel_mm3 / 1000 >= ET_ML:
-        for name in ("t1n", "t1c"):
-            if name in images:
-                row[f"et_{name}_sd"] = _brightness(images[name][tuple(axis[enhancing] for axis in at)], head, name)
-        yield from _of_contrast(row)
-    if np.count_nonzero(whole) * grid.voxel_mm3 / 1000 >= PLACE_ML:
+    elsewhere = False
+    if whole_ml >= PLACE_ML:
         found = _place(head, {"WT": _shares(cells, whole, head), "ET": _shares(cells, enhancing, head)}, grid)
         if found is not None:
             row["label_here_sd"], row["label_best_sd"], row["label_clear"] = found.here, found.best, found.clear
-            yield from _of_place(found)
+            elsewhere = found.here < PLACE_SHARE * found.best and found.clear > PLACE_CLEAR
+            yield from _of_place(found) if elsewhere else ()
+    if et_ml >= ET_ML:
+        for name in ("t1n", "t1c"):
+            if name in images:
+                row[f"et_{name}_sd"] = _brightness(images[name][tuple(axis[enhancing] for axis in at)], head, name)
+        yield from () if elsewhere else _of_contrast(row)  # what lies elsewhere says nothing of contrast
 
 
 def _brightness(values: Voxels, head: _Head, name: str) -> float:
@@ -516,14 +568,12 @@ def _of_contrast(row: Mapping[str, float]) -> Iterator[Remark]:
 
 
 def _of_place(found: Place) -> Iterator[Remark]:
-    if found.here < PLACE_SHARE * found.best and found.clear > PLACE_CLEAR:
-        how = f"{found.turn}, and " if found.turn != "moved" else ""
-        yield Remark(
-            "label elsewhere", "label",
-            f"its lesions would stand out far better {how}moved by {found.away_mm:.0f} mm ({found.best:.1f} SD above "
-            f"what surrounds them, {found.here:.1f} where they are): was it shifted, mirrored or taken from another "
-            "case?",
-        )  # fmt: skip
+    how = f"{found.turn}, and " if found.turn != "moved" else ""
+    yield Remark(
+        "label elsewhere", "label",
+        f"its lesions would stand out far better {how}moved by {found.away_mm:.0f} mm ({found.best:.1f} SD above what "
+        f"surrounds them, {found.here:.1f} where they are): was it shifted, mirrored or taken from another case?",
+    )  # fmt: skip
 
 
 # --- cohorts -----------------------------------------------------------------------------------------------------
