@@ -1,4 +1,4 @@
-"""The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
+"""The ``brainmets`` command and its subcommands, from ``prepare`` to ``unpack``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
 stopped by Ctrl-C.
@@ -19,7 +19,7 @@ import yaml
 
 from brainmets import __version__
 from brainmets.params import ParameterError
-from brainmets.processes import BusyError
+from brainmets.processes import BusyError, locked
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
 Commands = Any
@@ -60,7 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
     parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_prepare, _add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
+    for add in (
+        _add_prepare,
+        _add_study,
+        _add_stop,
+        _add_notebook,
+        _add_score,
+        _add_report,
+        _add_review,
+        _add_export,
+        _add_pack,
+        _add_unpack,
+    ):
         add(commands)
     return parser
 
@@ -176,6 +187,27 @@ def _study(args: argparse.Namespace) -> int:
     from brainmets.engine import study
 
     return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=args.further)
+
+
+def _add_stop(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "stop",
+        help="end what is at work on a study",
+        description="End what is at work on a study: its engine, its steps and its jobs on a cluster, also those "
+        "that a closed terminal, a dropped connection or a killed engine left. Nothing that is finished is lost; a "
+        "training loses at most the epoch that it is in.",
+    )
+    _add_params(parser)
+    parser.set_defaults(run=_stop)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from brainmets.engine.running import stop
+    from brainmets.engine.steps import read_study
+    from brainmets.paths import StudyPaths
+
+    study = read_study(args.params)
+    return stop(StudyPaths(study.content["work_dir"], study.content["study"]), study.origin)
 
 
 def _add_notebook(commands: Commands) -> None:
@@ -329,7 +361,10 @@ def _report(args: argparse.Namespace) -> int:
     study = read_study(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     try:
-        with logged(files.runs / "report.log", command("report", study.origin)):
+        with (
+            locked(files.step_lock("report"), f"the report of study {files.study}"),
+            logged(files.runs / "report.log", command("report", study.origin)),
+        ):
             index = build(files, study)
             print(f"report: {index.relative_to(project_root())}, {in_mb(index.parent)}")
     except ReportError as error:
@@ -397,6 +432,51 @@ def _export(args: argparse.Namespace) -> int:
         print(f"brainmets export: {error}", file=sys.stderr)
         return 1
     print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
+    return 0
+
+
+# --- pack and unpack ---------------------------------------------------------------------------------------------
+
+
+def _add_pack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "pack",
+        help="pack the plan or the pretrainings for another machine",
+        description="Write an archive to carry to another machine: 'plan' holds what notebook 03 needs there (the "
+        "source cohort's preprocessed cases and the plan), 'pretraining' the models that it trained. See "
+        "docs/own_cohort.md.",
+    )
+    parser.add_argument("kind", choices=("plan", "pretraining"), metavar="KIND", help="plan or pretraining")
+    _add_params(parser)
+    parser.add_argument("--out", type=_archive, required=True, metavar="file.zip", help="the archive to write")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.pack(Study.read(args.params), args.kind, args.out)
+    return 0
+
+
+def _add_unpack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "unpack",
+        help="put what another machine packed into the study",
+        description="Check every file of an archive of 'brainmets pack', and whether it belongs to this study; then "
+        "put it into the study's folder, all or nothing.",
+    )
+    parser.add_argument("archive", type=Path, metavar="file.zip", help="the archive")
+    _add_params(parser)
+    parser.set_defaults(run=_unpack)
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.unpack(args.archive, Study.read(args.params))
     return 0
 
 

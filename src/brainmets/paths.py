@@ -262,6 +262,15 @@ class StudyPaths:
 
     # the engine
     @property
+    def lock(self) -> Path:
+        """Held by whoever runs the study, and by Snakemake as long as it works."""
+        return self.work / ".study.lock"
+
+    def step_lock(self, step: str) -> Path:
+        """Held by the process that runs the step."""
+        return self.runs / f".{step}.lock"
+
+    @property
     def runs(self) -> Path:
         """Executed notebooks (``.ipynb``) and their logs (``.log``), one pair per step."""
         return self.work / "runs"

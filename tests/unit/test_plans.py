@@ -38,15 +38,14 @@ def test_regions_and_their_labels_are_nnunets_words(small_study: StudyPaths) -> 
 
 def test_a_plan_that_was_changed_afterwards_is_refused_with_both_values(small_study: StudyPaths) -> None:
     path = small_study.nnunet_preprocessed / plans.DATASETS["source"] / f"{plans.PLANS['source']}.json"
-    original = read_json(path)
-    changed = read_json(path)
+    original, changed = path.read_bytes(), read_json(path)
     changed["configurations"][plans.CONFIGURATION]["patch_size"] = [8, 8, 8]
     write_json(path, changed)
     try:
         with pytest.raises(plans.AlignmentError, match=r"patch_size: source \[8, 8, 8\], target \["):
             plans.require_aligned(plans.compare_plans(small_study))
     finally:
-        write_json(path, original)
+        path.write_bytes(original)
 
 
 @pytest.mark.parametrize("read", [plans.read_plan, plans.read_dataset])

@@ -15,8 +15,9 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 from raw_scans import NAMES, write_scan
 
-from brainmets.engine import devices, study
+from brainmets.engine import devices, running, study
 from brainmets.engine.progress import PROGRESS
+from brainmets.engine.slurm import job_prefix
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -578,9 +579,10 @@ def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
 
     fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
     with pytest.raises(BusyError) as error:
-        study.slurm_options(files)
+        running.require_no_jobs(files, "params/own.yaml")
     assert "1 jobs of an earlier, killed run" in str(error.value)
-    assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
+    assert "7 (running). Wait for them, or: scancel 7 (so does: " in str(error.value)
+    running.require_no_jobs(StudyPaths("work", "third"), "params/third.yaml")
     assert "--slurm-status-command" not in study.slurm_options(StudyPaths("work", "third"))[0]
 
 
@@ -592,11 +594,11 @@ def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     expected = r"SLURM does not answer \(squeue: slurm_load_jobs error: Unable to contact\)"
     with pytest.raises(ParameterError, match=expected):
-        study.slurm_options(StudyPaths("work", "own"))
+        running.require_no_jobs(StudyPaths("work", "own"), "params/own.yaml")
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "squeue").unlink()
     with pytest.raises(ParameterError, match="there is no squeue here; run on the cluster's login node"):
-        study.slurm_options(StudyPaths("work", "own"))
+        running.require_no_jobs(StudyPaths("work", "own"), "params/own.yaml")
 
 
 @pytest.mark.parametrize("text", ["executor: [", "", "- 1"])
@@ -616,3 +618,21 @@ def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
     study.check(Study.read(checkout.params))
+
+
+def test_stop_cancels_the_jobs_of_this_study_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = StudyPaths("work", "own")
+    prefix = job_prefix(files)
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    (tmp_path / "queue").write_text(
+        f"7 RUNNING {prefix}_a\n8 PENDING {job_prefix(StudyPaths('work', 'o'))}_b\n9 RUNNING shell\n"
+    )
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/queue\n")
+    (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/cancelled\n: > {tmp_path}/queue\n')
+    (tmp_path / "scancel").chmod(0o755)
+    assert running.stop(files, "params/own.yaml") == 0
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert "cancelling 1 job of the cluster: 7 ..." in capsys.readouterr().out
