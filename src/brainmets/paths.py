@@ -140,6 +140,10 @@ class StudyPaths:
         """``quarantined.csv``: the cases that the audit left out: case, rule, finding."""
         return self.work / "audit" / cohort / "quarantined.csv"
 
+    def audit_page(self, cohort: str) -> Path:
+        """``cases.html``: a picture of every case and what was found; it shows heads, and is never in a report."""
+        return self.work / "audit" / cohort / "cases.html"
+
     def plausibility(self, cohort: str) -> Path:
         """``plausibility.csv``: the numbers that the audit judges each case by."""
         return self.work / "audit" / cohort / "plausibility.csv"

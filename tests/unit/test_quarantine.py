@@ -9,7 +9,15 @@ from cohort_files import OWN_LAYOUT, write_case, write_image
 from damaged_images import checksum_off
 
 from brainmets import tables
-from brainmets.cohorts.audit import QUARANTINE_COLUMNS, Audit, audit_cohorts, quarantine, quarantined
+from brainmets.cohorts.audit import (
+    QUARANTINE_COLUMNS,
+    Audit,
+    audit_cohorts,
+    left_out,
+    quarantine,
+    quarantined,
+    write_page,
+)
 from brainmets.cohorts.cohort import Case, CohortError, find_cases
 from brainmets.cohorts.rules import QUARANTINED
 from brainmets.cohorts.splits import SplitError, split_cohort
@@ -133,6 +141,7 @@ def test_too_few_cases_left_are_the_splits_error(folder: Path) -> None:
 def test_a_study_remembers_what_was_left_out(folder: Path) -> None:
     files = StudyPaths(str(folder / "work"), "own")
     assert quarantined(files).empty
+    assert left_out(files, by_name=True) == []
     checksum_off(folder / "target" / "P4_a" / "T2.nii.gz")
     audits, _ = audited(folder)
     for name, audit in audits.items():
@@ -140,6 +149,9 @@ def test_a_study_remembers_what_was_left_out(folder: Path) -> None:
     (row,) = quarantined(files).itertuples(index=False)
     assert (row.cohort, row.case, row.rule) == ("target", "P4_a", "checksum")
     assert row.finding.startswith("is damaged: ")
+    told = "The audit left 1 case(s) of the target cohort out of the study (rule: checksum)"
+    assert left_out(files, by_name=True) == [f"{told}: P4_a."]
+    assert left_out(files, by_name=False) == [f"{told}."]
 
 
 # --- how the files are read ----------------------------------------------------------------------------------------
@@ -173,3 +185,15 @@ def test_cases_in_parallel_give_what_one_after_the_other_gives(folder: Path) -> 
     assert one.findings.equals(two.findings)
     assert one.cases.equals(two.cases)
     assert [scan[:3] for scan in one.scans] == [scan[:3] for scan in two.scans]
+
+
+def test_the_page_shows_every_case_with_its_findings_to_its_owner_alone(folder: Path) -> None:
+    checksum_off(folder / "target" / "P3_a" / "T1POST.nii.gz")
+    audits, _ = audited(folder)
+    page = write_page(folder / "cases.html", "target", audits["target"])
+    text = page.read_text()
+    assert page.stat().st_mode & 0o077 == 0
+    assert all(name in text for name in NAMES)
+    assert text.count("data:image/jpeg") == 4
+    assert "gzip&#39;s checksum" in text or "gzip's checksum" in text
+    assert str(folder) not in text

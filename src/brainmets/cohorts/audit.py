@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from brainmets import tables
-from brainmets.cohorts import plausibility
+from brainmets.cohorts import audit_page, plausibility
 from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.examination import Examination, Scan, examine
 from brainmets.cohorts.fingerprint import pairs_of_one_scan
@@ -65,7 +65,8 @@ class Audit:
     26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
     cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``numbers``: ``case`` and
     ``plausibility.NUMBERS``. ``scans`` are the images that could be read; ``on_level`` are those with another value
-    than 0 around the head, and that value. ``suspects``: patients whom an error makes unusable as a whole.
+    than 0 around the head, and that value. ``pictures``: by case,
+    ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole.
     ``quarantined`` (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
     """
 
@@ -74,6 +75,7 @@ class Audit:
     numbers: pd.DataFrame
     scans: list[Scan]
     on_level: dict[Path, float]
+    pictures: dict[str, bytes | None] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
     quarantined: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(QUARANTINE_COLUMNS)))
 
@@ -176,11 +178,34 @@ def _collected(
         pd.DataFrame(numbers, columns=["case", *plausibility.NUMBERS]),
         [scan for one in ones for scan in one.scans],
         {path: level for one in ones for path, level in one.on_level.items()},
+        {one.row["case"]: one.picture for one in ones},
     )
 
 
 def _rows(findings: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(findings, columns=list(FINDING_COLUMNS))
+
+
+def write_page(path: Path, cohort: str, audit: Audit) -> Path:
+    """The page with a picture of every case of a cohort (``audit_page.write_page``); for its owner's eyes alone."""
+    shown = audit.findings.assign(severity=audit.findings.severity.replace(QUARANTINED, "error"))
+    found: dict[str, list[audit_page.Finding]] = {}
+    for severity, case, file, text in shown[["severity", "case", "file", "finding"]].itertuples(index=False):
+        found.setdefault(str(case), []).append(audit_page.Finding(str(severity), str(file), str(text)))
+    table = audit.numbers.merge(audit.cases, on="case", how="left")
+    rows = [
+        audit_page.Row(cohort, str(case), audit.pictures.get(str(case)), _in_words(row), found.get(str(case), []))
+        for case, row in table.set_index("case").iterrows()
+    ]
+    return audit_page.write_page(path, rows, [(cohort, finding) for finding in found.get("all", [])])
+
+
+def _in_words(row: pd.Series) -> dict[str, str]:
+    """The numbers of a case that the page shows, by title."""
+    numbers = {"shape": "shape", "voxel sides (mm)": "spacing_mm", "axes": "orientation"}
+    words = {title: str(row[name]) for title, name in numbers.items() if isinstance(row[name], str)}
+    measured = {"head (mL)": "head_mL", "whole tumour (mL)": "WT_mL", "lesions": "lesions"}
+    return words | {title: f"{row[name]:.4g}" for title, name in measured.items() if pd.notna(row[name])}
 
 
 # --- cases that are left out ---------------------------------------------------------------------------------------
@@ -242,6 +267,18 @@ def quarantined(files: StudyPaths) -> pd.DataFrame:
     ]
     columns = ["cohort", *QUARANTINE_COLUMNS]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def left_out(files: StudyPaths, by_name: bool) -> list[str]:
+    """``quarantined`` in sentences for a report, one per cohort and rule; ``by_name`` names the cases."""
+    told = []
+    for (cohort, rule), part in quarantined(files).groupby(["cohort", "rule"], sort=False):
+        names = sorted(set(part.case))
+        which = f": {', '.join(names)}" if by_name else ""
+        told.append(
+            f"The audit left {len(names)} case(s) of the {cohort} cohort out of the study (rule: {rule}){which}."
+        )
+    return told
 
 
 # --- what several cases show together ------------------------------------------------------------------------------

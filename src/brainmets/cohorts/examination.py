@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from brainmets import nifti
 from brainmets.cohorts import plausibility
+from brainmets.cohorts.audit_page import thumbnail
 from brainmets.cohorts.background import background
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.fingerprint import Fingerprint, fingerprint
@@ -48,13 +49,15 @@ class Scan(NamedTuple):
 class Examination:
     """What was seen of one case: its row of ``audit.CASE_COLUMNS``, ``plausibility.NUMBERS``, findings, images.
 
-    ``scans`` are the images that could be read; ``on_level`` are those with another value than 0 around the head, and
+    ``picture`` is ``audit_page.thumbnail`` of what lies on the t1c's grid; ``scans`` are the images that were read;
+    ``on_level`` are those with another value than 0 around the head, and
     that value.
     """
 
     row: dict[str, Any]
     folder: Path
     numbers: dict[str, float] = field(default_factory=dict)
+    picture: bytes | None = None
     scans: list[Scan] = field(default_factory=list)
     on_level: dict[Path, float] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
@@ -115,6 +118,7 @@ def examine(case: Case, declaration: Cohort) -> Examination:
         one.numbers, remarks = plausibility.examine(images, labels, first)
         for remark in remarks:
             one.note(remark.rule, case.images.get(remark.file, case.label), remark.text)
+        one.picture = thumbnail(images, labels, first) if images else None
     return one
 
 

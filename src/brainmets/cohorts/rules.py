@@ -270,8 +270,8 @@ PREPARATION = (
     ),
 )  # fmt: skip
 PLAUSIBILITY = tuple(
-    Rule(one.rule, one.severity, one.catches, "", one.remedy, "") for one in plausibility.RULES
-)  # their text is made where they are measured, their examples in tests/unit/test_plausibility.py
+    Rule(one.rule, one.severity, one.catches, "", one.remedy, one.example) for one in plausibility.RULES
+)  # their text is made where they are measured
 RULES = {
     rule.rule: rule
     for rule in (*FILES, *GEOMETRY, *VALUES, *LABELS, *REPEATS, *COHORTS, *SIDES, *PREPARATION, *PLAUSIBILITY)
