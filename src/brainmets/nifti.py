@@ -391,8 +391,7 @@ def _grid(path: Path, header: nib.Nifti1Header, prepared: bool) -> Grid:
     if header.get_data_dtype().kind not in "iuf":
         raise ImageError(
             path,
-            f"its voxels are no single numbers but {header.get_data_dtype()} (colour or complex); export its grey "
-            "values",
+            "its voxels are no single numbers (colour or complex); export its grey values",
             "voxel type",
         )
     x, y, z = (float(side) for side in header["pixdim"][1:4])

@@ -76,7 +76,7 @@ FILES = (
     ),
     Rule(
         "voxel type", "error", "Voxels that are no single numbers: colour, complex.",
-        "its voxels are no single numbers but {kind} (colour or complex)", "export its grey values",
+        "its voxels are no single numbers (colour or complex)", "export its grey values",
         "complex voxels",
     ),
 )  # fmt: skip
