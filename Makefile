@@ -3,6 +3,7 @@
 # make test                              style, types and tests
 # make coverage                          what the tests without the slow ones run of the package
 # make paper SCORES=folder               the paper's printed numbers beside those of its released score files
+# make bill                              docs/dependencies.md: every pinned package, its version, its licence
 # make faults                            plays faults against miniature studies and writes docs/reliability.md
 # make lab                               JupyterLab with this environment
 SHELL := bash
@@ -22,7 +23,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
 
-.PHONY: study test coverage faults paper lab
+.PHONY: study test coverage faults bill paper lab
 
 study: $(READY)
 	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
@@ -35,6 +36,9 @@ test: $(READY)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
+bill: $(READY)
+	@$(BIN)/python docs/renew_dependencies.py
 
 faults: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --write

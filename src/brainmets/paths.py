@@ -149,8 +149,24 @@ class StudyPaths:
         return self.work / "audit" / cohort / "plausibility.csv"
 
     def manifest(self, cohort: str) -> Path:
-        """``manifest.json``: where each case's files lie; with absolute paths, never in a report."""
+        """``manifest.json``: where each case's files lie; never in a report."""
         return self.work / "audit" / cohort / "manifest.json"
+
+    def private(self, cohort: str) -> Path:
+        """Folder of what holds names of a cohort with pseudonyms: the user's alone to enter."""
+        return self.work / "private" / cohort
+
+    def key(self, cohort: str) -> Path:
+        """``key.csv``: whose case a pseudonym stands for."""
+        return self.private(cohort) / "key.csv"
+
+    def unusable(self, cohort: str) -> Path:
+        """``unusable.txt``: why the cohort cannot be read as declared, with names; absent where it can."""
+        return self.private(cohort) / "unusable.txt"
+
+    def links(self, cohort: str) -> Path:
+        """Folder of links to the cases' files, ``<pseudonym>_<sequence>.nii.gz``: the paths that later steps use."""
+        return self.private(cohort) / "links"
 
     def labels(self, cohort: str) -> Path:
         """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""

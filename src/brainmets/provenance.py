@@ -29,7 +29,6 @@ PACKAGES = (
     "numpy",
     "scipy",
     "pandas",
-    "statsmodels",
     "SimpleITK",
     "nibabel",
 )
@@ -156,6 +155,37 @@ def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -
         return {path.name: "is missing"}
     except (KeyError, TypeError, AttributeError, ValueError):
         return {path.name: "is damaged"}
+
+
+def require_whole(path: Path, study: str, root: Path, folders: Mapping[str, Path] | None = None) -> None:
+    """Refuse what the step whose result is ``path`` has written unless it ran in ``study`` and all of it is whole.
+
+    Raises ``ValueError`` with the file, what is wrong with it, and the command that writes it again: for a result of
+    another study, and for the first file that ``damaged`` finds.
+    """
+    place = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+    again = f"{_again(path)}, or brainmets study PARAMS for all that is not whole"
+    if wrong := damaged(path, root, folders):
+        (name, what), *others = wrong.items()
+        more = f" (and {len(others)} more)" if others else ""
+        raise ValueError(f"{place if name == path.name else name} {what}{more}: {again}")
+    made_in = read_json(path)["provenance"].get("parameters", {}).get("study")
+    if made_in != study:
+        raise ValueError(f"{place} is of study {made_in!r}, not of {study!r}: {again}")
+
+
+def _again(path: Path) -> str:
+    """The command that runs the step anew whose result is ``path``."""
+    try:
+        record = read_json(path)["provenance"]
+        job = [
+            f"{name}={record['parameters'][name]}"
+            for name in ("arm", "strategy", "fold")
+            if name in record["parameters"]
+        ]
+        return f"run brainmets notebook {' '.join([record['notebook'], 'PARAMS', *job])} again"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "run the notebook that writes it again"
 
 
 def _damage(path: Path, was: Mapping[str, Any]) -> str:

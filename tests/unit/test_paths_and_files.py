@@ -254,3 +254,28 @@ def test_a_result_that_is_no_record_is_damaged(tmp_path: Path, content: str | No
 def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device.*a\.txt"), files.replacing(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_result_or_a_table_of_another_study_is_refused(tmp_path: Path) -> None:
+    for study in ("one", "another"):
+        folder = tmp_path / study / "evaluation"
+        tables.write(folder / "scores.csv", pd.DataFrame({"value": [len(study)]}))
+        record = provenance.Provenance("06_evaluation", {"study": study}, root=tmp_path / study)
+        record.write(folder / "evaluation.json", outputs=[folder])
+    root = tmp_path / "one"
+    result, table = root / "evaluation" / "evaluation.json", root / "evaluation" / "scores.csv"
+    provenance.require_whole(result, "one", root)
+    own = table.read_bytes()
+    table.write_bytes((tmp_path / "another" / "evaluation" / "scores.csv").read_bytes())
+    with pytest.raises(ValueError, match=r"scores\.csv is not what was written: run brainmets notebook 06"):
+        provenance.require_whole(result, "one", root)
+    result.write_bytes((tmp_path / "another" / "evaluation" / "evaluation.json").read_bytes())
+    with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is of study 'another', not of 'one'"):
+        provenance.require_whole(result, "one", root)
+    result.unlink()
+    table.write_bytes(own)
+    with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is missing: run the notebook"):
+        provenance.require_whole(result, "one", root)
+    result.write_text("{}")
+    with pytest.raises(ValueError, match="is damaged"):
+        provenance.require_whole(result, "one", root)

@@ -48,6 +48,18 @@ def test_a_plan_that_was_changed_afterwards_is_refused_with_both_values(small_st
         path.write_bytes(original)
 
 
+def test_folds_of_another_split_are_refused(small_study: StudyPaths) -> None:
+    assert plans.read_folds(small_study, "target") == read_json(small_study.splits)["target"]["folds"]
+    path = small_study.nnunet_preprocessed / plans.DATASETS["target"] / "splits_final.json"
+    own = path.read_text()
+    write_json(path, read_json(small_study.splits)["source"]["folds"])
+    try:
+        with pytest.raises(plans.AlignmentError, match=r"splits_final\.json of the target cohort has other folds"):
+            plans.read_folds(small_study, "target")
+    finally:
+        path.write_text(own)
+
+
 @pytest.mark.parametrize("read", [plans.read_plan, plans.read_dataset])
 def test_a_cohort_that_is_not_planned_is_told_with_the_notebook(tmp_path: Path, read: Callable) -> None:
     expected = r"nnunet/preprocessed/Dataset501_Source/\w+\.json is not in .*; run notebook 02_plan_alignment first"

@@ -141,7 +141,7 @@ def test_too_few_cases_left_are_the_splits_error(folder: Path) -> None:
 def test_a_study_remembers_what_was_left_out(folder: Path) -> None:
     files = StudyPaths(str(folder / "work"), "own")
     assert quarantined(files).empty
-    assert left_out(files, by_name=True) == []
+    assert left_out(files) == []
     checksum_off(folder / "target" / "P4_a" / "T2.nii.gz")
     audits, _ = audited(folder)
     for name, audit in audits.items():
@@ -149,9 +149,8 @@ def test_a_study_remembers_what_was_left_out(folder: Path) -> None:
     (row,) = quarantined(files).itertuples(index=False)
     assert (row.cohort, row.case, row.rule) == ("target", "P4_a", "checksum")
     assert row.finding.startswith("is damaged: ")
-    told = "The audit left 1 case(s) of the target cohort out of the study (rule: checksum)"
-    assert left_out(files, by_name=True) == [f"{told}: P4_a."]
-    assert left_out(files, by_name=False) == [f"{told}."]
+    told = "The audit left 1 case(s) of the target cohort out of the study (rule: checksum): P4_a."
+    assert left_out(files) == [told]
 
 
 # --- how the files are read ----------------------------------------------------------------------------------------

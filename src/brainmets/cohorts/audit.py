@@ -174,7 +174,7 @@ def _collected(
     found = [row for one in ones for row in one.findings]
     return Audit(
         table,
-        _rows([*found, *_of_the_cohort(table, [case.case for case in cases], declaration)]),
+        _rows([*found, *_of_the_cohort(table, cases, declaration)]),
         pd.DataFrame(numbers, columns=["case", *plausibility.NUMBERS]),
         [scan for one in ones for scan in one.scans],
         {path: level for one in ones for path, level in one.on_level.items()},
@@ -242,7 +242,7 @@ def quarantine(
         audit.findings = audit.findings[~audit.findings.rule.isin(OF_A_COHORT)].reset_index(drop=True)
         audit.cases = audit.cases[~audit.cases.case.isin(gone)].reset_index(drop=True)
         audit.scans = [scan for scan in audit.scans if scan.case not in gone]
-        audit.add(_rows(_of_the_cohort(audit.cases, [case.case for case in kept[name]], cohorts[name])))
+        audit.add(_rows(_of_the_cohort(audit.cases, kept[name], cohorts[name])))
         audit.quarantined = left
     return kept
 
@@ -269,14 +269,14 @@ def quarantined(files: StudyPaths) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def left_out(files: StudyPaths, by_name: bool) -> list[str]:
-    """``quarantined`` in sentences for a report, one per cohort and rule; ``by_name`` names the cases."""
+def left_out(files: StudyPaths) -> list[str]:
+    """``quarantined`` in sentences, one per cohort and rule, for the later notebooks and the report."""
     told = []
     for (cohort, rule), part in quarantined(files).groupby(["cohort", "rule"], sort=False):
         names = sorted(set(part.case))
-        which = f": {', '.join(names)}" if by_name else ""
         told.append(
-            f"The audit left {len(names)} case(s) of the {cohort} cohort out of the study (rule: {rule}){which}."
+            f"The audit left {len(names)} case(s) of the {cohort} cohort out of the study (rule: {rule}): "
+            f"{', '.join(names)}."
         )
     return told
 
@@ -311,11 +311,11 @@ def _note_repeats(audits: Mapping[str, Audit]) -> None:
             audits[name].suspects.append(Suspect(patient, rule, f"{later.file} {row['finding']}"))
 
 
-def _of_the_cohort(table: pd.DataFrame, names: Sequence[str], declaration: Cohort) -> list[dict[str, str]]:
+def _of_the_cohort(table: pd.DataFrame, cases: Sequence[Case], declaration: Cohort) -> list[dict[str, str]]:
     """Findings about a cohort's cases together; ``table`` has ``CASE_COLUMNS``."""
     return [
         *_empty_regions(table, declaration),
-        *_repeated_patients(names, declaration),
+        *_repeated_patients(cases, declaration),
         *_old_labels(table, declaration),
         *_no_tumour(table),
     ]
@@ -350,13 +350,13 @@ def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[dict[str, 
         yield finding("old labels", "all", "", value=value, count=(table.RC_mL > 0).sum())
 
 
-def _repeated_patients(names: Sequence[str], declaration: Cohort) -> Iterator[dict[str, str]]:
+def _repeated_patients(cases: Sequence[Case], declaration: Cohort) -> Iterator[dict[str, str]]:
     """Case names that look like several scans of a patient, in a cohort that counts each case as a patient."""
-    if len(names) < SMALLEST_COHORT or declaration.files.patient != EVERY_CASE_A_PATIENT:
+    if len(cases) < SMALLEST_COHORT or declaration.files.patient != EVERY_CASE_A_PATIENT:
         return
     scans: dict[str, list[str]] = {}
-    for name in names:
-        scans.setdefault(SCAN.sub("", name), []).append(name)
-    repeated = [together for together in scans.values() if len(together) > 1]
+    for case in cases:
+        scans.setdefault(SCAN.sub("", case.own_name), []).append(case.case)
+    repeated = [names for names in scans.values() if len(names) > 1]
     if repeated and len(scans) > 1:  # one stem for all is a cohort that is numbered through
-        yield finding("repeated patient", "all", "", count=len(names), names=", ".join(repeated[0][:3]))
+        yield finding("repeated patient", "all", "", count=len(cases), names=", ".join(repeated[0][:3]))

@@ -33,6 +33,8 @@ LOW_BYTES = 20_000_000
 LOG_BYTES = 2_000_000
 """A log beyond this size begins anew at the next start of its step."""
 PROGRESS = re.compile(r"([a-z]+ )+\d+ of \d+\b")
+REFUSED = re.compile(r"sbatch failed\. The error message was '(.*?)'\.\n", re.DOTALL)
+"""What Snakemake says of a job that could not be submitted; the rest is the whole call."""
 RULES = {section(notebook): notebook for notebook in NOTEBOOKS}
 """The Snakefile's rules are named as the sections of the parameters are."""
 
@@ -180,9 +182,10 @@ class Progress:
     That a step has ended, and how many there are, is Snakemake's word; where and why a notebook failed is in its log.
     """
 
-    def __init__(self, files: StudyPaths, origin: str) -> None:
+    def __init__(self, files: StudyPaths, origin: str, profile: str = "local") -> None:
         self.files = files
         self.origin = origin
+        self.again = command("study", origin, *(("--profile", profile) if profile != "local" else ()))
         self.began = time.monotonic()
         self.total = 0
         self.done = 0
@@ -195,9 +198,9 @@ class Progress:
         self._events = Tail(files.runs, "snakemake.jsonl")
 
     @classmethod
-    def joined(cls, files: StudyPaths, origin: str) -> Progress:
+    def joined(cls, files: StudyPaths, origin: str, profile: str) -> Progress:
         """That of a study at work: what it has done so far is counted, what runs now is shown."""
-        progress = cls(files, origin)
+        progress = cls(files, origin, profile)
         progress._events = Tail(files.runs, "snakemake.jsonl", from_start=True)
         for _, line in progress._events.lines():
             progress._count(json.loads(line))
@@ -237,6 +240,8 @@ class Progress:
         word, _, text = line.removeprefix(MARK).partition(" ")
         match word:
             case "started":
+                if step in self.running:  # a cluster has put its job back into the queue
+                    self.say(f"  {step}: started again, after its job or its node was lost")
                 self.running[step] = time.monotonic()
             case "finished":
                 self.running.pop(step, None)
@@ -308,6 +313,12 @@ class Progress:
         self.say(f"FAILED: {step} {text}")
 
     def _fail_silently(self, step: str, why: str | None = None) -> None:
+        if why and (refused := REFUSED.search(why)):
+            self._fail(
+                step, "was refused by SLURM: fit memory, time, partition and account in the profile to the cluster"
+            )
+            self.say(f"    error      {' '.join(refused[1].split())}")
+            return
         self._fail(step, "stopped without an error message: killed, out of memory, or past a time limit?")
         if why:
             self.say(f"    error      {why}")
@@ -328,7 +339,7 @@ class Progress:
             self.say(
                 f"{study}: Snakemake has ended{_by_signal(status)}, but {len(at_work)} of its steps work on: {names}."
             )
-            self.say(f"To wait for them and go on: {command('study', self.origin)}")
+            self.say(f"To wait for them and go on: {self.again}")
             self.say(f"To end them: {command('stop', self.origin)}")
             return 1
         if status == 0 and not self.done:
@@ -338,7 +349,7 @@ class Progress:
         elif self.failed:
             names = ", ".join(self.failed)
             self.say(f"{study}: {self.done} of {self.total} steps done, {len(self.failed)} failed: {names}.")
-            self.say(f"Fix the cause, then run this to continue: {command('study', self.origin)}")
+            self.say(f"Fix the cause, then run this to continue: {self.again}")
         else:
             log = self.files.runs / "snakemake.log"
             self.say(f"Snakemake could not do its work{_by_signal(status)}; the end of {shown(log)}:", sys.stderr)

@@ -60,17 +60,6 @@ def named(steps: dict[str, list[Process]]) -> str:
     return ", ".join(f"{step} ({held[0]})" for step, held in steps.items())
 
 
-def require_no_jobs(files: StudyPaths, origin: str) -> None:
-    """Raise ``BusyError`` where an engine that was killed has left jobs: another one would submit them again."""
-    if left := slurm.queued(files):
-        raise BusyError(
-            f"{len(left)} jobs of an earlier, killed run of study {files.study} are still in the queue: "
-            + ", ".join(f"{job.number} ({job.state.lower()})" for job in left)
-            + f". Wait for them, or: scancel {' '.join(job.number for job in left)}"
-            + f" (so does: {command('stop', origin)})"
-        )
-
-
 def stop(files: StudyPaths, origin: str, patience: float = PATIENCE_SECONDS) -> int:
     """End what is at work on the study, and say what; gives the exit status, 0 also where nothing is.
 
@@ -109,7 +98,8 @@ def stop(files: StudyPaths, origin: str, patience: float = PATIENCE_SECONDS) -> 
     if left.processes:
         print(f"study {files.study}: still at work: {', '.join(map(str, left.processes))}", file=sys.stderr)
         return 1
-    print(f"study {files.study} is stopped. To go on from there: {command('study', origin)}")
+    on_cluster = " with its --profile" if jobs else ""
+    print(f"study {files.study} is stopped. To go on from there: {command('study', origin)}{on_cluster}")
     return 0
 
 

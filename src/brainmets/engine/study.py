@@ -22,8 +22,8 @@ import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
 from brainmets.engine.progress import Progress, step_of_job, why_again
-from brainmets.engine.running import at_work, follow, named, require_no_jobs
-from brainmets.engine.slurm import slurm_options
+from brainmets.engine.running import at_work, follow, named
+from brainmets.engine.slurm import QueuedJob, QueueWatch, queued, slurm_options
 from brainmets.engine.steps import (
     command,
     damages,
@@ -67,19 +67,18 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         except BusyError:
             if further or not _is_at_work(files):
                 raise
-            return watch(study, files)
-        if executor == "slurm":
-            require_no_jobs(files, study.origin)
+            return watch(study, files, profile)
         options, machine = _options(files, executor, folder)
         print(f"study {files.study}: {study.origin}, {machine}", flush=True)
-        if not _wait_for_steps(study, files):
+        queue = QueueWatch(files) if executor == "slurm" else None
+        if (queue and not _wait_for_jobs(study, files, queue)) or not _wait_for_steps(study, files):
             return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
-        status = _work(study, files, options, further, lock)
-        if executor == "slurm" and status:
-            require_no_jobs(files, study.origin)
+        status = _work(study, files, profile, options, further, lock, queue)
+        if queue and status:
+            _tell_of_jobs(study, files, profile)
         return status
 
 
@@ -91,7 +90,7 @@ def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str]
 # --- a study that is at work already -----------------------------------------------------------------------------
 
 
-def watch(study: Study, files: StudyPaths) -> int:
+def watch(study: Study, files: StudyPaths, profile: str) -> int:
     """Show what a study does that another process has started, until it ends; gives its exit status.
 
     The study does not need who started it: after a dropped connection it goes on, and is watched again from here.
@@ -106,7 +105,7 @@ def watch(study: Study, files: StudyPaths) -> int:
     print(
         f"Watching it. Ctrl-C ends the watching alone; to end the study: {command('stop', study.origin)}", flush=True
     )
-    progress = Progress.joined(files, study.origin)
+    progress = Progress.joined(files, study.origin, profile)
     try:
         if workers:
             follow(lambda: _workers(files), progress.update, POLL_SECONDS)
@@ -158,6 +157,44 @@ def _wait_for_steps(study: Study, files: StudyPaths) -> bool:
     return True
 
 
+def _wait_for_jobs(study: Study, files: StudyPaths, queue: QueueWatch) -> bool:
+    """Wait for jobs that an engine has left in a cluster's queue; whether they have ended (not stopped by Ctrl-C).
+
+    Another engine would submit their steps again, beside them.
+    """
+    if not queue.jobs:
+        return True
+    end = command("stop", study.origin)
+    print(f"{_in_the_queue(queue.jobs)}, of an earlier run.")
+    print(f"Waiting for them, then the study goes on. Ctrl-C ends the waiting alone; to end them: {end}", flush=True)
+    progress = Progress(files, study.origin)
+    try:
+        while queue.jobs:
+            progress.update()
+            for line in queue.news():
+                progress.say(line)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        progress.say(f"no longer waiting; the jobs go on. To end them: {end}")
+        return False
+    progress.update()
+    return True
+
+
+def _tell_of_jobs(study: Study, files: StudyPaths, profile: str) -> None:
+    """Say which jobs go on in the queue though the engine has ended, and what to do; nothing where none does."""
+    with suppress(ParameterError):  # the cluster does not answer: the next start will say so
+        if left := queued(files):
+            print(f"{_in_the_queue(left)}, without an engine.")
+            print(f"To wait for them and go on: {command('study', study.origin, '--profile', profile)}")
+            print(f"To end them: {command('stop', study.origin)}", flush=True)
+
+
+def _in_the_queue(jobs: list[QueuedJob]) -> str:
+    listed = ", ".join(f"{job.number} ({job.state.lower()})" for job in jobs)
+    return f"{len(jobs)} job{'s' * (len(jobs) != 1)} still in the queue: {listed}"
+
+
 # --- checks before any work --------------------------------------------------------------------------------------
 
 
@@ -181,7 +218,8 @@ def check(study: Study) -> None:
 
 
 def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -> None:
-    from brainmets.cohorts.cohort import CohortError, find_cases  # scikit-learn takes a second
+    from brainmets.cohorts.cohort import CohortError  # scikit-learn takes a second
+    from brainmets.cohorts.pseudonyms import known_cases
 
     folder = resolve(declaration.folder)
     where = f"{origin}: {cohort}.folder: {declaration.folder!r}"
@@ -190,7 +228,8 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
     if not any(folder.iterdir()):
         raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
     try:
-        patients = {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients = {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     except CohortError as error:
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
     _check_split(origin, cohort, declaration, audit, patients)
@@ -198,11 +237,13 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
 
 def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
     """That a cohort of raw scans can be split, together with what lies in its folder already."""
-    from brainmets.cohorts.cohort import CohortError, find_cases, patient_of
+    from brainmets.cohorts.cohort import CohortError, patient_of
+    from brainmets.cohorts.pseudonyms import known_cases
 
     patients = {case: patient_of(case, declaration) for case in raw_cases}
     with suppress(CohortError):  # nothing is prepared yet
-        patients |= {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients |= {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     _check_split(origin, cohort, declaration, audit, patients)
 
 
@@ -410,8 +451,11 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
     return 0
 
 
-def _work(study: Study, files: StudyPaths, options: list[str], further: list[str], lock: int) -> int:
-    """Run Snakemake, show what its steps do, and give the study's exit status.
+def _work(
+    study: Study, files: StudyPaths, profile: str, options: list[str], further: list[str], lock: int,
+    queue: QueueWatch | None,
+) -> int:  # fmt: skip
+    """Run Snakemake, show what its steps do and what keeps its jobs in a cluster's ``queue``; gives the exit status.
 
     Snakemake inherits ``lock``, the descriptor of the study's lock: a second start watches it as long as it works on,
     even after this process was killed or its terminal has gone.
@@ -419,7 +463,7 @@ def _work(study: Study, files: StudyPaths, options: list[str], further: list[str
     files.runs.mkdir(parents=True, exist_ok=True)
     events = files.runs / "snakemake.jsonl"
     events.unlink(missing_ok=True)
-    progress = Progress(files, study.origin)
+    progress = Progress(files, study.origin, profile)
     engine: subprocess.Popen[bytes] | None = None
     asked = 0
 
@@ -444,6 +488,8 @@ def _work(study: Study, files: StudyPaths, options: list[str], further: list[str
         while not ended:
             ended = engine.poll() is not None
             progress.update()
+            for line in queue.news() if queue else ():
+                progress.say(line)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:

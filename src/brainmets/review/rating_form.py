@@ -16,7 +16,6 @@ import pandas as pd
 from IPython.display import display
 
 from brainmets import tables
-from brainmets.review.case import slug
 from brainmets.review.experts import SCALES, SHEET_COLUMNS, RatingError, check_ratings
 
 TITLES = {
@@ -46,9 +45,13 @@ def sheet_of(rater: str, handed_out: Path, folder: Path) -> tuple[Path, pd.DataF
     """
     if not rater.strip():
         raise RatingError("rater: is empty; type your name or initials")
-    path = folder / f"ratings_{slug(rater.strip())}.csv"
+    name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in rater.strip())
+    path = folder / f"ratings_{name}.csv"
     given = path if path.is_file() else handed_out
-    table = tables.read(given, dtype=str, keep_default_na=False, encoding="utf-8-sig")[SHEET_COLUMNS]
+    table = tables.read(given, dtype=str, keep_default_na=False)
+    if absent := [name for name in SHEET_COLUMNS if name not in table.columns]:
+        raise RatingError(f"{given.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
+    table = table[SHEET_COLUMNS]
     others = sorted(set(table["rater"]) - {"", rater.strip()})
     if others:
         raise RatingError(f"rater: {path.name} holds the ratings of {', '.join(others)}; write your name differently")
