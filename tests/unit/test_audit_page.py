@@ -12,7 +12,7 @@ from browser import tab
 from PIL import Image
 
 from brainmets import nifti
-from brainmets.cohorts.audit_page import HEIGHT, OUTLINE, WIDTH, Finding, Row, thumbnail, write_page
+from brainmets.cohorts.audit_page import HEIGHT, OUTLINE, WIDTH, Finding, Row, in_words, thumbnail, write_page
 from brainmets.vocabulary import SEQUENCES
 
 SHAPE = (60, 70, 40)
@@ -92,6 +92,20 @@ def test_a_picture_of_a_full_size_scan_is_small():
     image[50:190, 30:210, 10:140] = rng.normal(100, 20, (140, 180, 130))
     picture = thumbnail(dict.fromkeys(SEQUENCES, image), None, grid_of(np.eye(4), shape))
     assert len(picture) < 60_000, "noise is the worst that a JPEG can be given"
+
+
+def test_numbers_in_words():
+    """In the page's order; what could not be measured is left out."""
+    numbers = {
+        "head_mL": 1499.6,
+        "lesions": 3,
+        "WT_mL": 3.2184,
+        "ET_mL": float("nan"),
+        "shape": "60x70x40",
+        "other": 1,
+    }
+    assert in_words(numbers) == {"voxels": "60x70x40", "tumour": "3.22 mL", "lesions": "3", "head": "1500 mL"}
+    assert in_words({}) == {}
 
 
 def test_errors_come_first_and_nothing_of_a_file_is_taken_for_markup(tmp_path):

@@ -63,6 +63,25 @@ class Row(NamedTuple):
         return next((name for name in ("error", "warning") if any(name == one.severity for one in self.findings)), "")
 
 
+IN_WORDS = {
+    "shape": ("voxels", "{}"), "spacing_mm": ("sides (mm)", "{}"), "orientation": ("axes", "{}"),
+    "WT_mL": ("tumour", "{:.3g} mL"), "ET_mL": ("enhancing", "{:.3g} mL"), "lesions": ("lesions", "{:.0f}"),
+    "smallest_lesion_mm3": ("smallest", "{:.3g} mm³"), "head_mL": ("head", "{:.0f} mL"),
+    "load_pct": ("tumour of head", "{:.2g}%"),
+}  # fmt: skip
+"""Per column of the audit's tables that a row of the page shows: its title, and how the value is written."""
+
+
+def in_words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """``Row.numbers`` of a case's columns (those of ``IN_WORDS``, in its order); what is absent or NaN is left out."""
+    shown = {name: numbers[name] for name in IN_WORDS if numbers.get(name) is not None}
+    return {
+        IN_WORDS[name][0]: IN_WORDS[name][1].format(value)
+        for name, value in shown.items()
+        if value == value  # NaN is not
+    }
+
+
 def write_page(path: Path, rows: Sequence[Row], of_all: Sequence[tuple[str, Finding]] = ()) -> Path:
     """Write the page to ``path``, readable by its owner alone, and return it.
 
