@@ -96,8 +96,8 @@ PLACE_CLEAR = 6.0
 more in phantoms, 7.2 and more in real cases."""
 PLACE_ML = 0.5
 """Lesions below which nothing is said of their place. Small faint ones were painted into the real cases (648 draws
-of number, size, contrast and oedema): 18 would have been called elsewhere, with lesions of 0.11 mL or less, outshone by
-a vessel."""
+of number, size, contrast and oedema): 18 would have been called elsewhere, with lesions of 0.11 mL or less, outshone
+by a vessel."""
 FAR = 5.0
 """Robust z-score (median and scaled median absolute deviation) from which a case is unusual among its cohort."""
 FEWEST_CASES = 8
