@@ -51,7 +51,7 @@ CLEAN: dict[str, tuple[SiteName, int, float, int]] = {
 }
 """Cohorts of sound phantoms: site, patients, spacing in mm, seed."""
 THRESHOLDED = "BraTS-MET-00110-000, label by threshold"
-FAULTY = (("source", 20), ("target", 20))
+FAULTY = (("source", 12), ("target", 12))
 FAULTY_SEED, FAULTY_SPACING = 55, 3.0
 
 JUDGED = {

@@ -85,6 +85,15 @@ def test_a_case_without_a_label_or_a_sequence_still_has_a_picture(case):
     assert thumbnail({"t1c": np.zeros(SHAPE)}, None, grid_of())
 
 
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_what_is_not_finite_is_shown_as_nothing(case, value):
+    images, labels = case
+    broken = images["t1c"].astype(np.float64)
+    broken[0, 0, 31] = broken[30, 30, 31] = value
+    pixels = drawn(thumbnail({**images, "t1c": broken}, labels, grid_of()))
+    assert pixels[:, WIDTH : 2 * WIDTH].max() > 200
+
+
 def test_a_picture_of_a_full_size_scan_is_small():
     rng = np.random.default_rng(2)
     shape = (240, 240, 155)

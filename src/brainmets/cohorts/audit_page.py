@@ -118,8 +118,8 @@ def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None
     """The four sequences side by side on one axial slice, with the label's outline, as a JPEG of some 20 kB.
 
     ``images``: by sequence (3D, file axes), ``labels``: in BraTS labels, all on ``grid``; a sequence that is absent is
-    an empty picture. The slice goes through the middle of the largest lesion, or of the volume where there is none.
-    The patient's right is on the left, the front above.
+    an empty picture, and what is not finite in 32 bits is shown as 0. The slice goes through the middle of the largest
+    lesion, or of the volume where there is none. The patient's right is on the left, the front above.
     """
     lesions, along = nifti.to_ras(np.zeros(grid.shape, np.uint8) if labels is None else labels, grid.affine)
     sides = np.linalg.norm(along[:3, :3], axis=0)
@@ -167,7 +167,8 @@ def _tile(
     across = centre[0] - (np.arange(WIDTH) - (WIDTH - 1) / 2) * steps[0]  # the patient's right on the left
     down = centre[1] - (np.arange(HEIGHT) - (HEIGHT - 1) / 2) * steps[1]
     places = np.meshgrid(across, down)
-    values = image.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = np.nan_to_num(image.astype(np.float32), nan=0, posinf=0, neginf=0)
     sampled = ndimage.map_coordinates(values, places, order=1, cval=float(values[0, 0]))
     marked = ndimage.map_coordinates(outline.astype(np.float32), places, order=1) > 0.5
     shown = values[values != values[0, 0]]
