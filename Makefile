@@ -3,6 +3,8 @@
 # make test                              style, types and tests
 # make coverage                          what the tests without the slow ones run of the package
 # make paper SCORES=folder               the paper's printed numbers beside those of its released score files
+# make bill                              docs/dependencies.md: every pinned package, its version, its licence
+# make faults                            plays faults against miniature studies and writes docs/reliability.md
 # make lab                               JupyterLab with this environment
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +23,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
 
-.PHONY: study test coverage paper lab
+.PHONY: study test coverage faults bill paper lab
 
 study: $(READY)
 	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
@@ -34,6 +36,12 @@ test: $(READY)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+
+bill: $(READY)
+	@$(BIN)/python docs/renew_dependencies.py
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --write
 
 # The environment's own kernel comes before one of the user's; nothing asks the network for news or extensions.
 lab: $(READY)

@@ -27,7 +27,8 @@ import pandas as pd
 import SimpleITK as sitk
 from training import machine
 
-from brainmets.files import read_json, write_csv, write_text
+from brainmets import tables
+from brainmets.files import read_json, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, project_root
 from brainmets.phantoms.scanner import make_scanner_cohort
@@ -288,7 +289,7 @@ def report(
     )
     if given.rows:
         table = pd.DataFrame([{**one["row"], "planted": one["planted"]} for one in done])
-        write_csv(given.rows, table)
+        tables.write(given.rows, table)
     alarmed = set(flagged.case)
     planted = [one for one in found if one["planted"]]
     caught = [one for one in planted if "refused" in one or one["case"] in alarmed]

@@ -71,7 +71,7 @@ def pictures(shape: tuple[int, ...]) -> None:
     case = ReviewCase("P1", images, labels, predictions, np.diag([0.5, 0.5, 1.0, 1.0]))
     with tempfile.TemporaryDirectory() as folder:
         drawing.draw_case(case, ["TC", "WT"], {}, Path(folder))
-        viewers.write_volumes(case, "P1", Path(folder))
+        viewers.write_volumes(case, Path(folder))
 
 
 def network_case(shape: tuple[int, ...]) -> tuple[one_layer.NetworkImage, ReviewCase]:

@@ -1,7 +1,8 @@
-"""The ``brainmets`` command: ``prepare``, ``study``, ``notebook``, ``score``, ``report``, ``review`` and ``export``.
+"""The ``brainmets`` command and its subcommands, from ``prepare`` to ``unpack``.
 
 Exit status: 0 done, 1 a step failed, 2 the request cannot be carried out (a wrong parameter, a missing folder), 130
-stopped by Ctrl-C.
+stopped by Ctrl-C. An error that nobody foresaw ends with 1 and one line; its traceback lies in a private file, or is
+shown where ``BRAINMETS_DEBUG`` is set.
 """
 
 # Each command imports what it needs by itself: the parsers stay instant, and scoring needs no papermill.
@@ -9,19 +10,26 @@ stopped by Ctrl-C.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+import tempfile
+import traceback
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from brainmets import __version__
-from brainmets.files import write_csv
+from brainmets.files import keep_private
 from brainmets.params import ParameterError
-from brainmets.processes import BusyError
+from brainmets.params.bounds import PROCESSES
+from brainmets.params.yaml_files import parse_value
+from brainmets.places import require_apart, require_replaceable
+from brainmets.processes import BusyError, locked
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
+MOST_OF_A_FAULT = 300
+"""Characters of an unforeseen error's text that are shown."""
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` gives."""
 
@@ -38,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"only 'brainmets study' takes options after --, not {args.command!r}", file=sys.stderr)
         return 2
     args.further = further
+    keep_private()
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
@@ -45,8 +54,39 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nbrainmets {args.command}: stopped; run it again to go on", file=sys.stderr)
         return 130
     except (ValueError, BusyError, OSError) as error:
+        if debugging():
+            raise
         print(f"brainmets {args.command}: {_in_words(error)}", file=sys.stderr)
         return 2
+    except Exception as error:  # a fault of the program: it must be found, and its traceback may name patients
+        if debugging():
+            raise
+        print(f"brainmets {args.command}: {_of_a_fault(error)}", file=sys.stderr)
+        return 1
+
+
+def debugging() -> bool:
+    """Whether ``BRAINMETS_DEBUG`` asks for tracebacks."""
+    return bool(os.environ.get("BRAINMETS_DEBUG"))
+
+
+def _of_a_fault(error: Exception) -> str:
+    """One line on an error that nobody foresaw; its traceback goes to a file that the user alone can read."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use fewer workers, or a machine with more"
+    lines = traceback.format_exception(error)
+    try:
+        handle, name = tempfile.mkstemp(prefix="brainmets-fault-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(lines)
+    except OSError:  # a full disk
+        return "".join(lines)
+    text = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {text if len(text) <= MOST_OF_A_FAULT else text[:MOST_OF_A_FAULT] + '...'}"
+    return (
+        f"{what}. This is a fault of the program. Its traceback is in {name}, which you alone can read: report it, "
+        "and take out what names a patient; BRAINMETS_DEBUG=1 shows it here"
+    )
 
 
 def _in_words(error: Exception) -> str:
@@ -59,7 +99,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="brainmets", description="A notebook laboratory for transfer learning.")
     parser.add_argument("--version", action="version", version=f"brainmets {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_prepare, _add_study, _add_notebook, _add_score, _add_report, _add_review, _add_export):
+    for add in (
+        _add_prepare,
+        _add_study,
+        _add_stop,
+        _add_notebook,
+        _add_score,
+        _add_report,
+        _add_review,
+        _add_export,
+        _add_pack,
+        _add_unpack,
+    ):
         add(commands)
     return parser
 
@@ -120,8 +171,7 @@ def _add_prepare(commands: Commands) -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     """Prepare, show the quality page; 1 where a case failed or its flags call for a look."""
-    import pandas as pd
-
+    from brainmets import tables
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.params import Cohort, Preparation, Raw
     from brainmets.paths import PreparationPaths
@@ -130,9 +180,13 @@ def _prepare(args: argparse.Namespace) -> int:
 
     out = args.out.resolve()
     files = PreparationPaths((args.private or out.with_name(f"{out.name}.private")).resolve())
+    key = args.key_file.resolve() if args.key_file else files.key
+    others = (files.series, files.plan, files.findings, files.quality, files.quality_table, files.flags)
+    private = {f"{path.name} of --private": path for path in others}
+    require_apart({**private, "--key-file": key}, {"INPUT": args.input})
     raw = Raw(
         folder=str(args.input.resolve()), prefix=args.prefix, labels=args.labels, brain_masks=args.brain_masks,
-        key_file=str(args.key_file.resolve()) if args.key_file else None,
+        key_file=str(key) if args.key_file else None,
         left_out=args.left_out, accepted=args.accepted,
     )  # fmt: skip
     declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
@@ -143,12 +197,11 @@ def _prepare(args: argparse.Namespace) -> int:
             mask_margin_mm=args.margin, bias_field=args.bias_field,
         )
     )  # fmt: skip
-    if args.workers is not None and args.workers < 1:
-        raise ParameterError(f"--workers: {args.workers} must be 1 or more")
+    _require_processes("--workers", args.workers)
     workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
     failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
     flags = cohort_quality.review(declaration, files)
-    prepared = len(pd.read_csv(files.quality_table))
+    prepared = len(tables.read(files.quality_table))
     print(f"{prepared} prepared case(s) in {args.out}; look at {files.quality} ({len(flags)} flag(s))")
     for case, reason in failed.items():
         print(f"brainmets prepare: {case}: {reason}", file=sys.stderr)
@@ -178,6 +231,27 @@ def _study(args: argparse.Namespace) -> int:
     return study.run(args.params, profile=args.profile, dry_run=args.dry_run, further=args.further)
 
 
+def _add_stop(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "stop",
+        help="end what is at work on a study",
+        description="End what is at work on a study: its engine, its steps and its jobs on a cluster, also those "
+        "that a closed terminal, a dropped connection or a killed engine left. Nothing that is finished is lost; a "
+        "training loses at most the epoch that it is in.",
+    )
+    _add_params(parser)
+    parser.set_defaults(run=_stop)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from brainmets.engine.running import stop
+    from brainmets.engine.steps import read_study
+    from brainmets.paths import StudyPaths
+
+    study = read_study(args.params)
+    return stop(StudyPaths(study.content["work_dir"], study.content["study"]), study.origin)
+
+
 def _add_notebook(commands: Commands) -> None:
     parser = commands.add_parser("notebook", help="run one notebook through papermill")
     parser.add_argument(
@@ -195,6 +269,7 @@ def _notebook(args: argparse.Namespace) -> int:
     from brainmets.engine import notebook, steps
     from brainmets.engine.progress import StepError
 
+    _require_processes("--threads", args.threads)
     name = notebook.find(args.name)
     try:
         executed = notebook.run(steps.read_study(args.params), name, _values(args.values), args.threads)
@@ -220,7 +295,7 @@ def _values(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ParameterError(f"{pair!r} must be key=value, such as arm=default")
-        values[name] = yaml.safe_load(text)
+        values[name] = parse_value(text, name)
     return values
 
 
@@ -266,8 +341,17 @@ def _add_score(commands: Commands) -> None:
 
 def _score(args: argparse.Namespace) -> int:
     """Score, write the tables, say what was excluded; after an error nothing is written."""
+    from brainmets import tables
     from brainmets.scoring.folders import require_one_convention, score_folders
+    from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
+    _require_processes("--workers", args.workers)
+    outputs = {"--out": (args.out, SCORE_COLUMNS), "--lesions": (args.lesions, LESION_COLUMNS)}
+    named = {option: (path, columns) for option, (path, columns) in outputs.items() if path is not None}
+    for option, (path, columns) in named.items():
+        require_replaceable(option, path, ".csv", _table_with(columns), f"table of {', '.join(columns[:5])}, ...")
+    inputs = {"PREDICTIONS": args.predictions, "REFERENCES": args.references}
+    require_apart({option: path for option, (path, _) in named.items()}, inputs)
     scores = score_folders(
         args.predictions,
         args.references,
@@ -281,15 +365,37 @@ def _score(args: argparse.Namespace) -> int:
     )
     for note in require_one_convention(scores) if args.label_map is None else []:
         print(f"look at the labels: {note}", file=sys.stderr)
-    write_csv(args.out, scores.table)
+    tables.write(args.out, scores.table)
     if args.lesions is not None:
-        write_csv(args.lesions, scores.lesions)
+        tables.write(args.lesions, scores.lesions)
     for case in scores.missing:
         print(f"scored as an empty prediction: {case}", file=sys.stderr)
     for row in scores.excluded.itertuples():
         print(f"no value: {row.case} {row.region} {row.metric}: {row.reason}", file=sys.stderr)
     print(f"{len(scores.cases)} cases, {len(scores.table)} rows -> {args.out}")
     return 0
+
+
+def _table_with(columns: Sequence[str]) -> Callable[[Path], bool]:
+    """Whether a file is a table that begins with the first five of these columns: those that every version wrote."""
+    from brainmets import tables
+
+    def ours(path: Path) -> bool:
+        try:
+            return tables.lines(path)[0][1][:5] == list(columns[:5])
+        except ValueError:
+            return False
+
+    return ours
+
+
+def _require_processes(option: str, number: int | None) -> None:
+    """Refuse a number of processes or threads that no machine has."""
+    try:
+        if number is not None:
+            PROCESSES.check(number)
+    except ValueError as error:
+        raise ParameterError(f"{option}: {error}") from None
 
 
 def _label_map(text: str | None) -> dict[int, int] | None:
@@ -328,7 +434,10 @@ def _report(args: argparse.Namespace) -> int:
     study = read_study(args.params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     try:
-        with logged(files.runs / "report.log", command("report", study.origin)):
+        with (
+            locked(files.step_lock("report"), f"the report of study {files.study}"),
+            logged(files.runs / "report.log", command("report", study.origin)),
+        ):
             index = build(files, study)
             print(f"report: {index.relative_to(project_root())}, {in_mb(index.parent)}")
     except ReportError as error:
@@ -388,6 +497,8 @@ def _export(args: argparse.Namespace) -> int:
     if args.arm not in study.arms:
         raise ParameterError(f"{args.arm!r} is no arm of {args.params} (there: {', '.join(study.arms)})")
     files = StudyPaths(study.content["work_dir"], study.content["study"])
+    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_apart({"--out": args.out}, {"the study's folder": files.work})
     evaluation = study.content["evaluation"]
     options = evaluation["tile_step"], evaluation["mirroring"]
     try:
@@ -396,6 +507,51 @@ def _export(args: argparse.Namespace) -> int:
         print(f"brainmets export: {error}", file=sys.stderr)
         return 1
     print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
+    return 0
+
+
+# --- pack and unpack ---------------------------------------------------------------------------------------------
+
+
+def _add_pack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "pack",
+        help="pack the plan or the pretrainings for another machine",
+        description="Write an archive to carry to another machine: 'plan' holds what notebook 03 needs there (the "
+        "source cohort's preprocessed cases and the plan), 'pretraining' the models that it trained. See "
+        "docs/own_cohort.md.",
+    )
+    parser.add_argument("kind", choices=("plan", "pretraining"), metavar="KIND", help="plan or pretraining")
+    _add_params(parser)
+    parser.add_argument("--out", type=_archive, required=True, metavar="file.zip", help="the archive to write")
+    parser.set_defaults(run=_pack)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.pack(Study.read(args.params), args.kind, args.out)
+    return 0
+
+
+def _add_unpack(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "unpack",
+        help="put what another machine packed into the study",
+        description="Check every file of an archive of 'brainmets pack', and whether it belongs to this study; then "
+        "put it into the study's folder, all or nothing.",
+    )
+    parser.add_argument("archive", type=Path, metavar="file.zip", help="the archive")
+    _add_params(parser)
+    parser.set_defaults(run=_unpack)
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.training import handover
+
+    handover.unpack(args.archive, Study.read(args.params))
     return 0
 
 

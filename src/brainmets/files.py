@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-if TYPE_CHECKING:
-    import pandas as pd
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextmanager
@@ -19,7 +20,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends without an error.
 
     The temporary name keeps the suffixes of ``path`` (so that ``.nii.gz`` writers recognise it) and starts with a
-    dot. On an error it is deleted and whatever stood at ``path`` before is untouched.
+    dot. On an error it is deleted and whatever stood at ``path`` before is untouched. An ``OSError`` that names no
+    file, such as that of a full disk, is raised with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}.{path.name}")
@@ -28,8 +30,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         aside.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def keep_private() -> None:
+    """From here on this process and its children make files that the user and the group alone can read.
+
+    What comes of patients is nobody else's. Files and folders that are there already stay as they are.
+    """
+    os.umask(os.umask(0) | 0o027)
 
 
 def numbered(path: Path) -> Path:
@@ -50,19 +64,34 @@ def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> Path:
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table without its index; numbers keep every digit, a missing value is an empty field."""
-    with replacing(path) as aside:
-        table.to_csv(aside, index=False)
-    return path
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a file that is not one is refused with its name."""
+    """Read a JSON object; a file that is not one is refused with its name (``ValueError``)."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); delete it and rerun the step that writes it") from error
+    except (ValueError, RecursionError) as error:  # text that is no JSON, no UTF-8, or nested without end
+        why = "nested too deep" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} is not JSON ({why}); delete it and rerun the step that writes it") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not an object")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, not an object; delete it and rerun the step that writes it"
+        )
     return content
+
+
+def shaped(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """A reader of a JSON file, its first argument, which refuses content of another shape with the file's name.
+
+    What the reader's look-ups raise on a missing name, or on a list in place of an object, becomes a ``ValueError``.
+    """
+
+    @wraps(read)
+    def reading(path: Path, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(path, *args, **kwargs)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} does not hold what the step writes that makes it ({type(error).__name__}: {error}); delete "
+                "it and rerun that step"
+            ) from error
+
+    return reading

@@ -137,8 +137,24 @@ class StudyPaths:
         return self.work / "audit" / cohort / "findings.csv"
 
     def manifest(self, cohort: str) -> Path:
-        """``manifest.json``: where each case's files lie; with absolute paths, never in a report."""
+        """``manifest.json``: where each case's files lie; never in a report."""
         return self.work / "audit" / cohort / "manifest.json"
+
+    def private(self, cohort: str) -> Path:
+        """Folder of what holds names of a cohort with pseudonyms: the user's alone to enter."""
+        return self.work / "private" / cohort
+
+    def key(self, cohort: str) -> Path:
+        """``key.csv``: whose case a pseudonym stands for."""
+        return self.private(cohort) / "key.csv"
+
+    def unusable(self, cohort: str) -> Path:
+        """``unusable.txt``: why the cohort cannot be read as declared, with names; absent where it can."""
+        return self.private(cohort) / "unusable.txt"
+
+    def links(self, cohort: str) -> Path:
+        """Folder of links to the cases' files, ``<pseudonym>_<sequence>.nii.gz``: the paths that later steps use."""
+        return self.private(cohort) / "links"
 
     def labels(self, cohort: str) -> Path:
         """Folder of the training cases' label maps in BraTS labels, ``<case>.nii.gz``."""
@@ -253,6 +269,15 @@ class StudyPaths:
         return self.work / "review"
 
     # the engine
+    @property
+    def lock(self) -> Path:
+        """Held by whoever runs the study, and by Snakemake as long as it works."""
+        return self.work / ".study.lock"
+
+    def step_lock(self, step: str) -> Path:
+        """Held by the process that runs the step."""
+        return self.runs / f".{step}.lock"
+
     @property
     def runs(self) -> Path:
         """Executed notebooks (``.ipynb``) and their logs (``.log``), one pair per step."""

@@ -17,7 +17,7 @@ from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 FIELDS = {
     LogEvent.WORKFLOW_STARTED: (),
     LogEvent.RUN_INFO: ("stats",),
-    LogEvent.JOB_INFO: ("jobid", "rule_name", "wildcards"),
+    LogEvent.JOB_INFO: ("jobid", "rule_name", "wildcards", "reason"),
     LogEvent.JOB_FINISHED: ("job_id",),
     LogEvent.JOB_ERROR: ("jobid", "rule_msg"),
 }

@@ -1,5 +1,6 @@
 """A checkout of eight tiny notebooks, to test the engine in seconds; each writes its result as the real ones do."""
 
+import copy
 import os
 import re
 import shutil
@@ -42,13 +43,18 @@ trap = Path("trap_" + "_".join(["{notebook}", *map(str, job.values())]))
 trap_says = trap.read_text() if trap.exists() else ""
 if trap_says == "raise": raise ValueError("the trap is set")
 if trap_says == "sleep": time.sleep(60)
+while trap_says == "wait" and trap.exists(): time.sleep(0.05)
 if trap_says == "die": os._exit(9)
 """
 RESULT = """\
 record = Provenance("{notebook}", p.model_dump(mode="json"), root=files.work)
 plan = files.preparation(job["cohort"]).plan if "case" in job else None
 more = {{"files": read_json(plan)["cases"][job["case"]]["digest"]}} if plan and plan.is_file() else {{}}
-_ = record.write(target, **more, threads=os.environ["OMP_NUM_THREADS"], slurm=os.environ.get("SLURM_JOB_ID"))
+table = target.with_name("numbers.csv")
+table.parent.mkdir(parents=True, exist_ok=True)
+_ = table.write_text("case,value\\nP01,0.5\\nP02,0.25\\n")
+more |= {{"threads": os.environ["OMP_NUM_THREADS"], "slurm": os.environ.get("SLURM_JOB_ID")}}
+_ = record.write(target, outputs=[table], **more)
 """
 
 
@@ -72,6 +78,13 @@ class FakeCheckout:
             job = (study.jobs(name) or [{"cohort": "target", "case": ""}])[0]
             nbformat.write(_notebook(name, study.values(name, **job)), self.source(name))
 
+    def at(self, root: Path) -> "FakeCheckout":
+        """This checkout in another place, where it has been copied or moved to."""
+        there = copy.copy(self)
+        there.root, there.params = root, root / "params" / "tiny.yaml"
+        there.work = root / "work" / "tiny"
+        return there
+
     def source(self, name: str) -> Path:
         return self.root / "notebooks" / f"{name}.ipynb"
 
@@ -82,7 +95,7 @@ class FakeCheckout:
         return yaml.safe_load(self.params.read_text())
 
     def trap(self, step: str, what: str = "raise") -> Path:
-        """Have the step fail ("raise"), take a minute ("sleep") or lose its kernel ("die"); unlink to mend it."""
+        """Have the step fail ("raise"), take a minute ("sleep"), lose its kernel ("die") or "wait"; unlink to mend."""
         path = self.root / f"trap_{step}"
         path.write_text(what)
         return path
@@ -106,6 +119,17 @@ class FakeCheckout:
             capture_output=True,
             text=True,
             timeout=timeout,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """``brainmets`` in the background, what it says in one pipe."""
+        return subprocess.Popen(
+            self.command(*words),
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def study(self, *further: str) -> subprocess.CompletedProcess[str]:

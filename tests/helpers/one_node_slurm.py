@@ -12,11 +12,14 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged")
 ETC = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
+NODE = ("slurmd", "-D", "-N", "localhost")
 
 
 def reason_not_to() -> str | None:
@@ -55,7 +58,7 @@ class Cluster:
         self._run("munged", "--foreground", "--force", f"--socket={self.folder / 'munge.socket'}", *options)
         _until(lambda: (self.folder / "munge.socket").exists(), "munged did not start")
         self._run("slurmctld", "-D")
-        self._run("slurmd", "-D", "-N", "localhost")
+        self._run(*NODE)
         _until(lambda: "idle" in _output("sinfo", "--noheader", "--format=%t"), "the node did not become idle")
 
     def stop(self) -> None:
@@ -70,6 +73,39 @@ class Cluster:
         for name in FILES:
             if (ETC / name).is_symlink():
                 (ETC / name).unlink()
+
+    def running(self) -> list[str]:
+        """The numbers of the jobs that run now."""
+        return _output("squeue", "--noheader", "--states=RUNNING", "--format=%i").split()
+
+    def waiting(self) -> str:
+        """The number of the one job that waits, as soon as there is one."""
+        _until(lambda: bool(_output("squeue", "--noheader", "--states=PENDING")), "no job came", 60)
+        (job,) = _output("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
+        return job
+
+    def states(self, folder: Path) -> list[str]:
+        """How the jobs that worked in ``folder`` ended, in order."""
+        return [job["JobState"] for job in self.jobs() if job["WorkDir"] == str(folder)]
+
+    def until_empty(self, seconds: float = 60) -> None:
+        """Wait until no job waits, runs or is being ended."""
+        _until(lambda: not _output("squeue", "--noheader"), "jobs are still in the queue", seconds)
+
+    def lose_node(self) -> None:
+        """As by a power cut: the node's daemon and all that its jobs run are killed; SLURM takes the node for lost."""
+        node = self._daemons.pop()
+        node.kill()
+        node.wait()
+        for process in _below(process for process, words in _processes() if "slurmstepd" in words):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        subprocess.run(["scontrol", "update", "NodeName=localhost", "State=DOWN", "Reason=lost"], check=True)
+
+    def bring_node_back(self) -> None:
+        """The node starts again and takes jobs."""
+        self._run(*NODE)
+        subprocess.run(["scontrol", "update", "NodeName=localhost", "State=RESUME"], check=True)
 
     def jobs(self) -> list[dict[str, str]]:
         """One dictionary of SLURM's names (JobState, Name, ...) per ended job."""
@@ -93,7 +129,7 @@ class Cluster:
             "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",  # listen on loopback alone
             "AuthType": "auth/munge",
             "CredType": "cred/munge",
-            "AuthInfo": f"socket={self.folder / 'munge.socket'}",
+            "AuthInfo": f"socket={self.folder / 'munge.socket'},cred_expire=5",  # also a requeued job's wait
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
@@ -141,7 +177,24 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
 
 
-def _until(condition, message: str, seconds: float = 30) -> None:
+def _processes() -> Iterator[tuple[int, str]]:
+    """Number and command line of every process."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield int(folder.name), (folder / "cmdline").read_text().replace("\0", " ")
+
+
+def _below(processes: Iterable[int]) -> list[int]:
+    """The processes and all that they have started, those that started others first."""
+    found = list(processes)
+    for process in found:  # grows while it is read
+        for thread in Path(f"/proc/{process}/task").glob("*/children"):
+            with suppress(OSError):
+                found += map(int, thread.read_text().split())
+    return found
+
+
+def _until(condition: Callable[[], bool], message: str, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from brainmets.cohorts import splits
 from brainmets.cohorts.cohort import find_cases, write_manifest, write_mapped_labels
-from brainmets.cohorts.splits import split_cohort
-from brainmets.files import write_json
 from brainmets.params import Cohort, Training
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
@@ -45,14 +44,14 @@ def ingest(files: StudyPaths, source: Cohort, target: Cohort, gpu_memory_gb: flo
     for name, declaration in (("source", source), ("target", target)):
         cases = find_cases(declaration)
         patients = {case.case: case.patient for case in cases}
-        split[name] = split_cohort(patients, declaration.held_out, 2, seed=1)
+        split[name] = splits.split_cohort(patients, declaration.held_out, 2, seed=1)
         write_manifest(files.manifest(name), cases)
         for case in cases:
             held_out = case.case in split[name]["held_out"]
             write_mapped_labels(case, declaration, files.references if held_out else files.labels(name))
         plans.write_dataset(files, name, {case.case: case for case in cases}, split[name])
         plans.extract_fingerprint(files, name, workers=1)
-    write_json(files.splits, split)
+    splits.write(files, split)
     plans.plan_target(files, gpu_memory_gb, base_features)
     plans.move_plan_to_source(files)
     for name in split:

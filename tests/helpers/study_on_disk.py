@@ -6,6 +6,7 @@ Nothing here is trained; the numbers only have to be consistent, so that tests c
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -16,9 +17,11 @@ import papermill
 import yaml
 from scipy import ndimage
 
-from brainmets.cohorts.cohort import Case, write_manifest
+from brainmets.cohorts import pseudonyms, splits
+from brainmets.cohorts.cohort import write_manifest
 from brainmets.engine.steps import result, step_name
 from brainmets.figures import save as save_figure
+from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.phantoms import sites
@@ -38,17 +41,20 @@ VOXEL_ML = 0.064  # of the default spacing, 4 mm
 TO_BRATS = np.array([0, 2, 1, 3, 1], np.uint8)  # target site: oedema, non-enhancing, enhancing, necrosis
 
 
-def make(work_dir: Path, study: str = "tiny", patients: int = 3, spacing_mm: float = 4.0) -> StudyPaths:
-    """Cohort, references, predictions, scores and lesions below ``work_dir/study``."""
+def make(
+    work_dir: Path, study: str = "tiny", patients: int = 3, spacing_mm: float = 4.0, names: Sequence[str] = ()
+) -> StudyPaths:
+    """Cohort, references, predictions, scores and lesions below ``work_dir/study``.
+
+    The cases are P01, P02, ...; where ``names`` is given, the files bear those and the study gives pseudonyms.
+    """
     files = StudyPaths(str(work_dir), study)
     cohort = sites.make_cohort(work_dir / "cohort", "target", patients, spacing_mm, seed=4)
-    cases = []
-    for name in sorted(path.name for path in cohort.iterdir() if path.is_dir()):
-        parts = dict(zip(("t1n", "t1c", "t2w", "t2f", "label"), ("T1", "T1GD", "T2", "FLAIR", "LABEL"), strict=True))
-        paths = {key: cohort / name / f"{name}_{part}.nii.gz" for key, part in parts.items()}
-        label = paths.pop("label")
-        cases.append(Case(case=name, patient=name, images=paths, label=label))
+    rename(cohort, names)
+    cases = pseudonyms.cases_of("target", Cohort(**declared(work_dir, bool(names))), files)
     write_manifest(files.manifest("target"), cases)
+    split = splits.Split(held_out=[case.case for case in cases], folds=[splits.FoldCases(train=[], val=[])])
+    splits.write(files, {"target": split})
     references = {}
     for case in cases:
         image = nib.load(case.label)
@@ -64,8 +70,28 @@ def make(work_dir: Path, study: str = "tiny", patients: int = 3, spacing_mm: flo
             lesions += lesion_rows(arm, strategy, case, reference, predicted, affines[case])
         pd.DataFrame(scores).to_csv(files.scores(arm, strategy), index=False)
         pd.DataFrame(lesions).to_csv(files.lesions(arm, strategy), index=False)
+        model = {"arm": arm, "strategy": strategy}
+        written = [files.evaluation_folder(arm, strategy)]
+        Provenance("06_evaluation", model, files.work).write(files.evaluation(arm, strategy), outputs=written)
+    Provenance("01_data_audit", {}, files.work).write(files.audit, outputs=[files.audit.parent])
     choose(files, [model for model in MODELS if model[1] != "pretrained"])
     return files
+
+
+def declared(work_dir: Path, pseudonymous: bool) -> dict:
+    """The target cohort of ``make``, as a study's parameters declare it."""
+    content = yaml.safe_load((REPOSITORY / "params" / "demo.yaml").read_text(encoding="utf-8"))["target"]
+    own = {"folder": str(work_dir / "cohort"), "held_out": 1, "pseudonyms": pseudonymous, "phantoms": None}
+    return {**content, **own}
+
+
+def rename(cohort: Path, names: Sequence[str]) -> None:
+    """Give the first phantoms of a cohort of target cases other names, folder and files."""
+    folders = sorted(path for path in cohort.iterdir() if path.is_dir())
+    for folder, name in zip(folders, names, strict=False):
+        for path in folder.iterdir():
+            path.rename(path.with_name(path.name.replace(folder.name, name)))
+        folder.rename(folder.with_name(name))
 
 
 def choose(files: StudyPaths, models) -> None:
@@ -126,11 +152,11 @@ def write_json(path: Path, content) -> None:
     path.write_text(json.dumps(content))
 
 
-def parameters(work_dir: Path, study: str = "tiny") -> dict:
-    """The study's parameters: ``params/demo.yaml`` with two arms, one fold and this work folder."""
+def parameters(work_dir: Path, study: str = "tiny", pseudonymous: bool = False) -> dict:
+    """The study's parameters: ``params/demo.yaml`` with two arms, one fold, this work folder and its cohort."""
     root = REPOSITORY
     content = yaml.safe_load((root / "params" / "demo.yaml").read_text(encoding="utf-8"))
-    content |= {"study": study, "work_dir": str(work_dir), "folds": [0]}
+    content |= {"study": study, "work_dir": str(work_dir), "folds": [0], "target": declared(work_dir, pseudonymous)}
     content["arms"] = {name: content["arms"][name] for name in ("default", "segresnet")}
     content["case_review"] |= {"viewer": "slices", "n_explained": 0}  # no model was trained
     return content

@@ -8,8 +8,14 @@ import papermill
 import pytest
 from score_examples import example_lesions, example_scores, write_study
 
+from brainmets import tables
+from brainmets.cohorts import splits
+from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.params import ParameterError, Statistics
+from brainmets.paths import StudyPaths
+from brainmets.provenance import Provenance
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
+from brainmets.vocabulary import SEQUENCES
 
 pytestmark = pytest.mark.slow
 
@@ -59,11 +65,26 @@ def small_study(work: Path, n_cases: int) -> None:
     """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is."""
     scores = example_scores(n_cases)
     write_study(work / "evaluation", scores, example_lesions(scores))
+    for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
+        folder = work / "evaluation" / arm / strategy
+        record = Provenance("06_evaluation", {"study": work.name, "arm": arm, "strategy": strategy}, root=work)
+        record.write(folder / "evaluation.json", outputs=[folder])
     training = example_scores(4, seed=1)
     write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
-    cases = sorted({*scores["case"], *("training_" + training["case"])})
-    (work / "audit" / "target").mkdir(parents=True)
-    pd.DataFrame({"case": cases, "patient": cases}).to_csv(work / "audit" / "target" / "cases.csv", index=False)
+    held_out, others = sorted({*scores["case"]}), sorted({*("training_" + training["case"])})
+    cases = sorted([*held_out, *others])
+    audited = pd.DataFrame({"case": cases, "patient": cases, "held_out": [case in held_out for case in cases]})
+    audited = audited.assign(shape="9x9x9", spacing_mm="1x1x1", orientation="RAS", lesions=2)
+    tables.write(work / "audit" / "target" / "cases.csv", audited.assign(ET_mL=0, TC_mL=0, WT_mL=5, RC_mL=0))
+    label = work / "label.nii.gz"
+    label.write_bytes(b"of every case")
+    files = StudyPaths(str(work.parent), work.name)
+    of_cases = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in cases]
+    write_manifest(files.manifest("target"), of_cases)
+    folds = [splits.FoldCases(train=others[:2], val=others[2:]), splits.FoldCases(train=others[2:], val=others[:2])]
+    splits.write(files, {"target": splits.Split(held_out=held_out, folds=folds)})
+    study = {"study": work.name}
+    Provenance("01_data_audit", study, work).write(work / "audit" / "audit.json", outputs=[work / "audit"])
 
 
 @pytest.mark.parametrize("n_cases", [2, 6])
@@ -81,6 +102,19 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: Path) -> None:
+    small_study(tmp_path / "work" / "test", 2)
+    cut = tmp_path / "work" / "test" / "evaluation" / "default" / "scratch" / "lesions.csv"
+    cut.write_text("".join(cut.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        execute(tmp_path, None, out_dir=None)
+    assert error.value.evalue.startswith(
+        "evaluation/default/scratch/lesions.csv has 3 rows, 4 were written: run brainmets notebook 06_evaluation "
+        "PARAMS arm=default strategy=scratch again"
+    )
+    assert not (tmp_path / "work" / "test" / "statistics").exists()
 
 
 def test_a_bootstrap_of_few_resamples_is_refused() -> None:

@@ -43,6 +43,7 @@ def test_two_real_patients_go_from_their_folder_to_scores(real_data: Path, tmp_p
     content |= {"study": "openms", "folds": [0], "arms": {"default": content["arms"]["default"]}}
     content["target"] = {
         "folder": str(target), "layout": LAYOUT, "label_map": {1: "snfh"}, "held_out": ["patient19"],
+        "pseudonyms": False,
     }  # fmt: skip
     content["source"]["folder"] = "work/openms/source"
     content["source"]["phantoms"]["spacing_mm"] = 4.0

@@ -27,7 +27,7 @@ def labels() -> np.ndarray:
 def cohort(tmp_path: Path) -> Cohort:
     for case in ("a", "b"):
         write_case(tmp_path, OWN_LAYOUT, case, labels())
-    return Cohort(folder=str(tmp_path), layout=OWN_LAYOUT, label_map={1: "snfh", 3: "et"}, held_out=["b"])
+    return Cohort(folder=str(tmp_path), layout=OWN_LAYOUT, label_map={1: "snfh", 3: "et"}, held_out=1)
 
 
 def audited(cohort: Cohort) -> Audit:

@@ -1,5 +1,6 @@
 """Reading cohorts: layouts, patients, label maps, and what is refused."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,3 +152,39 @@ def test_label_maps_of_an_earlier_split_are_gone(own: Cohort, tmp_path: Path) ->
 def test_the_manifest_reads_back_as_written(own: Cohort, tmp_path: Path) -> None:
     cases = find_cases(own)
     assert list(read_manifest(write_manifest(tmp_path / "manifest.json", cases)).values()) == cases
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a b", "1 case(s) with a name such as 'a b', which becomes part of files' names and may hold letters"),
+        ("{brace}", "1 case(s) with a name such as '{brace}'"),
+        ("-a", "1 case(s) with a name such as '-a'"),
+        ("a\u0301", "1 case(s) with a name such as 'a\u0301'"),  # an accent of its own: another name that looks alike
+        ("x_seg", "1 case(s) with a name such as 'x_seg', which becomes part of files' names"),
+        ("A", "cases 'A' and 'a' differ in capital letters alone"),
+    ],
+)
+def test_names_that_cannot_be_kept_apart_as_files_are_refused(
+    own: Cohort, tmp_path: Path, name: str, told: str
+) -> None:
+    """Pictures of "a b" and of "a_b" had one file; nnU-Net takes x_seg for the label map of x."""
+    named = own.model_copy(update={"pseudonyms": False})
+    assert len(find_cases(named)) == 3
+    write_case(tmp_path, OWN_LAYOUT, name)
+    with pytest.raises(CohortError, match=re.escape(told) + ".*rename the files.*pseudonyms: true"):
+        find_cases(named)
+    assert name in {case.case for case in find_cases(own)}, "a pseudonym stands for any name"
+
+
+@pytest.mark.parametrize("pseudonyms", [True, False])
+def test_a_case_with_a_leading_dot_is_neither_taken_nor_dropped(own: Cohort, tmp_path: Path, pseudonyms: bool) -> None:
+    write_case(tmp_path, OWN_LAYOUT, ".a")
+    with pytest.raises(CohortError, match=r"1 case\(s\) with a name that starts with a dot, such as '\.a'.*Delete"):
+        find_cases(own.model_copy(update={"pseudonyms": pseudonyms}))
+
+
+def test_letters_of_every_script_are_letters(own: Cohort, tmp_path: Path) -> None:
+    for name in ("Ødegård-2", "患者1", "7.5_a"):
+        write_case(tmp_path, OWN_LAYOUT, name)
+    assert len(find_cases(own.model_copy(update={"pseudonyms": False}))) == 6

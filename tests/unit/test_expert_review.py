@@ -28,14 +28,14 @@ def handed_out(tmp_path_factory):
     """The study's files, the folder and the key."""
     files = study_on_disk.make(tmp_path_factory.mktemp("work"), patients=2)
     folder = files.review / "expert"
-    key = write_expert_folder(files, {"P01": "case 01", "P02": "case 02"}, MODELS, folder, seed=3)
+    key = write_expert_folder(files, ["P01", "P02"], MODELS, folder, seed=3)
     return files, folder, key
 
 
 def test_a_key_of_an_earlier_draw_is_kept(tmp_path):
     """Experts may hold the earlier folder: under another key their ratings would be given to the wrong models."""
     files = study_on_disk.make(tmp_path, patients=2)
-    cases, folder = {"P01": "case 01", "P02": "case 02"}, files.review / "expert"
+    cases, folder = ["P01", "P02"], files.review / "expert"
     first = write_expert_folder(files, cases, MODELS, folder, seed=3)
     write_expert_folder(files, cases, MODELS, folder, seed=3)
     assert [path.name for path in files.review.glob("expert_key*")] == ["expert_key.csv"], "the same key is kept once"
@@ -50,13 +50,13 @@ def test_segmentations_keep_grid_labels_names_and_colours(handed_out):
 
     files, folder, _ = handed_out
     reference = nib.load(files.references / "P01.nii.gz")
-    voxels, header = nrrd.read(str(folder / "case 01" / "reference.seg.nrrd"))
+    voxels, header = nrrd.read(str(folder / "P01" / "reference.seg.nrrd"))
     assert np.array_equal(voxels, np.asarray(reference.dataobj))
     assert header["space"] == "left-posterior-superior"
     ras = np.diag([-1, -1, 1]) @ np.asarray(header["space directions"]).T
     assert np.allclose(ras, reference.affine[:3, :3])
     assert np.allclose(np.diag([-1, -1, 1]) @ header["space origin"], reference.affine[:3, 3])
-    found = slicerio.read_segmentation(str(folder / "case 01" / "reference.seg.nrrd"))
+    found = slicerio.read_segmentation(str(folder / "P01" / "reference.seg.nrrd"))
     segments = {segment["name"]: segment for segment in found["segments"]}
     assert segments["Enhancing tumour"]["labelValue"] == 3
     assert segments["Enhancing tumour"]["color"] == pytest.approx([0xD5 / 255, 0x5E / 255, 0], abs=1e-5)
@@ -67,15 +67,13 @@ def test_segmentations_keep_grid_labels_names_and_colours(handed_out):
     assert header["encoding"] == "gzip"
 
 
-def test_the_folder_names_no_model_and_no_patient(handed_out):
+def test_the_folder_names_no_model_and_only_the_sheet_a_case(handed_out):
     _, folder, _ = handed_out
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     expected = [f"{part}.nii.gz" for part in ("t1c", "t1n", "t2f", "t2w")]
     expected += ["A.seg.nrrd", "B.seg.nrrd", "reference.seg.nrrd"]
-    assert names == sorted(
-        ["README.txt", "ratings.csv", *(f"case {n}/{file}" for n in ("01", "02") for file in expected)]
-    )
-    texts = [path.read_bytes() for path in (folder / "README.txt", folder / "ratings.csv")]
+    assert names == sorted(["README.txt", "ratings.csv", *(f"P{n}/{file}" for n in ("01", "02") for file in expected)])
+    texts = [(folder / "README.txt").read_bytes(), (folder / "ratings.csv").read_bytes().replace(b"P0", b"")]
     texts += [path.read_bytes().split(b"\n\n")[0] for path in folder.rglob("*.nrrd")]  # the header
     texts += [nib.load(path).header.binaryblock for path in folder.rglob("*.nii.gz")]
     for text in texts:
@@ -87,7 +85,7 @@ def test_letters_stand_for_the_models_that_the_key_names(handed_out):
     files, folder, key = handed_out
     assert pd.read_csv(files.review / "expert_key.csv").equals(key)
     for line in key.to_dict("records"):
-        voxels, _ = nrrd.read(str(folder / line["shown"] / f"{line['model']}.seg.nrrd"))
+        voxels, _ = nrrd.read(str(folder / line["case"] / f"{line['model']}.seg.nrrd"))
         predicted = nib.load(files.predictions(line["arm"], line["strategy"]) / f"{line['case']}.nii.gz")
         assert np.array_equal(voxels, np.asarray(predicted.dataobj))
     assert len(key) == 4
@@ -95,8 +93,8 @@ def test_letters_stand_for_the_models_that_the_key_names(handed_out):
 
 def test_blinding_differs_between_cases_and_follows_the_seed(handed_out, tmp_path):
     files, _, _ = handed_out
-    first = [write_expert_folder(files, {"P01": "a"}, MODELS, tmp_path / "x", seed)["arm"][0] for seed in range(12)]
-    again = [write_expert_folder(files, {"P01": "a"}, MODELS, tmp_path / "x", seed)["arm"][0] for seed in range(12)]
+    first = [write_expert_folder(files, ["P01"], MODELS, tmp_path / "x", seed)["arm"][0] for seed in range(12)]
+    again = [write_expert_folder(files, ["P01"], MODELS, tmp_path / "x", seed)["arm"][0] for seed in range(12)]
     assert first == again
     assert set(first) == {"default", "segresnet"}
 
@@ -105,19 +103,19 @@ def test_a_folder_of_something_else_is_refused(handed_out, tmp_path):
     files, _, _ = handed_out
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other files than an expert review"):
-        write_expert_folder(files, {"P01": "a"}, MODELS, tmp_path, seed=1)
+        write_expert_folder(files, ["P01"], MODELS, tmp_path, seed=1)
 
 
 def test_what_an_expert_left_in_the_folder_is_never_overwritten(handed_out, tmp_path):
     files, _, _ = handed_out
     folder = tmp_path / "expert"
-    names = {"P01": "case 01"}
+    names = ["P01"]
     write_expert_folder(files, names, MODELS, folder, seed=3)
     write_expert_folder(files, names, MODELS, folder, seed=3)  # nothing of anybody's is there: written anew
-    (folder / "case 01" / "scene.mrb").write_bytes(b"saved by Slicer")
+    (folder / "P01" / "scene.mrb").write_bytes(b"saved by Slicer")
     with pytest.raises(FileExistsError, match=r"scene\.mrb.*move them away"):
         write_expert_folder(files, names, MODELS, folder, seed=3)
-    (folder / "case 01" / "scene.mrb").unlink()
+    (folder / "P01" / "scene.mrb").unlink()
     sheet = pd.read_csv(folder / "ratings.csv", dtype=str)
     sheet.assign(rater="Dr A").to_csv(folder / "ratings.csv", index=False)
     with pytest.raises(FileExistsError, match=r"ratings\.csv, filled in"):
@@ -125,8 +123,8 @@ def test_what_an_expert_left_in_the_folder_is_never_overwritten(handed_out, tmp_
 
 
 KEY = pd.DataFrame(
-    [("P01", "c1", "A", "default", "finetune"), ("P01", "c1", "B", "segresnet", "finetune")],
-    columns=["case", "shown", "model", "arm", "strategy"],
+    [("P01", "A", "default", "finetune"), ("P01", "B", "segresnet", "finetune")],
+    columns=["case", "model", "arm", "strategy"],
 )
 
 
@@ -137,7 +135,7 @@ def sheet(tmp_path, *rows, name="one.csv"):
 
 
 def test_ratings_are_unblinded(tmp_path):
-    path = sheet(tmp_path, ("R1", "c1", "B", 4, 3, 1, 0, "Yes", "edge"), ("R1", "c1", "A", "", "", "", "", "", ""))
+    path = sheet(tmp_path, ("R1", "P01", "B", 4, 3, 1, 0, "Yes", "edge"), ("R1", "P01", "A", "", "", "", "", "", ""))
     ratings = read_ratings([path], KEY)
     assert ratings.to_dict("records") == [
         {
@@ -151,15 +149,15 @@ def test_ratings_are_unblinded(tmp_path):
     ("row", "message"),
     [
         (
-            ("R1", "c1", "A", 6, 3, 1, 0, "yes", ""),
+            ("R1", "P01", "A", 6, 3, 1, 0, "yes", ""),
             r"one\.csv, row 2, column overall: '6' is not a whole number from 1",
         ),
-        (("R1", "c1", "A", 4, 3, -1, 0, "yes", ""), r"row 2, column missed_lesions: '-1' is not a count"),
-        (("R1", "c1", "A", 4, "", 1, 0, "yes", ""), r"row 2, column boundary: '' is not a whole number"),
-        (("R1", "c1", "A", 4, 3, 1, 0, "maybe", ""), r"row 2, column acceptable: 'maybe' is not yes or no"),
+        (("R1", "P01", "A", 4, 3, -1, 0, "yes", ""), r"row 2, column missed_lesions: '-1' is not a count"),
+        (("R1", "P01", "A", 4, "", 1, 0, "yes", ""), r"row 2, column boundary: '' is not a whole number"),
+        (("R1", "P01", "A", 4, 3, 1, 0, "maybe", ""), r"row 2, column acceptable: 'maybe' is not yes or no"),
         (("R1", "c9", "A", 4, 3, 1, 0, "yes", ""), r"row 2: 'c9' model 'A' was not handed out"),
-        (("", "c1", "A", 4, 3, 1, 0, "yes", ""), r"row 2, column rater: is empty"),
-        (("R1", "c1", "A", "", "", "", "", "", ""), r"no rating was filled in"),
+        (("", "P01", "A", 4, 3, 1, 0, "yes", ""), r"row 2, column rater: is empty"),
+        (("R1", "P01", "A", "", "", "", "", "", ""), r"no rating was filled in"),
     ],
 )
 def test_a_bad_value_is_named_with_row_and_column(tmp_path, row, message):
@@ -168,15 +166,15 @@ def test_a_bad_value_is_named_with_row_and_column(tmp_path, row, message):
 
 
 def test_an_item_rated_twice_and_an_absent_column_are_refused(tmp_path):
-    row = ("R1", "c1", "A", 4, 3, 1, 0, "yes", "")
+    row = ("R1", "P01", "A", 4, 3, 1, 0, "yes", "")
     with pytest.raises(RatingError, match="R1 rated case P01 twice with the same model"):
         read_ratings([sheet(tmp_path, row), sheet(tmp_path, row, name="two.csv")], KEY)
-    (tmp_path / "bare.csv").write_text("rater,case\nR1,c1\n")
+    (tmp_path / "bare.csv").write_text("rater,case\nR1,P01\n")
     with pytest.raises(RatingError, match=r"bare\.csv has no column model, overall"):
         read_ratings([tmp_path / "bare.csv"], KEY)
 
 
-RATED = "R1;c1;A;4;3;1;0;yes"
+RATED = "R1;P01;A;4;3;1;0;yes"
 HEADER = ";".join(SHEET_COLUMNS)
 
 

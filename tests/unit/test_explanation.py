@@ -301,11 +301,11 @@ def test_the_disagreement_panel_says_why_it_is_empty(reviewed):
 def test_what_was_not_evaluated_or_trained_is_named(reviewed):
     files, _ = reviewed
     model = ("default", "finetune")
-    assert explain.explain_cases(files, {}, [model], model, [0], 0.5, print) == []
+    assert explain.explain_cases(files, [], [model], model, [0], 0.5, print) == []
     with pytest.raises(FileNotFoundError, match="default finetune was not evaluated"):
-        explain.explain_cases(files, {"P01": "P01"}, [model], model, [0], 0.5, print)
+        explain.explain_cases(files, ["P01"], [model], model, [0], 0.5, print)
     study_on_disk.write_json(
         files.evaluation(*model), {"provenance": {"parameters": {"lesion_definition": "brats_2023"}}}
     )
     with pytest.raises(FileNotFoundError, match=r"default finetune has no finished training of fold 0, 2: .* 04"):
-        explain.explain_cases(files, {"P01": "P01"}, [model], model, [0, 2], 0.5, print)
+        explain.explain_cases(files, ["P01"], [model], model, [0, 2], 0.5, print)

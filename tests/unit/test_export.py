@@ -239,14 +239,14 @@ def test_a_folder_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_an_archive_that_cannot_be_written_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("")
-    out, why = tmp_path / "file" / "model.zip", "File exists"
+    out, why = tmp_path / "folder" / "model.zip", "File exists"
 
     def write(*_: Any) -> Path:
+        (tmp_path / "folder").write_text("")
         with replacing(out):
             raise AssertionError("it could be written")
 
     monkeypatch.setattr("brainmets.training.export.export", write)
     params = Path(__file__).resolve().parents[2] / "params" / "smoke.yaml"
     assert cli.main(["export", str(params), "default", "scratch", "--out", str(out)]) == 2
-    assert capsys.readouterr().err == f"brainmets export: {tmp_path}/file: {why}\n"
+    assert capsys.readouterr().err == f"brainmets export: {tmp_path}/folder: {why}\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brainmets.preparation.key import Key
+from brainmets.cohorts.key import Key
 from brainmets.processes import BusyError, locked
 
 SECRET = "MeierAnna4711"

@@ -11,7 +11,7 @@ from score_examples import lesion
 from brainmets.figures import Drawing
 from brainmets.paths import StudyPaths
 from brainmets.review import drawing, panels, ranking
-from brainmets.review.case import pseudonyms_of, read_case, slug, write_pseudonyms
+from brainmets.review.case import read_case
 
 MODEL = ("default", "finetune")
 
@@ -112,7 +112,7 @@ def test_missed_lesions_are_listed_once_the_smallest_first():
 def test_without_a_missed_lesion_there_is_no_montage(tmp_path):
     missed = ranking.missed_lesions(pd.DataFrame([lesion("a", 1, 30.0)]))
     assert missed.empty
-    assert drawing.draw_missed(StudyPaths(str(tmp_path), "tiny"), {}, missed) == []
+    assert drawing.draw_missed(StudyPaths(str(tmp_path), "tiny"), missed) == []
     with pytest.raises(ValueError, match="no lesion was missed"):
         panels.missed_montage([])
 
@@ -124,29 +124,13 @@ def test_regions_to_show():
     assert ranking.regions_to_show(marks, "c") == ["ET", "WT"]
 
 
-def test_pseudonyms_follow_the_names():
-    assert pseudonyms_of(["z", "a", "m"]) == {"a": "case 01", "m": "case 02", "z": "case 03"}
-
-
-def test_the_key_of_pseudonyms_goes_when_names_are_shown_again(tmp_path):
-    write_pseudonyms(tmp_path, {"z": "case 01"})
-    assert pd.read_csv(tmp_path / "pseudonyms.csv").to_dict("records") == [{"case": "z", "pseudonym": "case 01"}]
-    write_pseudonyms(tmp_path, {})
-    assert list(tmp_path.iterdir()) == []
-    write_pseudonyms(tmp_path, {})
-
-
-def test_slug_keeps_letters_digits_and_dots():
-    assert slug("case 01/é.5-x") == "case_01_é.5-x"
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return study_on_disk.make(tmp_path_factory.mktemp("work"), patients=1)
 
 
 def test_missed_lesions_are_drawn_in_the_tables_order(files):
-    shown = read_case(files, "P01", [], "case 01", ("t1c",))
+    shown = read_case(files, "P01", [], ("t1c",))
     rows = []
     for number, volume in ((1, 30.0), (2, 20.0)):
         x, y, z = np.argwhere(shown.reference == 3)[number]
@@ -158,7 +142,7 @@ def test_missed_lesions_are_drawn_in_the_tables_order(files):
     pictures = panels.lesion_pictures(shown, missed)
     assert [one.title.split(",")[1].split("\n")[0] for one in pictures] == [" 20 mm³", " 30 mm³"]
     assert all(one.mask.any() and one.image.shape == one.mask.shape for one in pictures)
-    (entry,) = drawing.draw_missed(files, {"P01": "case 01"}, missed)
+    (entry,) = drawing.draw_missed(files, missed)
     assert (files.review / entry["file"]).is_file()
     assert "intersection over union of 0.1 or more" in entry["shows"]
 
@@ -171,8 +155,8 @@ def test_a_piece_that_hangs_by_a_corner_is_one_piece():
 
 
 def test_a_case_is_read_with_every_model_on_one_grid(files):
-    found = read_case(files, "P01", study_on_disk.MODELS, name="case 01")
-    assert found.name == "case 01"
+    found = read_case(files, "P01", study_on_disk.MODELS)
+    assert found.name == "P01"
     assert list(found.predictions) == study_on_disk.MODELS
     assert {image.shape for image in found.images.values()} == {found.reference.shape}
     assert found.spacing_mm == pytest.approx((3.1748, 3.1748, 6.3496))

@@ -110,10 +110,10 @@ def test_missing_section_is_refused(tmp_path: Path, content: dict) -> None:
 @pytest.mark.parametrize(
     ("part", "name", "value", "expected"),
     [
-        ("pretraining", "epochs", 0, "epochs: Input should be greater than 0 (given: 0)"),
-        ("pretraining", "epochs", "many", "(given: 'many')"),
-        ("evaluation", "tile_step", 1.5, "tile_step: Input should be less than or equal to 1 (given: 1.5)"),
-        ("statistics", "alpha", 1, "alpha: Input should be less than 1 (given: 1)"),
+        ("pretraining", "epochs", 0, "epochs: 0 must be a whole number from 1 to 100,000 ("),
+        ("pretraining", "epochs", "many", "epochs: 'many' must be a whole number"),
+        ("evaluation", "tile_step", 1.5, "tile_step: 1.5 must be a number from 0.1 to 1 ("),
+        ("statistics", "alpha", 1, "alpha: 1 must be a number from 0.001 to 0.5 ("),
         ("evaluation", "lesion_definition", "brats", "(given: 'brats')"),
     ],
 )
@@ -195,15 +195,15 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
         ("target.layout", "own", "target.layout: must be brats, or hold one pattern per sequence (given: 'own')"),
         ("target.held_out", 0, "target.held_out: 0 leaves no case to test; hold out one or more"),
         ("target.held_out", [], "target.held_out: [] leaves no case to test"),
-        ("target.held_out", True, "target.held_out: must be a number of cases or a list of case names (given: True)"),
+        ("target.held_out", True, "target.held_out: must be a number of cases or a list of case names (given: true)"),
         ("target.held_out", [7], "target.held_out: a case's name must be text; write it in quotes (given: 7)"),
         ("target.held_out", ["P1", "P1"], "target.held_out: names case 'P1' twice"),
-        ("source.held_out", -1, "source.held_out: -1 must be 0 or more"),
+        ("source.held_out", -1, "source.held_out: -1 must be a whole number from 0 to 100,000 ("),
         ("target", None, "target: must hold names and values (given: nothing)"),
         ("target.label_map", {1: "edema"}, "target.label_map.1: Input should be 'background', 'netc'"),
-        ("target.phantoms.spacing_mm", 0, "target.phantoms.spacing_mm: Input should be greater than 0 (given: 0)"),
+        ("target.phantoms.spacing_mm", 0, "target.phantoms.spacing_mm: 0 must be a number from 0.4 to 5 ("),
         ("arms.tverskybce", {}, "arms.tverskybce: unknown parameter; did you mean 'tversky_bce'?"),
-        ("arms.default.learning_rate", -1, "arms.default.learning_rate: Input should be greater than 0 (given: -1)"),
+        ("arms.default.learning_rate", -1, "arms.default.learning_rate: -1 must be a number from 1e-09 to 10 ("),
         ("arms.default", None, "arms.default: holds no settings; give them, or leave the arm out"),
         ("arms", None, "arms: name at least one of default, tversky_bce, segresnet"),
         ("arms", ["default"], "arms: name at least one of default, tversky_bce, segresnet"),
@@ -231,7 +231,10 @@ def test_a_shared_parameter_is_named_in_full_and_without_a_section(
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("2", "n_folds: '2' is text; write the number without quotes"), (True, "n_folds: true must be a whole number")],
+    [
+        ("2", "n_folds: '2' is text; write the number without quotes"),
+        (True, "n_folds: true must be a whole number from 2 to 100 (each fold is five trainings an arm)"),
+    ],
 )
 def test_a_whole_number_is_no_text_and_no_truth_value(
     tmp_path: Path, content: dict, value: object, expected: str
@@ -246,7 +249,7 @@ def test_every_wrong_parameter_of_one_notebook_is_named_where_it_stands(tmp_path
     content["target"]["layout"]["t2W"] = content["target"]["layout"].pop("t2w")
     message = refused(tmp_path, content)
     assert "own.yaml: target.layout.t2w: missing (is 't2W' meant for it?)" in message
-    assert "own.yaml, section audit: n_folds: Input should be greater than or equal to 2 (given: 1)" in message
+    assert "own.yaml, section audit: n_folds: 1 must be a whole number from 2 to 100 (" in message
     content["target"]["layout"]["t2w"] = content["target"]["layout"].pop("t2W")
     message = refused(tmp_path, content)
     assert "target.layout.t1c: 'a.nii.gz' must contain {case}; target.layout.label: 'b.nii.gz' must" in message

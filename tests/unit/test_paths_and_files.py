@@ -1,4 +1,6 @@
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from brainmets import files, provenance
+from brainmets import files, provenance, tables
 from brainmets.paths import StudyPaths, project_root, resolve
 from brainmets.provenance import Provenance
 
@@ -105,7 +107,7 @@ def test_reading_what_is_no_json_object_names_the_file(tmp_path: Path) -> None:
 
 def test_csv_keeps_every_digit_and_missing_values(tmp_path: Path) -> None:
     table = pd.DataFrame({"case": ["a", "b"], "value": [1 / 3, None]})
-    path = files.write_csv(tmp_path / "a.csv", table)
+    path = tables.write(tmp_path / "a.csv", table)
     back = pd.read_csv(path)
     assert back["value"][0] == 1 / 3
     assert back["value"].isna().tolist() == [False, True]
@@ -155,3 +157,127 @@ def test_the_commit_is_unknown_outside_git(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.commit() == "unknown"
+
+
+# --- tables and what a step has written
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1+1", "-x", "@a", "\t=1", "\uff1d1", "'=1", "a, b", 'say "x"', "Größe"])
+def test_no_cell_or_column_of_a_table_is_a_formula_and_each_text_comes_back(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"case": [name, "P2"], name: [-1.5, 2.0]})
+    path = tables.write(tmp_path / "a.csv", table)
+    cells = [cell for _, row in tables.lines(path) for cell in row]
+    assert not [cell for cell in cells if cell.lstrip()[:1] in ("=", "+", "@", "\uff1d") or cell.startswith("-x")]
+    back = tables.read(path)
+    assert back["case"].tolist() == [name, "P2"]
+    assert back.columns.tolist() == ["case", name]
+    assert back[name].tolist() == [-1.5, 2.0], "a number keeps its sign"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_is_read_as_a_spreadsheet_saved_it(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("case,note\r\nP1,Größe\r\n".encode(encoding))
+    assert tables.read(path).to_dict("list") == {"case": ["P1"], "note": ["Größe"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty; run the step"),
+        ("case,dice\nP1,0.5\nP2\n", "line 3: 1 fields under 2 names; is the line cut off"),
+        ("case,dice\nP1,0,5\n", "line 2: 3 fields under 2 names; a decimal comma"),
+        ("case;dice\nP1;0.5\n", "separated by semicolons"),
+        ("case,case\nP1,P2\n", "the column case occurs twice"),
+        ("case,\nP1,\n", "column 2 has no name"),
+    ],
+)
+def test_a_damaged_table_is_refused_by_its_name(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises(tables.TableError, match=rf"a\.csv.*{said}"):
+        tables.read(path)
+
+
+def finished_step(root: Path) -> Path:
+    """A step that wrote a table of two rows, a picture and a folder of volumes."""
+    tables.write(root / "scores.csv", pd.DataFrame({"case": ["P1", "P2"], "dice": [0.5, 0.25]}))
+    (root / "volumes").mkdir()
+    (root / "volumes" / "P1.nii.gz").write_bytes(b"1234")
+    record = Provenance("06_evaluation", {}, root=root)
+    return record.write(root / "evaluation.json", outputs=[root])
+
+
+def test_a_record_lists_what_was_written(tmp_path: Path) -> None:
+    result = finished_step(tmp_path)
+    outputs = files.read_json(result)["provenance"]["outputs"]
+    assert {name: one["bytes"] for name, one in outputs.items()} == {"scores.csv": 25, "volumes/P1.nii.gz": 4}
+    assert outputs["scores.csv"]["rows"] == 2
+    assert provenance.damaged(result, tmp_path) == {}
+    with pytest.raises(ValueError, match=r"scores\.csv lies in no folder"):
+        Provenance("x", {}, root=tmp_path / "other").record(outputs=[tmp_path / "scores.csv"])
+
+
+def test_what_is_not_as_it_was_written_is_named(tmp_path: Path) -> None:
+    result = finished_step(tmp_path)
+    table, volume = tmp_path / "scores.csv", tmp_path / "volumes" / "P1.nii.gz"
+    table.write_text(table.read_text().splitlines()[0] + "\nP1,0.5\n")  # cut at the end of a line
+    volume.write_bytes(b"1235")
+    assert provenance.damaged(result, tmp_path) == {
+        "scores.csv": "has 1 rows, 2 were written",
+        "volumes/P1.nii.gz": "is not what was written",
+    }
+    volume.write_bytes(b"123")
+    table.unlink()
+    assert provenance.damaged(result, tmp_path) == {
+        "scores.csv": "is missing",
+        "volumes/P1.nii.gz": "has 3 bytes, 4 were written",
+    }
+
+
+def test_a_copy_of_a_finished_study_is_whole(tmp_path: Path) -> None:
+    """Its files have another time of change: they are read instead."""
+    (tmp_path / "study").mkdir()
+    finished_step(tmp_path / "study")
+    shutil.copytree(tmp_path / "study", tmp_path / "copy", copy_function=shutil.copyfile)
+    assert provenance.damaged(tmp_path / "copy" / "evaluation.json", tmp_path / "copy") == {}
+
+
+@pytest.mark.parametrize("content", [None, "", '{"provenance"', "[]", '{"provenance": []}', "{}"])
+def test_a_result_that_is_no_record_is_damaged(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    assert set(provenance.damaged(path, tmp_path)) == {"evaluation.json"}
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device.*a\.txt"), files.replacing(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_result_or_a_table_of_another_study_is_refused(tmp_path: Path) -> None:
+    for study in ("one", "another"):
+        folder = tmp_path / study / "evaluation"
+        tables.write(folder / "scores.csv", pd.DataFrame({"value": [len(study)]}))
+        record = provenance.Provenance("06_evaluation", {"study": study}, root=tmp_path / study)
+        record.write(folder / "evaluation.json", outputs=[folder])
+    root = tmp_path / "one"
+    result, table = root / "evaluation" / "evaluation.json", root / "evaluation" / "scores.csv"
+    provenance.require_whole(result, "one", root)
+    own = table.read_bytes()
+    table.write_bytes((tmp_path / "another" / "evaluation" / "scores.csv").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"scores\.csv is not what was written: run brainmets notebook 06"
+    ):
+        provenance.require_whole(result, "one", root)
+    result.write_bytes((tmp_path / "another" / "evaluation" / "evaluation.json").read_bytes())
+    with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is of study 'another', not of 'one'"):
+        provenance.require_whole(result, "one", root)
+    result.unlink()
+    table.write_bytes(own)
+    with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is missing: run the notebook"):
+        provenance.require_whole(result, "one", root)
+    result.write_text("{}")
+    with pytest.raises(ValueError, match="is damaged"):
+        provenance.require_whole(result, "one", root)

@@ -38,15 +38,26 @@ def test_regions_and_their_labels_are_nnunets_words(small_study: StudyPaths) -> 
 
 def test_a_plan_that_was_changed_afterwards_is_refused_with_both_values(small_study: StudyPaths) -> None:
     path = small_study.nnunet_preprocessed / plans.DATASETS["source"] / f"{plans.PLANS['source']}.json"
-    original = read_json(path)
-    changed = read_json(path)
+    original, changed = path.read_bytes(), read_json(path)
     changed["configurations"][plans.CONFIGURATION]["patch_size"] = [8, 8, 8]
     write_json(path, changed)
     try:
         with pytest.raises(plans.AlignmentError, match=r"patch_size: source \[8, 8, 8\], target \["):
             plans.require_aligned(plans.compare_plans(small_study))
     finally:
-        write_json(path, original)
+        path.write_bytes(original)
+
+
+def test_folds_of_another_split_are_refused(small_study: StudyPaths) -> None:
+    assert plans.read_folds(small_study, "target") == read_json(small_study.splits)["target"]["folds"]
+    path = small_study.nnunet_preprocessed / plans.DATASETS["target"] / "splits_final.json"
+    own = path.read_text()
+    write_json(path, read_json(small_study.splits)["source"]["folds"])
+    try:
+        with pytest.raises(plans.AlignmentError, match=r"splits_final\.json of the target cohort has other folds"):
+            plans.read_folds(small_study, "target")
+    finally:
+        path.write_text(own)
 
 
 @pytest.mark.parametrize("read", [plans.read_plan, plans.read_dataset])

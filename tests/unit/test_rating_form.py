@@ -13,8 +13,8 @@ GOOD = {
     "comment": 'small one left out, "unsure"',
 }  # fmt: skip
 KEY = pd.DataFrame(
-    [("P01", "case 01", "A", "default", "finetune"), ("P01", "case 01", "B", "segresnet", "finetune")],
-    columns=["case", "shown", "model", "arm", "strategy"],
+    [("P01", "A", "default", "finetune"), ("P01", "B", "segresnet", "finetune")],
+    columns=["case", "model", "arm", "strategy"],
 )
 
 
@@ -22,9 +22,7 @@ KEY = pd.DataFrame(
 def handed_out(tmp_path: Path) -> Path:
     sheet = tmp_path / "expert" / "ratings.csv"
     sheet.parent.mkdir()
-    pd.DataFrame({"case": KEY["shown"], "model": KEY["model"]}).reindex(columns=SHEET_COLUMNS).to_csv(
-        sheet, index=False
-    )
+    KEY.reindex(columns=SHEET_COLUMNS).to_csv(sheet, index=False)
     return sheet
 
 
@@ -43,9 +41,9 @@ def fill(form: rating_form.RatingForm, **answers: str) -> str:
 def test_what_the_form_writes_is_read_back_and_unblinded(form, handed_out, tmp_path):
     untouched = handed_out.read_bytes()
     form.rater.value = "Dr A"
-    form.item.value = ("case 01", "B")
+    form.item.value = ("P01", "B")
     assert fill(form) == "Saved in ratings/ratings_Dr_A.csv: 1 of 2 rated."
-    form.item.value = ("case 01", "A")
+    form.item.value = ("P01", "A")
     assert form.answers["overall"].value == ""
     assert fill(form, acceptable="no", overall="1").endswith("2 of 2 rated.")
     found = read_ratings(sorted((tmp_path / "ratings").glob("*.csv")), KEY).set_index("arm")
@@ -59,8 +57,8 @@ def test_what_the_form_writes_is_read_back_and_unblinded(form, handed_out, tmp_p
 def test_an_earlier_rating_comes_back_and_can_be_replaced(form, tmp_path):
     form.rater.value = "A"
     fill(form)
-    form.item.value = ("case 01", "B")
-    form.item.value = ("case 01", "A")
+    form.item.value = ("P01", "B")
+    form.item.value = ("P01", "A")
     assert {name: answer.value for name, answer in form.answers.items()} == GOOD
     fill(form, overall="5")
     sheet = pd.read_csv(tmp_path / "ratings" / "ratings_A.csv", dtype=str)
@@ -85,7 +83,7 @@ def test_what_was_typed_before_the_name_stays(form):
 def test_a_bad_value_is_refused_and_nothing_is_written(form, tmp_path, answers, message):
     form.rater.value = "A"
     assert message in fill(form, **answers)
-    assert form.message.value.startswith("Not saved: case 01, model A")
+    assert form.message.value.startswith("Not saved: P01, model A")
     assert not (tmp_path / "ratings").exists()
 
 
@@ -95,8 +93,8 @@ def test_a_rater_is_needed_and_two_do_not_share_a_file(form, handed_out, tmp_pat
     fill(form)
     form.rater.value = "A_B"
     assert "ratings_A_B.csv holds the ratings of A B" in fill(form)
-    with pytest.raises(RatingError, match="'case 02' model 'A' was not handed out"):
-        rating_form.save_rating("C", "case 02", "A", GOOD, handed_out, tmp_path / "ratings")
+    with pytest.raises(RatingError, match="'P02' model 'A' was not handed out"):
+        rating_form.save_rating("C", "P02", "A", GOOD, handed_out, tmp_path / "ratings")
 
 
 def test_without_handed_out_cases_it_says_what_to_do(tmp_path, capsys):

@@ -14,13 +14,11 @@ from browser import needs_browser, tab
 from bs4 import BeautifulSoup
 from score_examples import two_cases
 
-from brainmets.cohorts.cohort import Case, write_manifest
-from brainmets.paths import StudyPaths
+from brainmets.params.study import Study
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
 from brainmets.report.redaction import Redactor, leaks
-from brainmets.review.case import write_pseudonyms
 from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,34 +159,33 @@ def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
     assert "this notebook was run by hand" in text
 
 
-def test_training_cases_have_pseudonyms_too(tmp_path):
-    """Notebooks 01 and 06 print their names."""
-    files = StudyPaths(str(tmp_path), "tiny")
-    paths = dict.fromkeys(("t1n", "t1c", "t2w", "t2f"), tmp_path / "x.nii.gz")
-    cases = [Case(case=name, patient=name, images=paths, label=tmp_path / "y.nii.gz") for name in ("P3", "P1", "P2")]
-    write_manifest(files.manifest("target"), cases)
-    assert report_content.pseudonyms(files) == {}
-    write_pseudonyms(files.review, {"P2": "case 01"})
-    assert report_content.pseudonyms(files) == {"P2": "case 01", "P1": "training case 01", "P3": "training case 02"}
-
-
 @pytest.mark.slow
-def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
-    _, files, study = reviewed_checkout
-    study_on_disk.review(files, study, pseudonyms=True)
-    try:
-        index = report.build(files, study)
-        for page in [*pages(index), *(index.parent / "tables").iterdir()]:
-            assert not re.search(r"\bP0[1-3]\b", page.read_text(encoding="utf-8")), page.name
-        assert not any("P0" in path.name for path in index.parent.rglob("*"))
-        assert "case 01" in index.read_text()
-        page = (index.parent / "notebooks" / "03_pretraining_default_fold_0.html").read_text()
-        assert "picture left out" in page
-        assert "<img" not in page
-    finally:
-        study_on_disk.review(files, study)
-        report.build(files, study)
-    assert not (files.review / "pseudonyms.csv").exists()
+def test_with_pseudonyms_no_byte_of_a_study_names_a_patient(tmp_path, monkeypatch):
+    """From the cohort's folder to the report; pictures are those of a study whose figures never had the names."""
+    names = ["Kowalczyk_1975", "Kowalczyk_1975 b", "Øre {x}"]
+    for folder in ("notebooks", "params"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = study_on_disk.make(tmp_path / "work", names=names)
+    study = Study(study_on_disk.parameters(tmp_path / "work", pseudonymous=True), "tiny.yaml")
+    study_on_disk.finish(files, study)
+    study_on_disk.executed(files.runs / "02_plan_alignment.ipynb", f"02 {tmp_path}/work/cohort/{names[1]}/T1.nii.gz")
+    study_on_disk.review(files, study)
+    index = report.build(files, study)
+    searched = [path for folder in (files.report, files.work) for path in folder.rglob("*") if path.is_file()]
+    searched = [path for path in searched if files.private("target") not in path.parents]
+    assert len([path for path in searched if path.suffix in (".png", ".html", ".csv", ".ipynb", ".json")]) > 50
+    by_hand = files.runs / "02_plan_alignment.ipynb"  # its path was written there by this test
+    for path in searched:
+        for word in ("kowalczyk", "_1975", "øre"):
+            assert word not in str(path.relative_to(tmp_path)).lower()
+            assert path == by_hand or word.encode() not in path.read_bytes().lower(), (path, word)
+    assert "(target cohort)" in (index.parent / "notebooks" / "02_plan_alignment.html").read_text()
+    assert len(list((files.review / "volumes").glob("target-0000?-000_t1c.nii.gz"))) == 3
+    expert = files.review / "expert"
+    assert sorted(path.name for path in expert.iterdir() if path.is_dir()) == [
+        f"target-0000{number}-000" for number in (1, 2, 3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -202,11 +199,16 @@ def test_pseudonyms_replace_names_everywhere(reviewed_checkout):
         ("T1/T2/FLAIR at 0.5/1 mm", "T1/T2/FLAIR at 0.5/1 mm"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("work/demo/audit", "work/demo/audit"),
-        ("P1 and P10 and P100", "case 1 and case 2 and P100"),
+        ("/hospital/cohort/Anna K/T1.nii.gz is", "(target cohort)"),
+        ("'/hospital/cohort/Anna K/T1.nii.gz' is", "'(target cohort)' is"),
+        ("/hospital/cohort", "(target cohort)"),
+        ("/hospital/cohort-2/Anna/x", ".../x"),
+        ("learning_rate: 0.001", "learning_rate: 0.001"),
     ],
 )
 def test_redaction(text, redacted):
-    redact = Redactor({Path("/checkout"): ""}, {"P1": "case 1", "P10": "case 2"})
+    cohort = Path("/hospital/cohort")
+    redact = Redactor({Path("/checkout"): "", cohort: "(target cohort)"}, [cohort])
     assert redact(text) == redacted
     assert leaks(redacted) == []
 
@@ -224,7 +226,7 @@ def test_styles_and_pictures_are_no_leaks():
 
 def test_machine_names_are_withheld(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "scanner-7.hospital.example")
-    redact = Redactor({}, {})
+    redact = Redactor({})
     assert redact("on scanner-7 by") == "on (withheld) by"
     assert leaks("on scanner-7") == ["scanner-7"]
 

@@ -313,11 +313,11 @@ def test_a_lesion_table_without_the_one_to_one_rule_is_to_be_scored_anew(tmp_pat
 def test_lesions_of_an_unscored_case_name_file_and_case(tmp_path: Path) -> None:
     scores = example_scores(2)
     write_study(tmp_path, scores, example_lesions(scores))
-    assert len(read_lesions(tmp_path, ["case00", "case01"])) == 24
+    assert len(read_lesions(tmp_path, scores)) == 24
     with pytest.raises(
         ScoreTableError, match=r"lesions\.csv.* holds lesions of case01, which no score table has; score"
     ):
-        read_lesions(tmp_path, ["case00"])
+        read_lesions(tmp_path, scores[scores["case"] == "case00"])
 
 
 def test_a_model_without_lesions_has_a_table_without_rows(tmp_path: Path) -> None:

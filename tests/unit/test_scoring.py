@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from brainmets import cli
 from brainmets.nifti import ImageError
 from brainmets.scoring.case import UNITS
 from brainmets.scoring.folders import ScoringError, score_folders
+from brainmets.statistics.tables import read_lesions, read_scores
 from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
 AFFINE = np.diag([0.5, 0.5, 1.0, 1.0])
@@ -352,3 +356,88 @@ def test_references_that_look_unlike_the_predictions_are_said(folders, tmp_path,
     assert note in capsys.readouterr().err
     assert run(*folders, "--out", tmp_path / "scores.csv", "--label-map", "1=netc,2=snfh,3=et") == 0
     assert note not in capsys.readouterr().err
+
+
+# --- where it may write ---------------------------------------------------------------------------------
+
+
+def before_and_after(folders, *arguments):
+    """The exit status, and whether every input file is what it was."""
+    files = {path: path.read_bytes() for folder in folders for path in Path(folder).iterdir()}
+    status = run(*folders, *arguments)
+    return status, {path: path.read_bytes() for path in files} == files
+
+
+def test_the_output_may_not_be_an_input(folders, tmp_path, capsys):
+    (predictions, references), link, second = folders, tmp_path / "link", tmp_path / "second.csv"
+    link.symlink_to(predictions)
+    (references / "a.csv").write_text("")
+    second.hardlink_to(references / "a.csv")
+    (tmp_path / "soft.csv").symlink_to(references / "a.csv")
+    for out, message in (
+        (predictions / "a.nii.gz", "must end with .csv"),
+        (predictions / "scores.csv", "lies in PREDICTIONS"),
+        (references / "new" / "scores.csv", "lies in REFERENCES"),
+        (link / "scores.csv", "lies in PREDICTIONS"),
+        (second, "is a second name of a file in REFERENCES"),
+        (tmp_path / "soft.csv", "lies in REFERENCES"),
+        (tmp_path, "must end with .csv"),
+    ):
+        for option in ("--out", "--lesions"):
+            other = {"--out": "--lesions", "--lesions": "--out"}[option]
+            assert before_and_after(folders, option, out, other, tmp_path / "other.csv") == (2, True)
+            assert f"brainmets score: {option}: {out} {message}" in capsys.readouterr().err
+            assert not (tmp_path / "other.csv").exists()
+
+
+def test_both_outputs_may_not_be_one(folders, tmp_path, capsys):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for lesions in (tmp_path / "scores.csv", tmp_path / "link" / "scores.csv"):
+        assert run(*folders, "--out", tmp_path / "scores.csv", "--lesions", lesions) == 2
+        assert "is given for --out too; give each a file of its own" in capsys.readouterr().err
+
+
+def test_what_is_no_table_of_ours_is_not_overwritten(folders, tmp_path, capsys):
+    own = tmp_path / "scores.csv"
+    for content in (b"name,salary\nx,1\n", b"\0binary", "a,b\n".encode("utf-16")):
+        own.write_bytes(content)
+        assert run(*folders, "--out", own) == 2
+        assert "is there and is no table of arm, strategy" in capsys.readouterr().err
+        assert own.read_bytes() == content
+    own.write_text("arm,strategy,case,region,metric,value,unit\n")  # of an earlier run
+    map_of = ("--label-map", "1=netc,2=snfh,3=et")
+    assert run(*folders, "--out", own, "--lesions", tmp_path / "lesions.csv", *map_of) == 0
+    assert run(*folders, "--out", own, "--lesions", tmp_path / "lesions.csv", *map_of) == 0
+    assert run(*folders, "--out", tmp_path / "lesions.csv", *map_of) == 2
+    (tmp_path / "file").write_text("")
+    assert run(*folders, "--out", tmp_path / "file" / "scores.csv", *map_of) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_case_whose_name_begins_with_a_dot_is_not_dropped(folders, capsys, tmp_path):
+    (folders[0] / "._a.nii.gz").write_bytes(b"left by macOS")
+    (folders[0] / ".123.a.nii.gz").write_bytes(b"left by a writer that was killed")
+    assert run(*folders, "--out", tmp_path / "scores.csv", "--label-map", "1=netc,2=snfh,3=et") == 0
+    (folders[0] / ".hidden.nii.gz").write_bytes((folders[0] / "a.nii.gz").read_bytes())
+    assert run(*folders, "--out", tmp_path / "scores.csv") == 2
+    assert ".hidden.nii.gz is hidden, since its name begins with a dot: rename it" in capsys.readouterr().err
+
+
+def test_names_that_are_formulas_are_none_in_a_spreadsheet(folders, tmp_path):
+    """And are the same names again where this project reads the tables."""
+    names = ("=cmd()", "+1", "-x", "@a", "\ttab")
+    for folder in folders:
+        content = (folder / "a.nii.gz").read_bytes()
+        for name in names:
+            (folder / f"{name}.nii.gz").write_bytes(content)
+    out, lesions = tmp_path / "out" / "scores.csv", tmp_path / "out" / "lesions.csv"
+    map_of = ("--label-map", "1=netc,2=snfh,3=et")
+    assert run(*folders, "--out", out, "--lesions", lesions, "--arm", "=1+1", *map_of) == 0
+    for table in (out, lesions):
+        cells = {cell for line in csv.reader(table.open()) for cell in line}
+        assert "'=cmd()" in cells
+        assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "@")) or cell[:1] == "\t"]
+    scores = read_scores(tmp_path / "out")
+    assert {*names} <= set(scores["case"])
+    assert set(scores["arm"]) == {"=1+1"}
+    assert {*names} <= set(read_lesions(tmp_path / "out", scores)["case"])

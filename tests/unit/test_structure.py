@@ -21,9 +21,9 @@ FLOORS = (
     ("statistics", "cohorts"),
     ("scoring", "phantoms"),
     ("params", "provenance"),
-    ("nifti", "figures"),
-    ("paths",),
-    ("vocabulary", "files", "processes"),
+    ("nifti", "figures", "schemas"),
+    ("paths", "tables"),
+    ("vocabulary", "files", "places", "processes"),
 )
 """From the roof down. A room (a folder or a module of the package) imports from lower floors only."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -23,7 +23,7 @@ from brainmets.params import FineTuning, FromScratch, Pretraining, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError
 from brainmets.training.inference import Ensemble, predict_cases
-from brainmets.training.plans import CONTENT, DATASETS, preprocess, read_dataset, read_folds
+from brainmets.training.plans import CONTENT, DATASETS, preprocess, read_dataset, read_folds, record
 from brainmets.training.session import IDENTITY, LOCK, TrainingSession, prepare
 from brainmets.training.trainer import FINAL, LATEST, CheckpointError, read_checkpoint
 
@@ -276,6 +276,7 @@ def test_only_cases_that_a_fold_trains_on_matter_to_it(
     content = read_json(path)
     content[read_json(files.splits)["target"]["folds"][0][used][0]][0] = "0" * 64
     write_json(path, content)
+    record(files, "target")
     session = prepare(files, training_parameters(FromScratch, files, epochs=2), "scratch", lambda line: None)
     assert session.finished == (used == "val")
 

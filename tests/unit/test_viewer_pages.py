@@ -30,7 +30,7 @@ def test_coarser_joins_the_finest_axis_and_loses_no_lesion():
 
 
 def test_volumes_are_described_and_written(tmp_path):
-    entry = viewers.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), "P1", tmp_path)
+    entry = viewers.write_volumes(case(LABELS, [LABELS], spacing=(2.0, 2.0, 2.0)), tmp_path)
     assert [part["title"] for part in entry["labels"]] == ["reference", "Default fine-tuned"]
     assert entry["spacing_mm"] == [2.0, 2.0, 2.0]
     assert entry["focus"] == [0.3, 0.35, 0.4167]  # voxel (5.5, 6.5, 2) of 20 x 20 x 6, at its middle
@@ -49,7 +49,7 @@ def test_a_full_size_case_stays_below_five_megabytes(tmp_path):
     whole = case(labels, [labels], spacing=(0.5, 0.5, 1.0))
     noisy = (random.random(shape, dtype=np.float32) * 0.2 + 0.5).astype(np.float32)
     entry = viewers.write_volumes(
-        type(whole)(whole.name, {"t1c": noisy}, labels, whole.predictions, whole.affine), "P1", tmp_path
+        type(whole)(whole.name, {"t1c": noisy}, labels, whole.predictions, whole.affine), tmp_path
     )
     files = [entry["image"], *(part["file"] for part in entry["labels"])]
     assert sum(len(base64.b64encode((tmp_path / file).read_bytes())) for file in files) < 5_000_000

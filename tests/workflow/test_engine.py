@@ -15,12 +15,13 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 from raw_scans import NAMES, write_scan
 
-from brainmets.engine import devices, study
+from brainmets.engine import devices, running, slurm, study
 from brainmets.engine.progress import PROGRESS
+from brainmets.engine.slurm import job_prefix
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
-from brainmets.processes import BusyError, locked
+from brainmets.processes import locked
 
 STEPS = 16  # 2 for the data, 3 trainings of 2 arms, 6 evaluations, statistics, case review
 
@@ -284,7 +285,7 @@ def test_a_wrong_value_of_the_last_step_is_refused_before_the_first(checkout: Fa
     content = checkout.content()
     content["case_review"]["n_cases"] = 0
     checkout.write(content)
-    assert "n_cases: Input should be greater than 0 (given: 0)" in refused(checkout)
+    assert "n_cases: 0 must be a whole number from 1 to 1,000 (" in refused(checkout)
 
 
 def test_a_notebook_that_does_not_fit_its_parameters_is_refused(checkout: FakeCheckout) -> None:
@@ -564,24 +565,19 @@ def fake_slurm(folder: Path, monkeypatch: pytest.MonkeyPatch, queue: str, sacct:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_jobs_that_a_killed_engine_left_are_not_submitted_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_studys_jobs_on_a_cluster_are_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
     files = StudyPaths("work", "own.study")
     fake_slurm(tmp_path, monkeypatch, queue="")
-    options, _ = study.slurm_options(files)
+    options, _ = slurm.slurm_options(files)
     prefix = options[options.index("--slurm-jobname-prefix") + 1]
     assert re.fullmatch(r"bm_own-study_[0-9a-f]{8}", prefix)
     assert options[-2:] == ["--slurm-status-command", "squeue"], "sacct does not answer"
-    assert study.slurm_options(StudyPaths("work", "other"))[0][1] != prefix
+    assert slurm.slurm_options(StudyPaths("work", "other"))[0][1] != prefix
 
     fake_slurm(tmp_path, monkeypatch, queue=rf"7 RUNNING {prefix}_abc\n8 PENDING bm_other_1\n", sacct="exit 0")
-    with pytest.raises(BusyError) as error:
-        study.slurm_options(files)
-    assert "1 jobs of an earlier, killed run" in str(error.value)
-    assert "7 (running). Wait for them, or: scancel 7" in str(error.value)
-    assert "--slurm-status-command" not in study.slurm_options(StudyPaths("work", "third"))[0]
+    assert [job.number for job in slurm.queued(files)] == ["7"]
+    assert "--slurm-status-command" not in slurm.slurm_options(StudyPaths("work", "third"))[0]
 
 
 def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
@@ -592,11 +588,11 @@ def test_a_cluster_that_does_not_answer_is_refused_with_its_own_words(
     (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     expected = r"SLURM does not answer \(squeue: slurm_load_jobs error: Unable to contact\)"
     with pytest.raises(ParameterError, match=expected):
-        study.slurm_options(StudyPaths("work", "own"))
+        slurm.queued(StudyPaths("work", "own"))
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "squeue").unlink()
     with pytest.raises(ParameterError, match="there is no squeue here; run on the cluster's login node"):
-        study.slurm_options(StudyPaths("work", "own"))
+        slurm.queued(StudyPaths("work", "own"))
 
 
 @pytest.mark.parametrize("text", ["executor: [", "", "- 1"])
@@ -610,9 +606,27 @@ def test_a_profile_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_without_slurm_the_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ParameterError, match="there is no sbatch here"):
-        study.slurm_options(StudyPaths("work", "own"))
+        slurm.slurm_options(StudyPaths("work", "own"))
 
 
 def test_cohorts_made_by_the_study_need_no_folder(checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
     study.check(Study.read(checkout.params))
+
+
+def test_stop_cancels_the_jobs_of_this_study_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(tmp_path))
+    files = StudyPaths("work", "own")
+    prefix = job_prefix(files)
+    fake_slurm(tmp_path, monkeypatch, queue="")
+    (tmp_path / "queue").write_text(
+        f"7 RUNNING {prefix}_a\n8 PENDING {job_prefix(StudyPaths('work', 'o'))}_b\n9 RUNNING shell\n"
+    )
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/queue\n")
+    (tmp_path / "scancel").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/cancelled\n: > {tmp_path}/queue\n')
+    (tmp_path / "scancel").chmod(0o755)
+    assert running.stop(files, "params/own.yaml") == 0
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert "cancelling 1 job of the cluster: 7 ..." in capsys.readouterr().out

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from fake_checkout import FakeCheckout, wait_for
 
+from brainmets import processes
 from brainmets.engine import devices
 from brainmets.engine.devices import cpu_cores, cuda_devices, free_device
 from brainmets.engine.notebook import check_declared, declared, find, job_of
@@ -175,7 +176,7 @@ def test_papermill_by_hand_works_too(checkout: FakeCheckout, tmp_path: Path) -> 
     ("words", "expected"),
     [
         (("01", "params/tiny.yaml", "sed=4"), "sed: unknown parameter; did you mean 'seed'?"),
-        (("01", "params/tiny.yaml", "n_folds=1"), "n_folds: Input should be greater than or equal to 2 (given: 1)"),
+        (("01", "params/tiny.yaml", "n_folds=1"), "n_folds: 1 must be a whole number from 2 to 100 ("),
         (("01", "params/tiny.yaml", "seed"), "'seed' must be key=value"),
         (("01", "params/none.yaml"), "params/none.yaml: there is no such parameters file"),
         (("09", "params/tiny.yaml"), "'09' is no notebook of this study"),
@@ -312,7 +313,7 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
 
 
 def test_two_jobs_take_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
     said: list[str] = []
     with free_device(["0", "1"], said.append) as first, free_device(["0", "1"], said.append) as second:
         assert (first, second) == ("0", "1")
@@ -322,7 +323,7 @@ def test_two_jobs_take_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_job_waits_for_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
     said: list[str] = []
     holder = free_device(["0"], said.append)
     holder.__enter__()
@@ -380,7 +381,7 @@ def followed(
             file.write(json.dumps(event) + "\n" if event else "")
         progress.update()
         if status is not None:
-            assert progress.close(status) == status
+            assert progress.close(status, {}) == status
         return capsys.readouterr().out.splitlines()
 
     add(event="run_info", stats={"audit": 1, "alignment": 1, "all": 1, "total": 3})

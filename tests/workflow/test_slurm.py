@@ -1,50 +1,15 @@
 """The cluster path, on a real SLURM of one node."""
 
 import json
-import os
-import re
-import signal
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
-from fake_checkout import REPOSITORY, FakeCheckout, steps, wait_for
+from fake_checkout import FakeCheckout, steps
 from one_node_slurm import Cluster, reason_not_to
 
 REASON = reason_not_to()
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("slurm")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_mode & 0o777 == 0o700:
-            parent.chmod(0o711)  # munge refuses a socket that others cannot reach
-    cluster = Cluster(folder)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Path:
-    """The shipped profile, cut down to the test's node; tiny notebooks need little."""
-    content = yaml.safe_load((REPOSITORY / "workflow/profiles/slurm/config.yaml").read_text())
-    content["default-resources"] = ["mem_mb=300", "runtime=5"]
-    content["set-threads"] = [text.split("=")[0] + "=1" for text in content["set-threads"]]
-    content["set-resources"] = [text for text in content["set-resources"] if text.endswith(":gpu=1")]
-    content |= {"slurm-init-seconds-before-status-checks": 3, "latency-wait": 10, "retries": 1}
-    folder = tmp_path / "profile"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(content))
-    return folder
 
 
 def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
@@ -80,32 +45,3 @@ def test_a_study_goes_through_slurm(cluster: Cluster, profile: Path, tmp_path: P
     assert again.returncode == 0
     assert "finished already; nothing to do" in again.stdout
     assert len(cluster.jobs()) == len(jobs)
-
-
-def test_a_killed_engines_jobs_are_not_submitted_twice(cluster: Cluster, profile: Path, tmp_path: Path) -> None:
-    checkout = FakeCheckout(tmp_path / "checkout", arms=("default",))
-    trap = checkout.trap("01_data_audit", "sleep")
-    words = ("study", "params/tiny.yaml", "--profile", str(profile), "--", "audit")
-    command = checkout.command(*words)
-    engine = subprocess.Popen(command, cwd=checkout.root, env=checkout.environment(), stdout=subprocess.DEVNULL)
-    try:
-        wait_for(checkout.work / "ran_01_data_audit", seconds=120)
-        (snakemake,) = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
-        os.kill(int(snakemake), signal.SIGKILL)
-    finally:
-        engine.kill()
-        engine.wait()
-
-    refused = checkout.brainmets(*words)
-    assert refused.returncode == 2, refused.stdout
-    found = re.search(r"still in the queue: (\d+) \(running\)\. Wait for them, or: scancel \1", refused.stderr)
-    assert found is not None, refused.stderr
-
-    trap.unlink()
-    subprocess.run(["scancel", found[1]], check=True)
-    end = time.monotonic() + 30
-    while subprocess.run(["squeue", "-h"], capture_output=True, check=True).stdout and time.monotonic() < end:
-        time.sleep(0.2)
-    ended = checkout.brainmets(*words)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert steps(ended.stdout) == ["01_data_audit"]

@@ -316,7 +316,7 @@ def _hidden_repeats(cases: Sequence[Case], declaration: Cohort) -> Iterator[str]
         return
     scans: dict[str, list[str]] = {}
     for case in cases:
-        scans.setdefault(SCAN.sub("", case.case), []).append(case.case)
+        scans.setdefault(SCAN.sub("", case.own_name), []).append(case.case)
     repeated = [names for names in scans.values() if len(names) > 1]
     if repeated and len(scans) > 1:  # one stem for all is a cohort that is numbered through
         yield (

@@ -7,21 +7,32 @@ step reads the manifest and nothing else.
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
+import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from brainmets import nifti
-from brainmets.files import read_json, write_json
+from brainmets.files import read_json, shaped, write_json
 from brainmets.params import Cohort
-from brainmets.paths import resolve
+from brainmets.paths import project_root, resolve
+from brainmets.provenance import sha256
 from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES
+
+CASE_NAME = re.compile(r"[^\W_][\w.-]*")
+"""What a case without a pseudonym may be called. Nor may it end with _seg, which nnU-Net appends for label maps."""
 
 LOOKED_AT = 10_000
 """Files of a folder whose names are looked at for other formats, once its patterns find nothing."""
+
+
+RERUN = "run notebook 01 of this study again"
 
 
 class CohortError(ValueError):
@@ -33,12 +44,15 @@ class Case:
     """One scan session of one patient.
 
     ``images`` maps each sequence (t1n, t1c, t2w, t2f) to its file; ``label`` is the cohort's own label map.
+    ``own_name`` is what the files call the case where it has a pseudonym: known where cases are found, written
+    nowhere.
     """
 
     case: str
     patient: str
     images: dict[str, Path]
     label: Path
+    own_name: str = field(default="", repr=False, compare=False)
 
     @property
     def channels(self) -> list[Path]:
@@ -51,8 +65,9 @@ def find_cases(declaration: Cohort) -> list[Case]:
 
     A case is a name for which at least one of the five patterns finds a file; those in ``raw.left_out`` are passed
     over. Raises ``CohortError`` where the folder is missing or holds no case, where a pattern finds no file or a case
-    lacks one, or where a name does not give a patient, or where two files are one. Only names are read, but where
-    nothing fits: then the message names the other formats of images that the folder holds.
+    lacks one, where a name does not give a patient or cannot be part of a file's name, or where two files are one.
+    Only names are read, but where nothing fits: then the message names the other formats of images that the folder
+    holds.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
@@ -72,6 +87,7 @@ def find_cases(declaration: Cohort) -> list[Case]:
             f"case(s), such as {names[0]!r}; correct the pattern ({{case}} alone stands for anything) or add the files"
             f"{_other_formats(folder)}"
         )
+    _refuse_names(names, declaration)
     missing = [
         pattern.format(case=case)
         for case in names
@@ -90,12 +106,38 @@ def find_cases(declaration: Cohort) -> list[Case]:
             patient=patient_of(name, declaration),
             images={sequence: files[sequence] for sequence in SEQUENCES},
             label=files["label"],
+            own_name=name,
         )
         for name in names
         for files in [files_of(declaration, name)]
     ]
     _refuse_one_file_twice(cases, declaration)
     return cases
+
+
+def _refuse_names(names: Iterable[str], declaration: Cohort) -> None:
+    """Raise ``CohortError`` for hidden cases, and for names that could not be kept apart as names of files."""
+    names = list(names)
+    if hidden := [name for name in names if name.startswith(".")]:
+        raise CohortError(
+            f"{declaration.folder}: {len(hidden)} case(s) with a name that starts with a dot, such as {hidden[0]!r}: "
+            "a system's hidden files, or cases? Delete them, or rename them without the dot"
+        )
+    if declaration.pseudonyms:
+        return
+    allowed = "letters, digits, '.', '_' and '-' alone, a letter or digit first, and not end with _seg"
+    if wrong := [name for name in names if not CASE_NAME.fullmatch(name) or name.endswith("_seg")]:
+        raise CohortError(
+            f"{declaration.folder}: {len(wrong)} case(s) with a name such as {wrong[0]!r}, which becomes part of "
+            f"files' names and may hold {allowed}: rename the files, or set pseudonyms: true for the cohort"
+        )
+    alike: dict[str, str] = {}
+    for name in names:
+        if (other := alike.setdefault(name.casefold(), name)) != name:
+            raise CohortError(
+                f"{declaration.folder}: cases {other!r} and {name!r} differ in capital letters alone, which some "
+                "disks take for one name: rename the files of one, or set pseudonyms: true for the cohort"
+            )
 
 
 def _refuse_one_file_twice(cases: Iterable[Case], declaration: Cohort) -> None:
@@ -174,29 +216,86 @@ def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -
         write_mapped_labels(case, declaration, folder)
 
 
+# --- the manifest --------------------------------------------------------------------------------------------------
+
+
 def write_manifest(path: Path, cases: list[Case]) -> Path:
-    """Write where each case's files lie, for the steps that follow; the paths are absolute."""
-    return write_json(
-        path,
-        {
-            case.case: {
-                "patient": case.patient,
-                "images": {sequence: str(image) for sequence, image in case.images.items()},
-                "label": str(case.label),
-            }
-            for case in cases
-        },
-    )
+    """Write where each case's files lie, for the steps that follow.
+
+    A path is written from the manifest's own folder where the file lies in the same checkout or the same study's
+    folder, which may then be moved; any other is absolute. ``path`` ends with study, "audit", cohort and name; the
+    first and third are noted, and a digest of patients and label maps.
+    """
+    entries = {
+        case.case: {
+            "patient": case.patient,
+            "images": {sequence: _stored(image, path.parent) for sequence, image in case.images.items()},
+            "label": _stored(case.label, path.parent),
+        }
+        for case in cases
+    }
+    content = {case.case: [case.patient, sha256(case.label)] for case in cases}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return write_json(path, {**_place(path), "digest": digest, "cases": entries})
 
 
+@shaped
 def read_manifest(path: Path) -> dict[str, Case]:
-    """The cases by name, as ``write_manifest`` wrote them."""
+    """The cases by name, as ``write_manifest`` wrote them; ``CohortError`` for the manifest of another study."""
     return {
         name: Case(
             case=name,
             patient=entry["patient"],
-            images={sequence: Path(image) for sequence, image in entry["images"].items()},
-            label=Path(entry["label"]),
+            images={sequence: _found(image, path.parent) for sequence, image in entry["images"].items()},
+            label=_found(entry["label"], path.parent),
         )
-        for name, entry in read_json(path).items()
+        for name, entry in _manifest(path)["cases"].items()
     }
+
+
+def digest_of(manifest: Path) -> str:
+    """What tells the cohort of a manifest from others: a digest of cases, patients and label maps."""
+    return str(_manifest(manifest)["digest"])
+
+
+def require_files(cases: Iterable[Case]) -> None:
+    """Raise ``CohortError`` where a file of a case is not there: a cohort or checkout that was moved."""
+    gone = [path for case in cases for path in (*case.channels, case.label) if not path.is_file()]
+    if gone:
+        raise CohortError(
+            f"{len(gone)} file(s) of the cohort are no longer where notebook 01 found them, such as {gone[0].name}: "
+            "put the cohort back or correct its `folder`, then run notebook 01 again"
+        )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} of the {path.parent.name} cohort is not there: run notebook 01 first")
+    content = read_json(path)
+    place = _place(path)
+    if {"digest", "cases", *place} - set(content):
+        raise CohortError(f"{path.name} of the {path.parent.name} cohort is none of this version's: {RERUN}")
+    if {name: content[name] for name in place} != place:
+        raise CohortError(
+            f"{path.name} in {'/'.join(place.values())} is of study {content['study']!r}, {content['cohort']} cohort, "
+            f"and was copied there: {RERUN}"
+        )
+    return content
+
+
+def _place(manifest: Path) -> dict[str, str]:
+    return {"study": manifest.absolute().parents[2].name, "cohort": manifest.absolute().parent.name}
+
+
+def _stored(path: Path, folder: Path) -> str:
+    """A file's path as the manifest in ``folder`` holds it."""
+    path, folder = path.absolute(), folder.absolute()
+    movable = any(
+        path.is_relative_to(root) and folder.is_relative_to(root) for root in (folder.parents[1], project_root())
+    )
+    return os.path.relpath(path, folder) if movable else str(path)
+
+
+def _found(path: str, folder: Path) -> Path:
+    """The path that ``_stored`` stored: ".." is taken back by name, whatever links lie on the way."""
+    return Path(os.path.normpath(folder.absolute() / path))

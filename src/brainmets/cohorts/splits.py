@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from statistics import fmean
 from typing import TypedDict
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
+
+from brainmets.cohorts.cohort import RERUN, digest_of, read_manifest
+from brainmets.files import read_json, write_json
+from brainmets.paths import StudyPaths
 
 
 class FoldCases(TypedDict):
@@ -31,7 +36,7 @@ class Split(TypedDict):
 
 
 class SplitError(ValueError):
-    """A split that cannot be made; the message names the parameter."""
+    """A split that cannot be made, or is not this study's; the message names the parameter or the file."""
 
 
 def hold_out(
@@ -189,3 +194,69 @@ def split_cohort(
             f"lower {lower}, or add patients"
         )
     return Split(held_out=chosen, folds=make_folds(rest, n_folds, seed, loads))
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def write(files: StudyPaths, split: Mapping[str, Split]) -> Path:
+    """Write ``splits.json``: the cohorts' splits, with the study's name and what tells its cohorts from others.
+
+    The manifests of the same audit must be written before.
+    """
+    cohorts = {cohort: digest_of(files.manifest(cohort)) for cohort in split}
+    return write_json(files.splits, {"study": files.study, "cohorts": cohorts, **split})
+
+
+def read(files: StudyPaths, cohort: str) -> Split:
+    """The split of a cohort ("source" or "target") as the study's audit wrote it.
+
+    Raises ``FileNotFoundError`` where there is none, and ``SplitError`` where the file is another study's, where the
+    manifest was written for other cases or label maps, or where the file does not hold each case once.
+    """
+    path = files.splits
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.name} of study {files.study} is not there: run notebook 01 first")
+    content = read_json(path)
+    study, digests, split = content.get("study"), content.get("cohorts"), _as_split(content.get(cohort))
+    if study is None or not isinstance(digests, dict) or split is None:
+        raise SplitError(f"{path.name} holds no split of the {cohort} cohort as notebook 01 writes it: {RERUN}")
+    if study != files.study:
+        raise SplitError(f"{path.name} is of study {study!r}, not of {files.study!r}: {RERUN}")
+    if digests.get(cohort) != digest_of(files.manifest(cohort)):
+        raise SplitError(
+            f"{path.name} was drawn from another {cohort} cohort than manifest.json lists (other cases or label "
+            f"maps): one of them is another study's; {RERUN}"
+        )
+    known = sorted(read_manifest(files.manifest(cohort)))
+    if any(sorted([*split["held_out"], *fold["train"], *fold["val"]]) != known for fold in split["folds"]):
+        raise SplitError(f"{path.name} does not hold every case of the {cohort} cohort once per fold: {RERUN}")
+    return split
+
+
+def require_held_out(files: StudyPaths, cases: Iterable[str], table: str) -> None:
+    """Raise ``SplitError`` unless ``cases``, those that ``table`` scores, are the target's held-out ones."""
+    scored, held_out = set(cases), set(read(files, "target")["held_out"])
+    stray, absent = sorted(scored - held_out), sorted(held_out - scored)
+    if stray or absent:
+        what = f"holds {len(stray)} case(s) that are not" if stray else f"lacks {len(absent)} of those that are"
+        raise SplitError(
+            f"{table} {what} held out in this study, such as {(stray or absent)[0]!r}: another study's table, or one "
+            "from before notebook 01 ran again; run notebook 06 of this study again"
+        )
+
+
+def _as_split(content: object) -> Split | None:
+    """A split, if this has the form of one: a list of names, and at least one fold of two such lists."""
+
+    def names(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    if not isinstance(content, dict) or not names(content.get("held_out")):
+        return None
+    folds = content.get("folds")
+    if not isinstance(folds, list) or not folds:
+        return None
+    if not all(isinstance(one, dict) and names(one.get("train")) and names(one.get("val")) for one in folds):
+        return None
+    return Split(held_out=content["held_out"], folds=[FoldCases(train=one["train"], val=one["val"]) for one in folds])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from brainmets.processes import BusyError, locked
+from brainmets.processes import BusyError, locked, private_folder
 
 DEVICES_VARIABLE = "BRAINMETS_DEVICES"
 """Environment variable: the GPUs that a study shares out, such as ``0,1``; empty for none."""
@@ -78,12 +77,13 @@ def free_device(devices: list[str], on_wait: Callable[[str], None]) -> Iterator[
     """Hold one of ``devices`` that no other BrainMets process of this user holds, waiting until one is free.
 
     Gives its name, or ``None`` at once where ``devices`` is empty. ``on_wait`` is called once, with a message, if it
-    must wait. A count of GPUs alone would put every job of a machine on GPU 0.
+    must wait. A count of GPUs alone would put every job of a machine on GPU 0. Raises ``PermissionError`` where the
+    locks' place in the temporary folder has been taken by another user.
     """
     if not devices:
         yield None
         return
-    folder = Path(tempfile.gettempdir()) / f"brainmets-devices-{os.getuid()}"
+    folder = private_folder("brainmets-devices")
     waiting = False
     while True:
         for device in devices:

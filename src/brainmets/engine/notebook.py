@@ -1,7 +1,8 @@
 """Run one notebook through papermill with a study's parameters: one step of a study.
 
 The executed copy and its log lie in the study's ``runs/``. A copy moves there only when the whole notebook has run;
-while it runs it lies in ``runs/running/``, and where it failed in ``runs/failed/`` under its time.
+while it runs it lies in ``runs/running/``, and where it failed in ``runs/failed/`` under its time, the newest three of
+each step.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ast
 import difflib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -28,13 +30,15 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
-from brainmets.engine.progress import Journal, StepError, logged
+from brainmets.engine.progress import Journal, StepError, disk_note, logged
 from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
 from brainmets.params import PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.processes import locked
 
+KEPT_FAILURES = 3
+"""How many executed copies of a step's failures are kept: the newest."""
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
 
@@ -154,7 +158,7 @@ def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None 
     pairs = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in given.items())
     again = command("notebook", notebook, study.origin, *pairs)
     with (
-        locked(files.runs / f".{step}.lock", f"step {step} of study {model.study}"),
+        locked(files.step_lock(step), f"step {step} of study {model.study}"),
         logged(files.runs / f"{step}.log", again) as journal,
     ):
         execution = _Execution(journal, source, files.runs / "running" / f"{step}.ipynb", again)
@@ -223,6 +227,7 @@ class _Execution:
     def _failed(self, error: str, index: int | None = None) -> None:
         """Report the failure in the cell at ``index``, or in the last one that was started, and keep the copy."""
         details = {"notebook": shown(self.source), "cell": _cell(self.copy, index), "error": error}
+        details |= disk_note(self.copy.parent, error)
         details |= {"executed": self._keep(), "log": shown(self.journal.path), "run again": self.again}
         self.journal.failed(time.monotonic() - self.began, details)
 
@@ -232,7 +237,17 @@ class _Execution:
             return "no copy was written"
         kept = self.copy.parents[1] / "failed" / f"{self.copy.stem}.{datetime.now():%Y%m%dT%H%M%S}.ipynb"
         kept.parent.mkdir(exist_ok=True)
-        return shown(self.copy.replace(kept))
+        self.copy.replace(kept)
+        forget_older(kept.parent, self.copy.stem)
+        return shown(kept)
+
+
+def forget_older(folder: Path, step: str) -> None:
+    """Delete all but the newest copies of this step's failures, by the time in their names."""
+    name = re.compile(re.escape(step) + r"\.\d{8}T\d{6}\.ipynb")
+    copies = sorted(path for path in folder.iterdir() if name.fullmatch(path.name))
+    for path in copies[:-KEPT_FAILURES]:
+        path.unlink(missing_ok=True)
 
 
 def _cell(executed: Path, index: int | None) -> str:

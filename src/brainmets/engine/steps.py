@@ -6,6 +6,7 @@ The Snakefile, the notebook runner and the command line share these words.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from brainmets.files import read_json
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
+from brainmets.provenance import damaged
 from brainmets.vocabulary import STAGE_NOTEBOOKS
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
@@ -94,6 +96,27 @@ def outdated(study: Study, files: StudyPaths) -> list[Path]:
         made = _made_with(path, study.notebook(notebook, **job).model_dump(mode="json"))
         if not made or ("case" in job and not _is_current(study, files, path, **job)):
             found.append(path)
+    return found
+
+
+def from_work(files: StudyPaths, path: Path) -> str:
+    """A file of the study as Snakemake, which works in the study's folder, names it: the same wherever that lies."""
+    if path.is_relative_to(files.work):
+        return str(path.relative_to(files.work))
+    return os.path.relpath(path.resolve(), files.work.resolve())  # ".." leads up from where a link leads to
+
+
+def damages(study: Study, files: StudyPaths) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Steps that are done but whose files are not whole any more: each one's result, and what is wrong with its files.
+
+    A step counts as done only as long as all that it wrote is there as it wrote it: its record lists that.
+    """
+    found = {}
+    for notebook, job in jobs(study):
+        path = result(files, notebook, job)
+        root = resolve(study.content[job["cohort"]]["folder"]) if "case" in job else files.work
+        if path.is_file() and (wrong := damaged(path, root)):
+            found[step_name(notebook, job)] = path, wrong
     return found
 
 

@@ -6,30 +6,39 @@ the logger plugin in ``src/snakemake_logger_plugin_brainmets`` to ``runs/snakema
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
 import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
-from brainmets.engine.progress import Progress, step_of_job
-from brainmets.engine.steps import jobs, outdated, read_study, set_aside_other_arms, shown, step_name
+from brainmets.engine.progress import Progress, step_of_job, why_again
+from brainmets.engine.running import at_work, follow, named
+from brainmets.engine.slurm import QueuedJob, QueueWatch, queued, slurm_options
+from brainmets.engine.steps import (
+    command,
+    damages,
+    from_work,
+    jobs,
+    outdated,
+    read_study,
+    set_aside_other_arms,
+    shown,
+    step_name,
+)
 from brainmets.params import Audit, Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
-from brainmets.processes import BusyError, locked
+from brainmets.processes import BusyError, Process, holder, holders, is_held, locked, sign, signed
 
 POLL_SECONDS = 0.3
 
@@ -37,26 +46,153 @@ POLL_SECONDS = 0.3
 def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     """Run what is not done yet of the study in ``params``; gives the exit status (0 done, 1 failed, 2 refused).
 
-    ``profile`` is ``local``, ``slurm`` or a folder with a Snakemake profile; ``further`` goes to Snakemake. Raises
-    ``ParameterError`` before any work where a parameter, a notebook or a cohort folder is not right, and
-    ``BusyError`` where another process works on this study.
+    ``profile`` is ``local``, ``slurm`` or a folder with a Snakemake profile; ``further`` goes to Snakemake. A study
+    that is at work already is watched to its end. Raises ``ParameterError`` before any work where a parameter, a
+    notebook or a cohort folder is not right, and ``BusyError`` where it cannot be watched: ``further`` asks for
+    something else, or the lock's holder is no study.
     """
     study = read_study(params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     check(study)
     folder, executor = read_profile(profile)
-    options, machine = slurm_options(files) if executor == "slurm" else local_options()
-    options += ["--workflow-profile", str(folder)]
-    heading = f"study {files.study}: {study.origin}, {machine}"
     if dry_run:
-        print(heading, flush=True)
+        if is_held(files.lock):
+            print(f"study {files.study} is at work now ({holder(files.lock)}); what it has not done yet:", flush=True)
+        options, machine = _options(files, executor, folder)
+        print(f"study {files.study}: {study.origin}, {machine}", flush=True)
         return _plan(study, files, [f"raw={json.dumps(looked_at(study, files))}", *options], further)
-    with locked(files.work / ".study.lock", f"study {files.study}") as lock:
-        print(heading, flush=True)
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context(locked(files.lock, f"study {files.study}"))
+        except BusyError:
+            if further or not _is_at_work(files):
+                raise
+            return watch(study, files, profile)
+        options, machine = _options(files, executor, folder)
+        print(f"study {files.study}: {study.origin}, {machine}", flush=True)
+        queue = QueueWatch(files) if executor == "slurm" else None
+        if (queue and not _wait_for_jobs(study, files, queue)) or not _wait_for_steps(study, files):
+            return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
         for arm in set_aside_other_arms(study, files):
             print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
-        return _work(study, files, options, further, lock)
+        status = _work(study, files, profile, options, further, lock, queue)
+        if queue and status:
+            _tell_of_jobs(study, files, profile)
+        return status
+
+
+def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:
+    options, machine = slurm_options(files) if executor == "slurm" else local_options()
+    return [*options, "--workflow-profile", str(profile)], machine
+
+
+# --- a study that is at work already -----------------------------------------------------------------------------
+
+
+def watch(study: Study, files: StudyPaths, profile: str) -> int:
+    """Show what a study does that another process has started, until it ends; gives its exit status.
+
+    The study does not need who started it: after a dropped connection it goes on, and is watched again from here.
+    Ctrl-C ends the watching alone (exit status 130).
+    """
+    found = at_work(files)
+    workers = [*found.engines, *found.fronts]
+    who = str(min(workers, key=lambda one: one.start)) if workers else holder(files.lock)
+    print(f"study {files.study} is at work already ({who}).", flush=True)
+    if workers and not found.fronts:
+        print("The process that started it has ended (a connection dropped, a terminal closed?); it goes on without.")
+    print(
+        f"Watching it. Ctrl-C ends the watching alone; to end the study: {command('stop', study.origin)}", flush=True
+    )
+    progress = Progress.joined(files, study.origin, profile)
+    try:
+        if workers:
+            follow(lambda: _workers(files), progress.update, POLL_SECONDS)
+        else:
+            while is_held(files.lock):
+                progress.update()
+                time.sleep(10 * POLL_SECONDS)
+            progress.update()
+    except KeyboardInterrupt:
+        progress.say(f"no longer watching; the study goes on. To end it: {command('stop', study.origin)}")
+        return 130
+    return progress.close(0 if progress.complete() else 1, at_work(files).steps)
+
+
+def _workers(files: StudyPaths) -> list[Process]:
+    found = at_work(files)
+    return [*found.engines, *found.fronts]
+
+
+def _is_at_work(files: StudyPaths) -> bool:
+    """Whether it is a study that holds the study's lock: here, or by its own word on another machine."""
+    return bool(_workers(files)) or (
+        not holders([files.lock])[files.lock]
+        and signed(files.lock).startswith("process ")
+        and not signed(files.lock).endswith(f" on {os.uname().nodename}")
+    )
+
+
+def _wait_for_steps(study: Study, files: StudyPaths) -> bool:
+    """Wait for steps that are at work without an engine; whether they have ended (not stopped by Ctrl-C).
+
+    They were left by a Snakemake that was killed, or started one by one. They go on rather than end with it: a step
+    writes its result whole or not at all, so that it loses nothing by having no engine, and a day of training is
+    worth more than a clean start.
+    """
+    left = at_work(files).steps
+    if not left:
+        return True
+    print(f"{len(left)} step{'s' * (len(left) != 1)} of an earlier run still at work: {named(left)}.")
+    end = command("stop", study.origin)
+    print(f"Waiting for them, then the study goes on. Ctrl-C ends the waiting alone; to end them: {end}", flush=True)
+    progress = Progress(files, study.origin)
+    try:
+        follow(lambda: [one for held in at_work(files).steps.values() for one in held], progress.update, POLL_SECONDS)
+    except KeyboardInterrupt:
+        progress.say(f"no longer waiting; the steps go on. To end them: {end}")
+        return False
+    print(f"ended: {', '.join(left)}", flush=True)
+    return True
+
+
+def _wait_for_jobs(study: Study, files: StudyPaths, queue: QueueWatch) -> bool:
+    """Wait for jobs that an engine has left in a cluster's queue; whether they have ended (not stopped by Ctrl-C).
+
+    Another engine would submit their steps again, beside them.
+    """
+    if not queue.jobs:
+        return True
+    end = command("stop", study.origin)
+    print(f"{_in_the_queue(queue.jobs)}, of an earlier run.")
+    print(f"Waiting for them, then the study goes on. Ctrl-C ends the waiting alone; to end them: {end}", flush=True)
+    progress = Progress(files, study.origin)
+    try:
+        while queue.jobs:
+            progress.update()
+            for line in queue.news():
+                progress.say(line)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        progress.say(f"no longer waiting; the jobs go on. To end them: {end}")
+        return False
+    progress.update()
+    return True
+
+
+def _tell_of_jobs(study: Study, files: StudyPaths, profile: str) -> None:
+    """Say which jobs go on in the queue though the engine has ended, and what to do; nothing where none does."""
+    with suppress(ParameterError):  # the cluster does not answer: the next start will say so
+        if left := queued(files):
+            print(f"{_in_the_queue(left)}, without an engine.")
+            print(f"To wait for them and go on: {command('study', study.origin, '--profile', profile)}")
+            print(f"To end them: {command('stop', study.origin)}", flush=True)
+
+
+def _in_the_queue(jobs: list[QueuedJob]) -> str:
+    listed = ", ".join(f"{job.number} ({job.state.lower()})" for job in jobs)
+    return f"{len(jobs)} job{'s' * (len(jobs) != 1)} still in the queue: {listed}"
 
 
 # --- checks before any work --------------------------------------------------------------------------------------
@@ -82,7 +218,8 @@ def check(study: Study) -> None:
 
 
 def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -> None:
-    from brainmets.cohorts.cohort import CohortError, find_cases  # scikit-learn takes a second
+    from brainmets.cohorts.cohort import CohortError  # scikit-learn takes a second
+    from brainmets.cohorts.pseudonyms import known_cases
 
     folder = resolve(declaration.folder)
     where = f"{origin}: {cohort}.folder: {declaration.folder!r}"
@@ -91,7 +228,8 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
     if not any(folder.iterdir()):
         raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
     try:
-        patients = {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients = {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     except CohortError as error:
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
     _check_split(origin, cohort, declaration, audit, patients)
@@ -99,11 +237,13 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
 
 def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit, raw_cases: Iterable[str]) -> None:
     """That a cohort of raw scans can be split, together with what lies in its folder already."""
-    from brainmets.cohorts.cohort import CohortError, find_cases, patient_of
+    from brainmets.cohorts.cohort import CohortError, patient_of
+    from brainmets.cohorts.pseudonyms import known_cases
 
     patients = {case: patient_of(case, declaration) for case in raw_cases}
     with suppress(CohortError):  # nothing is prepared yet
-        patients |= {case.case: case.patient for case in find_cases(declaration)}
+        files = StudyPaths(audit.work_dir, audit.study)
+        patients |= {case.case: case.patient for case in known_cases(cohort, declaration, files)}
     _check_split(origin, cohort, declaration, audit, patients)
 
 
@@ -211,47 +351,6 @@ def local_options() -> tuple[list[str], str]:
     return [*config, *options], f"{cores} CPU cores, {in_words(devices)}, {slots} at a time"
 
 
-def slurm_options(files: StudyPaths) -> tuple[list[str], str]:
-    """Snakemake options for the cluster whose login node this is.
-
-    A killed engine leaves its jobs in the queue, and a new one would submit them again: jobs carry a prefix of the
-    study's own, and the study refuses to start while such jobs are there.
-    """
-    if shutil.which("sbatch") is None:
-        raise ParameterError("--profile slurm: there is no sbatch here; run on the cluster's login node, or use local")
-    os.environ.pop(DEVICES_VARIABLE, None)  # the scheduler chooses
-    prefix = f"bm_{files.study}_{hashlib.sha256(str(files.work).encode()).hexdigest()[:8]}"
-    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", prefix)[-50:]
-    left = [row for row in _queue() if row[-1].startswith(prefix)]
-    if left:
-        raise BusyError(
-            f"{len(left)} jobs of an earlier, killed run of study {files.study} are still in the queue: "
-            + ", ".join(f"{job} ({state.lower()})" for job, state, _ in left)
-            + f". Wait for them, or: scancel {' '.join(job for job, _, _ in left)}"
-        )
-    options = ["--slurm-jobname-prefix", prefix]
-    # without sacct, or with one that has no database to ask, Snakemake would wait for ever
-    if not shutil.which("sacct") or subprocess.run(["sacct", "-n", "-X"], capture_output=True, check=False).returncode:
-        options += ["--slurm-status-command", "squeue"]
-    return options, f"SLURM jobs {prefix}_*"
-
-
-def _queue() -> list[list[str]]:
-    """The user's jobs: number, state and name of each."""
-    try:
-        call = ["squeue", "--me", "--noheader", "--format=%i %T %j"]
-        asked = subprocess.run(call, capture_output=True, text=True, check=True)
-    except FileNotFoundError:
-        raise ParameterError("--profile slurm: there is no squeue here; run on the cluster's login node") from None
-    except subprocess.CalledProcessError as error:
-        why = " ".join(error.stderr.split()) or f"exit status {error.returncode}"
-        raise ParameterError(
-            f"--profile slurm: SLURM does not answer (squeue: {why}); run when its controller does, or use "
-            "--profile local"
-        ) from None
-    return [row.split() for row in asked.stdout.splitlines() if row.strip()]
-
-
 # --- Snakemake ---------------------------------------------------------------------------------------------------
 
 
@@ -262,18 +361,60 @@ def _snakemake(
 
     Options that take many values come early, so that none takes a target of ``further``.
     """
-    remake = outdated(study, files)
+    remake = _to_remake(study, files)
+    further = [_as_target(files, word) for word in further]
     if "--logger" in further:  # the last one would win
         at = further.index("--logger") + 1
         further = [*further[:at], "brainmets", *further[at:]]
     return [
         *(sys.executable, "-m", "snakemake"),
-        *(["--forcerun", *map(str, remake)] if remake else []),
+        *(["--forcerun", *remake] if remake else []),
+        "--ignore-incomplete",  # a result is written whole or not at all, also by a step whose engine was killed
         *("--logger", "brainmets", "--logger-brainmets-events", str(events)),
         *("--config", f"params={study.origin}", *options),
         *("--snakefile", str(project_root() / "workflow" / "Snakefile"), "--directory", str(folder), "--nolock"),
         *further,
     ]
+
+
+def _to_remake(study: Study, files: StudyPaths) -> list[str]:
+    """The results that are to be made again though they are there; says what is not whole any more."""
+    broken = damages(study, files)
+    for step, (_, wrong) in broken.items():
+        (name, what), *others = wrong.items()
+        more = f", and so for {len(others)} more" if others else ""
+        print(f"  {step} is to be run again: its file {name} {what}{more}", flush=True)
+    paths = [*outdated(study, files), *(path for path, _ in broken.values())]
+    return [from_work(files, path) for path in dict.fromkeys(paths)]
+
+
+def _as_target(files: StudyPaths, word: str) -> str:
+    """A file of the study as the Snakefile names it; any other word as it is."""
+    path = Path(word)
+    return (
+        from_work(files, path)
+        if path.is_absolute() and (path.is_relative_to(files.work) or path == files.index)
+        else word
+    )
+
+
+def _mirror(files: StudyPaths, aside: Path) -> Path:
+    """A folder below ``aside`` that holds the study's files and the report as links: to plan in, and write nothing.
+
+    Snakemake writes where it works even when it only plans; the study's folder may be another's to read.
+    """
+    below = Path(from_work(files, files.index)).parts
+    depth = below.count("..")
+    folder = aside.joinpath(*[".mirror"] * depth)
+    (folder / ".snakemake").mkdir(parents=True)
+    beside = files.work.resolve().joinpath(*below[: depth + 1])
+    (aside / below[depth]).symlink_to(os.path.normpath(beside))
+    for path in files.work.iterdir() if files.work.is_dir() else []:
+        if path.name != ".snakemake":
+            (folder / path.name).symlink_to(path.resolve())
+    if (records := files.work / ".snakemake" / "metadata").is_dir():
+        (folder / ".snakemake" / "metadata").symlink_to(records.resolve())
+    return folder
 
 
 def _environment() -> dict[str, str]:
@@ -284,11 +425,11 @@ def _environment() -> dict[str, str]:
 def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str]) -> int:
     """Print one line per step that Snakemake would run; gives the exit status.
 
-    Nothing is written below ``work/`` where the study has nothing there yet.
+    Nothing is written into the study's folder.
     """
     with tempfile.TemporaryDirectory(prefix="brainmets_") as aside:
         events = Path(aside, "events.jsonl")
-        folder = files.work if (files.work / ".snakemake").is_dir() else Path(aside)
+        folder = _mirror(files, Path(aside))
         call = _snakemake(study, files, [*options, "--dry-run"], further, folder, events)
         planned = subprocess.run(
             call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), text=True, check=False
@@ -298,25 +439,31 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
         print("Snakemake could not plan the study; it said:", file=sys.stderr)
         print("\n".join(planned.stdout.splitlines()[-40:]), file=sys.stderr)
         return 1
-    planned_steps = {step_of_job(event) for event in said if event["event"] == "job_info"}
+    events_of = {step_of_job(event): event for event in said if event["event"] == "job_info"}
+    for step, event in events_of.items():
+        if why := why_again(event):
+            print(f"  {step} is to be run again: {why}")
     in_order = [*(step_name(notebook, job) for notebook, job in jobs(study)), "report"]
-    steps = [step for step in in_order if step in planned_steps]
+    steps = [step for step in in_order if step in events_of]
     print(f"{len(steps)} step{'s' * (len(steps) != 1)} to run:" if steps else f"study {files.study}: nothing to do")
     for step in steps:
         print(f"  {step}")
     return 0
 
 
-def _work(study: Study, files: StudyPaths, options: list[str], further: list[str], lock: int) -> int:
-    """Run Snakemake, show what its steps do, and give the study's exit status.
+def _work(
+    study: Study, files: StudyPaths, profile: str, options: list[str], further: list[str], lock: int,
+    queue: QueueWatch | None,
+) -> int:  # fmt: skip
+    """Run Snakemake, show what its steps do and what keeps its jobs in a cluster's ``queue``; gives the exit status.
 
-    Snakemake inherits ``lock``, the descriptor of the study's lock: a second start is refused as long as it works on,
-    even after this process was killed.
+    Snakemake inherits ``lock``, the descriptor of the study's lock: a second start watches it as long as it works on,
+    even after this process was killed or its terminal has gone.
     """
     files.runs.mkdir(parents=True, exist_ok=True)
     events = files.runs / "snakemake.jsonl"
     events.unlink(missing_ok=True)
-    progress = Progress(files, study.origin)
+    progress = Progress(files, study.origin, profile)
     engine: subprocess.Popen[bytes] | None = None
     asked = 0
 
@@ -333,16 +480,19 @@ def _work(study: Study, files: StudyPaths, options: list[str], further: list[str
         engine = subprocess.Popen(
             _snakemake(study, files, options, further, files.work, events),
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(),
-            pass_fds=[lock], process_group=0,
+            pass_fds=[lock], start_new_session=True,  # a terminal that goes away does not take it along
         )  # fmt: skip
+    sign(lock, engine.pid)  # whoever reads the lock file finds the one that holds it longest
     try:
         ended = False
         while not ended:
             ended = engine.poll() is not None
             progress.update()
+            for line in queue.news() if queue else ():
+                progress.say(line)
             if not ended:
                 time.sleep(POLL_SECONDS)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return progress.close(engine.returncode)
+    return progress.close(engine.returncode, at_work(files).steps)

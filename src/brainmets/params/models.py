@@ -17,15 +17,44 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from brainmets.paths import NOTEBOOKS
+from brainmets.files import keep_private
+from brainmets.params.bounds import (
+    CASES,
+    Cases,
+    Epochs,
+    ExplainedCases,
+    Features,
+    Filters,
+    FirstEpochs,
+    Fold,
+    Folds,
+    FurtherProcesses,
+    GPUMemory,
+    Iterations,
+    LabelValue,
+    LearningRate,
+    Level,
+    LossWeight,
+    Margin,
+    Patients,
+    PhantomSide,
+    Processes,
+    Rate,
+    RawPhantomSide,
+    Resamples,
+    Seed,
+    ShownCases,
+    Side,
+    TileStep,
+    WeightDecay,
+    shown,
+)
+from brainmets.paths import COHORTS, NOTEBOOKS
 from brainmets.vocabulary import (
     ARMS,
     CONVERT,
@@ -38,11 +67,6 @@ from brainmets.vocabulary import (
     Strategy,
 )
 
-Fold = Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
-
-LONGEST = 80
-"""Characters of a value that a message repeats."""
 PHRASES = {
     "model_type": "must hold names and values",
     "dict_type": "must hold names and values",
@@ -84,13 +108,11 @@ class Parameters(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _a_whole_number_is_one(cls, value: Any, field: ValidationInfo) -> Any:
-        """Pydantic takes "2" for 2 and true for 1, yet a study's other readers of the YAML do not."""
-        if cls.model_fields[str(field.field_name)].annotation is int:
-            if isinstance(value, bool):
-                raise ValueError(f"{str(value).lower()} must be a whole number")
-            if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-                raise ValueError(f"{value!r} is text; write the number without quotes")
+    def _text_is_of_one_line(cls, value: Any) -> Any:
+        """A NUL or a line's end in a name or a path would reach the operating system, a log or a table."""
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and (odd := re.search(r"[\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]", text)):
+                raise ValueError(f"{shown(text)} holds a character that cannot be seen ({odd[0]!r}); take it out")
         return value
 
 
@@ -120,8 +142,7 @@ def given(value: Any) -> str:
     """``" (given: 3)"``; nothing for a value that holds others and would fill the message."""
     if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value)):
         return ""
-    text = "nothing" if value is None else repr(value)
-    return f" (given: {text if len(text) <= LONGEST else text[: LONGEST - 3] + '...'})"
+    return f" (given: {shown(value)})"
 
 
 def closest(name: str, known: list[str]) -> str:
@@ -213,17 +234,17 @@ class Phantoms(Parameters):
     """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
 
     site: Literal["source", "target"]
-    patients: PositiveInt
-    spacing_mm: PositiveFloat
-    seed: int
+    patients: Patients
+    spacing_mm: PhantomSide
+    seed: Seed
 
 
 class RawPhantoms(Parameters):
     """Ask notebook 00 to make the raw folder from phantoms of whole heads, as a scanner would export them."""
 
-    patients: PositiveInt
-    spacing_mm: PositiveFloat
-    seed: int
+    patients: Patients
+    spacing_mm: RawPhantomSide
+    seed: Seed
 
 
 class Raw(Parameters):
@@ -269,13 +290,16 @@ class Cohort(Parameters):
 
     ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
     whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
+    ``pseudonyms`` gives cases and patients other names where notebook 01 finds them, so that no later file holds
+    theirs; cases that notebook 00 prepared have new names already and keep them.
     """
 
     folder: str
     layout: Literal["brats"] | Layout
-    label_map: dict[int, Label]
-    held_out: int | list[str]
+    label_map: dict[LabelValue, Label]
+    held_out: Cases | list[str]
     draw: Literal["random", "by_load"] = "random"
+    pseudonyms: bool = True
     phantoms: Phantoms | None = None
     raw: Raw | None = None
 
@@ -293,9 +317,9 @@ class Cohort(Parameters):
     def _a_count_or_names(cls, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | list):
             raise ValueError(f"must be a number of cases or a list of case names{given(value)}")
-        if isinstance(value, int) and value < 0:
-            raise ValueError(f"{value} must be 0 or more, or a list of case names")
-        if isinstance(value, list):
+        if isinstance(value, int):
+            CASES.check(value)
+        else:
             for name in value:
                 if not isinstance(name, str):
                     raise ValueError(f"a case's name must be text; write it in quotes{given(name)}")
@@ -309,6 +333,24 @@ class Cohort(Parameters):
         if value.get(0, "background") != "background":
             raise ValueError(f"0 is background, not {value[0]!r}")
         return value
+
+    @model_validator(mode="after")
+    def _names_no_patient(self) -> Self:
+        """With pseudonyms: a name among the parameters would stand in every record and in the report."""
+        if not self.pseudonyms:
+            return self
+        if self.raw and self.raw.prefix in COHORTS:
+            raise ValueError(f"raw.prefix: {self.raw.prefix!r} is what pseudonyms begin with; choose another")
+        prefixes = [*COHORTS, *([self.raw.prefix] if self.raw else [])]
+        form = rf"({'|'.join(map(re.escape, prefixes))})-\d{{5,}}-\d{{3,}}"
+        if isinstance(self.held_out, list) and not all(re.fullmatch(form, name) for name in self.held_out):
+            raise ValueError(
+                "held_out: lists other names than pseudonyms, which every record and the report would show. Give a "
+                "number; or with a number run `brainmets study PARAMS -- audit`, look the cases up in "
+                "private/<cohort>/key.csv in the study's folder, and list their pseudonyms; or, where the names tell "
+                "nobody anything, set pseudonyms: false"
+            )
+        return self
 
     @property
     def files(self) -> Layout:
@@ -327,24 +369,24 @@ class Cohort(Parameters):
 class DefaultArm(Parameters):
     """nnU-Net's own network, loss and optimiser."""
 
-    learning_rate: PositiveFloat
+    learning_rate: LearningRate
 
 
 class TverskyBCEArm(Parameters):
     """nnU-Net's network; Tversky plus weighted binary cross-entropy."""
 
-    learning_rate: PositiveFloat
-    alpha: PositiveFloat  # weight of false positives
-    beta: PositiveFloat  # weight of false negatives
-    positive_weight: PositiveFloat  # weight of a positive voxel's cross-entropy
+    learning_rate: LearningRate
+    alpha: LossWeight  # weight of false positives
+    beta: LossWeight  # weight of false negatives
+    positive_weight: LossWeight  # weight of a positive voxel's cross-entropy
 
 
 class SegResNetArm(Parameters):
     """MONAI's SegResNet with Adam."""
 
-    learning_rate: PositiveFloat
-    weight_decay: Annotated[float, Field(ge=0)]
-    filters: Annotated[int, Field(gt=0, multiple_of=8)]  # feature maps of the first level, normalised in 8 groups
+    learning_rate: LearningRate
+    weight_decay: WeightDecay
+    filters: Filters  # feature maps of the first level, normalised in 8 groups
 
 
 class Arms(Parameters):
@@ -364,8 +406,9 @@ class Arms(Parameters):
 
 
 def _name_of_files(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
-        raise ValueError(f"{value!r} may hold letters, digits, '.', '_' and '-' alone, a letter or digit first")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value):
+        what = "may hold letters, digits, '.', '_' and '-' alone, a letter or digit first, at most 100 of them"
+        raise ValueError(f"{shown(value)} {what}")
     return value
 
 
@@ -375,9 +418,11 @@ class NotebookParameters(Parameters):
     study: Annotated[str, AfterValidator(_name_of_files)]
     work_dir: str
 
-
-Side = Annotated[float, Field(ge=0.2, le=5)]
-"""A voxel's side in mm."""
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> Self:
+        """As of all parameters; and what the notebook writes from here on is private (``files.keep_private``)."""
+        keep_private()  # in JupyterLab no command did
+        return super().from_cell(names)
 
 
 class Preparation(NotebookParameters):
@@ -387,14 +432,14 @@ class Preparation(NotebookParameters):
     "t1c": on the grid of its own contrast-enhanced T1, and ``spacing_mm`` is null.
     """
 
-    seed: int
+    seed: Seed
     source: Cohort
     target: Cohort
     cohort: Literal["source", "target"]
     case: str
     space: Literal["template", "t1c"]
     spacing_mm: tuple[Side, Side, Side] | None
-    mask_margin_mm: Annotated[float, Field(ge=0, le=30)]
+    mask_margin_mm: Margin
     bias_field: bool
 
     @field_validator("spacing_mm", mode="before")
@@ -422,10 +467,10 @@ class Preparation(NotebookParameters):
 class Audit(NotebookParameters):
     """Notebook 01."""
 
-    seed: int
+    seed: Seed
     source: Cohort
     target: Cohort
-    n_folds: Annotated[int, Field(ge=2)]
+    n_folds: Folds
 
     @model_validator(mode="after")
     def _something_to_test(self) -> Self:
@@ -444,9 +489,9 @@ class Audit(NotebookParameters):
 class Alignment(NotebookParameters):
     """Notebook 02. ``gpu_memory_gb`` and ``base_features`` are nnU-Net's planner's own two levers."""
 
-    gpu_memory_gb: PositiveFloat
-    base_features: PositiveInt
-    workers: Annotated[int, Field(ge=1)]
+    gpu_memory_gb: GPUMemory
+    base_features: Features
+    workers: Processes
 
 
 class Training(NotebookParameters):
@@ -457,15 +502,15 @@ class Training(NotebookParameters):
     that have it.
     """
 
-    seed: int
+    seed: Seed
     arms: Arms
     arm: Arm
     fold: Fold
-    epochs: PositiveInt
-    iterations_per_epoch: PositiveInt
-    validation_iterations: PositiveInt
+    epochs: Epochs
+    iterations_per_epoch: Iterations
+    validation_iterations: Iterations
     precision: Literal["nnunet", "bfloat16"]
-    augmentation_workers: Annotated[int, Field(ge=0)]
+    augmentation_workers: FurtherProcesses
 
     @model_validator(mode="after")
     def _arm_has_settings(self) -> Self:
@@ -487,9 +532,9 @@ class FineTuning(Training):
     """
 
     transfer_head: bool
-    warmup_epochs: Annotated[int, Field(ge=0)]
-    transferred_rate: Annotated[float, Field(gt=0, le=1)]
-    freeze_encoder_epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: FirstEpochs
+    transferred_rate: Rate
+    freeze_encoder_epochs: FirstEpochs
 
     @model_validator(mode="after")
     def _options_end_before_the_training(self) -> Self:
@@ -509,10 +554,10 @@ class Evaluation(NotebookParameters):
     arm: Arm
     strategy: Strategy
     folds: Annotated[list[Fold], Field(min_length=1)]
-    tile_step: Annotated[float, Field(gt=0, le=1)]
+    tile_step: TileStep
     mirroring: bool
     lesion_definition: LesionDefinition
-    workers: Annotated[int, Field(ge=1)]
+    workers: Processes
 
 
 class Statistics(NotebookParameters):
@@ -520,21 +565,20 @@ class Statistics(NotebookParameters):
 
     scores_dir: str | None
     out_dir: str | None
-    alpha: Probability
-    n_bootstrap: Annotated[int, Field(ge=1000)]  # BCa reads the tails of the resamples: with fewer they are noise
-    seed: int
+    alpha: Level
+    n_bootstrap: Resamples
+    seed: Seed
 
 
 class CaseReview(NotebookParameters):
     """Notebook 08. ``tile_step`` is for the predictions made anew to explain the best model."""
 
-    seed: int
+    seed: Seed
     arms: Arms
     folds: Annotated[list[Fold], Field(min_length=1)]
-    n_cases: PositiveInt
-    n_explained: Annotated[int, Field(ge=0)]
-    tile_step: Annotated[float, Field(gt=0, le=1)]
-    pseudonyms: bool
+    n_cases: ShownCases
+    n_explained: ExplainedCases
+    tile_step: TileStep
     expert_folder: bool
     viewer: Literal["itkwidgets", "niivue", "slices"]
 

@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from brainmets.files import read_json
+from brainmets.files import read_json, shaped
 from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Cohort, NotebookParameters, ParameterError, closest
 from brainmets.params.models import given, meant_for
+from brainmets.params.yaml_files import read_yaml
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root
 from brainmets.vocabulary import STRATEGIES
 
@@ -45,13 +44,7 @@ class Study:
         """Read a YAML file. Raises ``ParameterError`` naming the file and every parameter that is not right."""
         if not path.is_file():
             raise ParameterError(f"{path}: {_absent(path)}")
-        try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OneOfEachKey)
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise ParameterError(f"{path}, line {line}: a letter is not in UTF-8; save the file as UTF-8") from None
-        except yaml.YAMLError as error:
-            raise ParameterError(_not_yaml(path, error)) from None
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise ParameterError(f"{path} must hold names and values, not a {type(content).__name__}")
         return cls(content, str(path))
@@ -100,7 +93,7 @@ class Study:
             return []
         plan = StudyPaths(self.content["work_dir"], self.content["study"]).preparation(cohort).plan
         if plan.is_file():
-            return sorted(read_json(plan)["cases"])
+            return _cases_of(plan)
         raw = Cohort(**self.content[cohort]).raw
         assert raw is not None
         return raw_phantom_cases(raw.prefix, raw.phantoms.patients) if raw.phantoms else []
@@ -148,6 +141,11 @@ def section(notebook: str) -> str:
     return {"01_data_audit": "audit", "02_plan_alignment": "alignment"}.get(notebook, notebook[3:])
 
 
+@shaped
+def _cases_of(plan: Path) -> list[str]:
+    return sorted(dict(read_json(plan)["cases"].items()))
+
+
 def raw_phantom_cases(prefix: str, patients: int) -> list[str]:
     """The names that cases of raw phantoms get.
 
@@ -164,29 +162,6 @@ def _refuse_names(given: set[str], known: set[str], where: str) -> None:
     problems += [f"{name}: missing{meant_for(name, given - known)}" for name in sorted(known - given)]
     if problems:
         raise ParameterError(f"{where}: " + "; ".join(problems))
-
-
-class _OneOfEachKey(yaml.SafeLoader):
-    """A reader of YAML that refuses a name given twice: YAML itself takes the last and says nothing."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node; ``yaml.MarkedYAMLError`` at the second of two equal names."""
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            name = (str(key.tag), str(key.value))
-            if name in lines:
-                problem = f"{key.value} is given twice (before in line {lines[name]}); keep one"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            lines[name] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-def _not_yaml(path: Path, error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    if mark is None or problem is None:
-        return f"{path} is not YAML: {error}"
-    where = f"{path}, line {mark.line + 1}"
-    return f"{where}: {problem}" if "is given twice" in problem else f"{where}: this is not YAML: {problem}"
 
 
 def _absent(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from brainmets.cohorts.cohort import files_of
-from brainmets.files import read_json, write_text
+from brainmets.files import read_json, shaped, write_text
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths, resolve
 from brainmets.preparation import pipeline, sorting
@@ -122,12 +122,21 @@ def _is_prepared(planned: Planned, declaration: Cohort, files: PreparationPaths,
     path = files.prepared(planned.case)
     if not path.is_file() or not all(one.is_file() for one in _of_case(planned, declaration)):
         return False
-    record = read_json(path)
-    made_with = {name: record["provenance"]["parameters"].get(name) for name in asdict(settings)}
+    try:
+        files_of_it, made_with = _made_of(path, list(asdict(settings)))
+    except ValueError:  # damaged: it is made again
+        return False
     expected: dict[str, Any] = asdict(settings)
     if expected["spacing_mm"] is not None:
         expected["spacing_mm"] = list(expected["spacing_mm"])
-    return bool(record["files"] == planned.digest and made_with == expected)
+    return bool(files_of_it == planned.digest and made_with == expected)
+
+
+@shaped
+def _made_of(path: Path, names: Iterable[str]) -> tuple[Any, dict[str, Any]]:
+    """The digest of the raw files that a case was made of, and the settings by name."""
+    record = read_json(path)
+    return record["files"], {name: record["provenance"]["parameters"].get(name) for name in names}
 
 
 def _of_case(planned: Planned, declaration: Cohort) -> Iterable[Path]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets import nifti
+from brainmets import nifti, tables
 from brainmets.cohorts.audit import FINDING_COLUMNS
 from brainmets.cohorts.cohort import files_of, patient_of
 from brainmets.figures import save
-from brainmets.files import read_json, write_csv
+from brainmets.files import read_json, shaped
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths
 from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
@@ -28,7 +29,7 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     """
     raw = sorting.raw_of(declaration)
     written = [path for path in sorted(files.cases.glob("*/prepared.json")) if path.parent.name not in raw.left_out]
-    records = {path.parent.name: read_json(path) for path in written}
+    records = {path.parent.name: _record(path) for path in written}
     rows = [{"case": case, **record["row"]} for case, record in records.items()]
     table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
     table[list(QUALITY_COLUMNS)] = table[list(QUALITY_COLUMNS)].astype(float)
@@ -39,8 +40,8 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
     flagged = pd.concat(found, ignore_index=True)
     flagged.loc[flagged.case.isin(raw.accepted), "severity"] = "warning"
-    write_csv(files.quality_table, table)
-    write_csv(files.flags, flagged)
+    tables.write(files.quality_table, table)
+    tables.write(files.flags, flagged)
     pictures = {
         case: quality_page.Pictures(files.case(case) / "picture.png", files.case(case) / "strip.png")
         for case in records
@@ -49,6 +50,14 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     strips = save(quality_figures.cohort_strips(table, flagged), files.folder / "quality.png")
     quality_page.write_page(files.folder, table, flagged, pictures, strips, absent)
     return flagged
+
+
+@shaped
+def _record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record["row"], dict) or not isinstance(record["provenance"]["parameters"]["space"], str):
+        raise TypeError("row or space is of another kind")
+    return record
 
 
 def _told_always(records: Mapping[str, dict[str, Any]], plan: Collection[str]) -> pd.DataFrame:

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import SimpleITK
 
+from brainmets.cohorts import spreadsheet
 from brainmets.figures import Drawing
-from brainmets.preparation import spreadsheet
 from brainmets.preparation.judging import CERTAIN, judge
 from brainmets.preparation.scans import Finding, Series
 from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
@@ -31,6 +31,8 @@ SERIES_COLUMNS = (
     "key",
 )  # fmt: skip
 """Columns of ``series.csv``; see ``guess``."""
+MOST_FAULTS = 20
+"""Faults that one message lists."""
 WHOLE_NUMBERS = ("series", "rank", "slices")
 NUMBERS = ("confidence", "thickness_mm", "repetition_ms", "echo_ms", "inversion_ms")
 
@@ -156,6 +158,8 @@ def read(path: Path) -> pd.DataFrame:
         record["key"] = unquote(cells["key"], errors="surrogateescape")
         records.append(record)
     faults += _repeated(path.name, [number for number, _ in rows], records)
+    if len(faults) > MOST_FAULTS:
+        faults[MOST_FAULTS:] = [f"{path.name}: and {len(faults) - MOST_FAULTS} faults more"]
     if faults:
         raise ValueError("\n".join(faults))
     return _typed(pd.DataFrame(records, columns=list(SERIES_COLUMNS)))

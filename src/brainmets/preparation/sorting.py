@@ -19,7 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.files import read_json, write_csv, write_json
+from brainmets import tables
+from brainmets.cohorts.key import Key
+from brainmets.files import read_json, shaped, write_json
 from brainmets.params import Cohort, Raw
 from brainmets.paths import PreparationPaths, resolve
 from brainmets.phantoms import sites
@@ -27,7 +29,6 @@ from brainmets.phantoms.scanner import make_scanner_cohort
 from brainmets.preparation import raw as scans_on_disk
 from brainmets.preparation import series as series_table
 from brainmets.preparation import tree
-from brainmets.preparation.key import Key
 from brainmets.preparation.scans import Finding, Series
 from brainmets.processes import locked
 from brainmets.vocabulary import SEQUENCES
@@ -96,7 +97,7 @@ def sort(declaration: Cohort, files: PreparationPaths, say: Say) -> dict[str, Pl
     make_phantoms(declaration, say)
     raw = raw_of(declaration)
     listing = _listing(raw)  # before the look: what comes while it lasts calls for another
-    if files.plan.is_file() and read_json(files.plan)["state"] == _state(declaration, files, listing):
+    if files.plan.is_file() and read_json(files.plan).get("state") == _state(declaration, files, listing):
         return read_plan(files)
     own_folder(files.folder)
     with locked(files.folder / ".sorting.lock", "the sorting of these raw scans"):
@@ -160,6 +161,11 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
 
 def read_plan(files: PreparationPaths) -> dict[str, Planned]:
     """The cases as the last sorting wrote them. Raises ``FileNotFoundError`` where there was none."""
+    return _planned_cases(files.plan)
+
+
+@shaped
+def _planned_cases(plan: Path) -> dict[str, Planned]:
     return {
         case: Planned(
             case=case,
@@ -168,7 +174,7 @@ def read_plan(files: PreparationPaths) -> dict[str, Planned]:
             brain_mask=Path(planned["brain_mask"]) if planned["brain_mask"] else None,
             digest=planned["digest"],
         )
-        for case, planned in read_json(files.plan)["cases"].items()
+        for case, planned in read_json(plan)["cases"].items()
     }
 
 
@@ -357,7 +363,7 @@ def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
 
 def _write(found: Sorted, files: PreparationPaths) -> None:
     series_table.write(files.series, found.table)
-    write_csv(files.findings, pd.DataFrame(found.findings, columns=Finding._fields))
+    tables.write(files.findings, pd.DataFrame(found.findings, columns=Finding._fields))
 
 
 def _write_plan(found: Sorted, files: PreparationPaths, state: str) -> None:

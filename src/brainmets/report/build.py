@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 import yaml
 from bs4 import BeautifulSoup
 
+from brainmets import tables
+from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
 from brainmets.report import content
@@ -26,6 +27,8 @@ from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.report.tables import as_html, lay_out
 from brainmets.review.viewers import colormap
+from brainmets.schemas import DESCRIPTIVE
+from brainmets.schemas import read as read_by
 from brainmets.statistics.tables import read_scores
 from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
@@ -51,19 +54,15 @@ def build(files: StudyPaths, study: Study) -> Path:
 
     Everything is made in a folder beside the report's; the pages take their place when all are whole, the index last.
     Other files in the report's folder stay. Raises ``FileNotFoundError`` naming a step that is not done, and
-    ``ReportError`` where a page still holds an absolute path, the user's or the machine's name, or, with pseudonyms,
-    a case's name.
+    ``ReportError`` where a page still holds an absolute path, or the user's or the machine's name.
     """
     partial = files.report.with_name(f".{files.report.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
     try:
         for part in PARTS:
             (partial / part).mkdir(parents=True)
-        names = content.pseudonyms(files)
-        cohorts = {resolve(study.content[name]["folder"]): f"({name} cohort)" for name in ("source", "target")}
-        redact = Redactor({**cohorts, files.work: f"(work)/{files.study}", project_root(): ""}, names)
-        _write_pages(partial, files, study, redact, bool(names))
-        _refuse_leaks(partial, names)
+        _write_pages(partial, files, study, _redactor(files, study))
+        _refuse_leaks(partial)
         files.report.mkdir(parents=True, exist_ok=True)
         files.index.unlink(missing_ok=True)
         for part in PARTS:
@@ -74,24 +73,34 @@ def build(files: StudyPaths, study: Study) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redactor, pseudonymous: bool) -> None:
+def _redactor(files: StudyPaths, study: Study) -> Redactor:
+    """What keeps paths out of the pages: of cohorts with pseudonyms and of raw scans, all below their folders."""
+    cohorts = {name: Cohort(**study.content[name]) for name in COHORTS}
+    folders = {resolve(declaration.folder): f"({name} cohort)" for name, declaration in cohorts.items()}
+    closed = [declaration.folder for declaration in cohorts.values() if declaration.pseudonyms]
+    closed += [declaration.raw.folder for declaration in cohorts.values() if declaration.raw]
+    folders |= {files.work: f"(work)/{files.study}", project_root(): ""}
+    return Redactor(folders, {*map(resolve, closed), *map(Path, closed)})
+
+
+def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redactor) -> None:
     steps = content.steps(files, study)
     cases, overviews, rule = content.cases(files)
     answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
         shutil.copyfile(picture.file, partial / "figures" / picture.file.name)
-    tables = {name: files.statistics / name for name in TABLES} | {name: files.review / name for name in REVIEW_TABLES}
-    tables |= {f"preparation_{cohort}.csv": files.preparation(cohort).quality_table for cohort in COHORTS}
-    for name, table in tables.items():
+    copied = {name: files.statistics / name for name in TABLES} | {name: files.review / name for name in REVIEW_TABLES}
+    copied |= {f"preparation_{cohort}.csv": files.preparation(cohort).quality_table for cohort in COHORTS}
+    for name, table in copied.items():
         if table.is_file():
             (partial / "tables" / name).write_text(redact(table.read_text(encoding="utf-8")), encoding="utf-8")
     without_3d = _write_script(partial, "Niivue")
     without_sorting = _write_script(partial, "DataTable", PAGES.get_template("tables.js").render())
-    titles = _write_notebooks(partial / "notebooks", steps, study, redact, pseudonymous, not without_sorting)
+    titles = _write_notebooks(partial / "notebooks", steps, study, redact, not without_sorting)
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
-    regions, rows, notes = content.result_table(pd.read_csv(files.statistics / "descriptive.csv"))
+    regions, rows, notes = content.result_table(read_by(files.statistics / "descriptive.csv", DESCRIPTIVE))
     html = _page(
         study, "index.html.j2",
         question=QUESTION,
@@ -126,14 +135,14 @@ def _write_script(partial: Path, name: str, more: str = "") -> str:
 
 
 def _write_notebooks(
-    folder: Path, steps: list[content.Step], study: Study, redact: Redactor, pseudonymous: bool, sorting: bool
+    folder: Path, steps: list[content.Step], study: Study, redact: Redactor, sorting: bool
 ) -> dict[str, str]:
     """A page per executed notebook, each with links to its neighbours; gives their titles."""
     titles = {}
     run = [step for step in steps if step.executed is not None]
     for before, step, after in zip([None, *run], run, [*run[1:], None], strict=False):
         assert step.executed is not None
-        page = render(step.executed, redact, withhold_pictures=pseudonymous and not step.name.startswith("08"))
+        page = render(step.executed, redact)
         html = _page(study, "notebook.html.j2", page=page, step=step, before=before, after=after, sorting=sorting)
         (folder / f"{step.name}.html").write_text(html, encoding="utf-8")
         titles[step.name] = page.title
@@ -144,7 +153,7 @@ def _write_cases(folder: Path, files: StudyPaths, study: Study, redact: Redactor
     """Every held-out case's scores, as a table to open elsewhere and as a page to search and sort."""
     given = study.values("07_statistics").get("scores_dir")
     table = content.case_table(read_scores(resolve(given) if given else files.evaluations))
-    (folder / "cases.csv").write_text(redact(table.to_csv(index=False)), encoding="utf-8")
+    (folder / "cases.csv").write_text(redact(tables.text(table)), encoding="utf-8")
     titles = {"case": "Case", "arm": "Arm", "strategy": "Training", "region": "Region"}
     titles |= {name: title for name, (title, _) in content.CASE_METRICS.items()}
     formats = {title: f"{{:.{digits}f}}".format for title, digits in content.CASE_METRICS.values()}
@@ -167,15 +176,15 @@ def _write_viewers(folder: Path, files: StudyPaths, study: Study, cases: list[di
             study, "viewer.html.j2", case=case, volumes=volumes, image=image, labels=labels, colours=LABEL_COLOURS,
             colormap=colormap(),
         )  # fmt: skip
-        (folder / f"{case['slug']}.html").write_text(html, encoding="utf-8")
+        (folder / f"{case['name']}.html").write_text(html, encoding="utf-8")
 
 
-def _refuse_leaks(folder: Path, names: dict[str, str]) -> None:
+def _refuse_leaks(folder: Path) -> None:
     for page in sorted(path for path in folder.rglob("*") if path.suffix in (".html", ".csv")):
-        if found := leaks(page.read_text(encoding="utf-8"), names):
+        if found := leaks(page.read_text(encoding="utf-8")):
             raise ReportError(
-                f"{page.relative_to(folder)} reveals {', '.join(found[:5])}: a report may hold no absolute path, no "
-                "user or machine name and, with pseudonyms, no case name; take it out of the notebook that prints it"
+                f"{page.relative_to(folder)} reveals {', '.join(found[:5])}: a report may hold no absolute path and "
+                "no user or machine name; take it out of the notebook that prints it"
             )
 
 

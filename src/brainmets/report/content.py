@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from brainmets.cohorts.cohort import read_manifest
 from brainmets.engine.steps import SHOWS_HEADS, result, step_name
 from brainmets.files import read_json
 from brainmets.params import MODELS
@@ -116,30 +115,16 @@ def case_table(scores: pd.DataFrame) -> pd.DataFrame:
 def cases(files: StudyPaths) -> tuple[list[dict[str, Any]], list[Picture], str]:
     """Notebook 08's cases, its other pictures, and its remark on how the cases were chosen.
 
-    A case has ``name, slug, explanation, volumes`` and ``pictures``. Raises ``ValueError`` where an earlier version
+    A case has ``name, explanation, volumes`` and ``pictures``. Raises ``ValueError`` where an earlier version
     of the notebook wrote ``review.json``.
     """
     content = _results(files.review / "review.json", "08")
-    if not all({"slug", "volumes"} <= case.keys() and "focus" in case["volumes"] for case in content["cases"]):
+    if not all("volumes" in case and "focus" in case["volumes"] for case in content["cases"]):
         raise ValueError("review.json is from an earlier version of notebook 08: run brainmets notebook 08 again")
     reviewed = [
         case | {"pictures": [_picture(files.review, entry) for entry in case["figures"]]} for case in content["cases"]
     ]
     return reviewed, [_picture(files.review, entry) for entry in content["figures"]], content["rule"]
-
-
-def pseudonyms(files: StudyPaths) -> dict[str, str]:
-    """The target's case names and what stands in their place; empty where the study shows names.
-
-    Held-out cases are called as notebook 08 calls them, the others, whom notebooks 01 and 06 name, "training case 01".
-    """
-    path = files.review / "pseudonyms.csv"
-    if not path.is_file():
-        return {}
-    table = pd.read_csv(path, dtype=str)
-    names = dict(zip(table["case"], table["pseudonym"], strict=True))
-    others = sorted(set(read_manifest(files.manifest("target"))) - set(names))
-    return names | {case: f"training case {number:02d}" for number, case in enumerate(others, start=1)}
 
 
 def steps(files: StudyPaths, study: Study) -> list[Step]:

@@ -21,7 +21,6 @@ from nbformat import NotebookNode
 from brainmets.report.tables import as_html, lay_out
 
 WIDGET_LEFT_OUT = "(interactive view: open this notebook in JupyterLab and run the cell)"
-PICTURE_WITHHELD = "(picture left out: it may show the case's name, which this report replaces)"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 
@@ -35,21 +34,20 @@ class Page:
     sortable: bool
 
 
-def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool = False) -> Page:
+def render(path: Path, redact: Callable[[str], str]) -> Page:
     """The page of one executed notebook.
 
     Every text passes through ``redact``. A widget, which needs a kernel, gives way to a sentence; a script to its
-    output's plain text. ``withhold_pictures`` replaces pictures by a sentence: a name drawn into one cannot be
-    redacted.
+    output's plain text.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
-    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a name may be split between two prints
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})  # a path may be split between two prints
     _show_parameters(notebook)
     for cell in notebook.cells:
         cell.source = redact(cell.source)
         for output in cell.get("outputs", []):
-            _clean(output, redact, withhold_pictures)
+            _clean(output, redact)
     exporter = HTMLExporter(
         template_name="basic", embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True
     )
@@ -64,7 +62,7 @@ def render(path: Path, redact: Callable[[str], str], *, withhold_pictures: bool 
     return Page(title, str(page), page.select_one(".long") is not None)
 
 
-def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures: bool) -> None:
+def _clean(output: NotebookNode, redact: Callable[[str], str]) -> None:
     if output.output_type == "stream":
         output.text = redact(output.text)
         return
@@ -78,8 +76,6 @@ def _clean(output: NotebookNode, redact: Callable[[str], str], withhold_pictures
     data.pop("application/javascript", None)
     if "<script" in data.get("text/html", "").lower():
         del data["text/html"]
-    if withhold_pictures and any(kind in data for kind in _PICTURES):
-        output.data = data = NotebookNode({"text/plain": PICTURE_WITHHELD})
     for kind, content in data.items():
         if isinstance(content, str) and kind not in _PICTURES:
             data[kind] = redact(content)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import write_csv
 from brainmets.paths import StudyPaths
 from brainmets.vocabulary import Model
 
@@ -25,7 +22,7 @@ DRAWN = ("t1c", "t2f")
 class ReviewCase:
     """One case, turned so that the array axes run along R, A and S (the nearest permutation and flips; no resampling).
 
-    ``name`` is what figures print (a pseudonym where the study asks for one). ``images``: float32 per sequence;
+    ``name`` is the case's, which figures print. ``images``: float32 per sequence;
     ``reference`` and ``predictions``: BraTS labels, uint8; ``affine``: voxel to mm, RAS.
     """
 
@@ -48,10 +45,8 @@ class ReviewCase:
         return int(x), int(y), int(z)
 
 
-def read_case(
-    files: StudyPaths, case: str, models: list[Model], name: str | None = None, sequences: tuple[str, ...] = DRAWN
-) -> ReviewCase:
-    """Read a held-out case of a study. ``name`` replaces the case's name in what is shown.
+def read_case(files: StudyPaths, case: str, models: list[Model], sequences: tuple[str, ...] = DRAWN) -> ReviewCase:
+    """Read a held-out case of a study.
 
     A case takes 4 bytes a voxel for each sequence and 1 for each label map: hold one at a time.
 
@@ -70,7 +65,7 @@ def read_case(
                 raise FileNotFoundError(f"{path.name} is not in {path.parent.name}: run notebook {notebook} first")
     grid = nifti.read_grid(reference).to_ras()
     return ReviewCase(
-        name=name or case,
+        name=case,
         images={sequence: _image(path, grid) for sequence, path in images.items()},
         reference=_labels(reference, grid),
         predictions={model: _labels(path, grid) for model, path in predictions.items()},
@@ -88,37 +83,3 @@ def _labels(path: Path, case: nifti.Grid) -> npt.NDArray[np.uint8]:
     grid = nifti.read_grid(path)
     grid.to_ras().require_same(case, "the case cannot be shown")
     return nifti.to_ras(nifti.read_labels(path), grid.affine)[0]
-
-
-# --- names of cases ------------------------------------------------------------------------------------------------
-
-
-def pseudonyms_of(cases: list[str]) -> dict[str, str]:
-    """``case 01``, ``case 02``, ... for the cases in the order of their names.
-
-    >>> pseudonyms_of(["P07", "P03"])
-    {'P03': 'case 01', 'P07': 'case 02'}
-    """
-    width = max(2, len(str(len(cases))))
-    return {case: f"case {number:0{width}d}" for number, case in enumerate(sorted(cases), start=1)}
-
-
-def write_pseudonyms(folder: Path, names: Mapping[str, str]) -> None:
-    """Keep the key from case names to pseudonyms beside the results; the report reads it and never shows it.
-
-    Without names an older key is deleted, so that the report shows names again.
-    """
-    key = folder / "pseudonyms.csv"
-    if names:
-        write_csv(key, pd.DataFrame({"case": list(names), "pseudonym": list(names.values())}))
-    else:
-        key.unlink(missing_ok=True)
-
-
-def slug(name: str) -> str:
-    """The name as part of a file's name: letters, digits, "-" and "." stay, anything else becomes "_".
-
-    >>> slug("case 01")
-    'case_01'
-    """
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name)

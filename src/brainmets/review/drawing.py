@@ -11,7 +11,7 @@ from IPython.display import Image, display
 
 from brainmets.figures import save
 from brainmets.paths import StudyPaths
-from brainmets.review.case import ReviewCase, read_case, slug
+from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import (
     BEST_SEQUENCE,
     LesionPicture,
@@ -51,7 +51,7 @@ def draw_case(
     entries = []
     for region in regions:
         scores = {(arm, strategy): value for (arm, strategy, name), value in dice.items() if name == region}
-        file = f"panels/{slug(case.name)}_{region}.png"
+        file = f"panels/{case.name}_{region}.png"
         save(case_panel(case, region, scores), folder / file)
         z, area = worst_slice(case, region)
         models = f"{len(case.predictions)} models"
@@ -69,16 +69,16 @@ def draw_case(
     return entries
 
 
-def draw_missed(files: StudyPaths, names: Mapping[str, str], missed: pd.DataFrame) -> list[Entry]:
+def draw_missed(files: StudyPaths, missed: pd.DataFrame) -> list[Entry]:
     """Draw the montage of ``ranking.missed_lesions`` into the review's panels; no entry where none was missed.
 
-    ``names``: what is shown in place of each case's name. One case is read at a time.
+    One case is read at a time.
     """
     if missed.empty:
         return []
     pictures: dict[Hashable, LesionPicture] = {}
     for case, rows in missed.groupby("case"):
-        shown = read_case(files, str(case), [], names[str(case)], ("t1c",))
+        shown = read_case(files, str(case), [], ("t1c",))
         pictures |= dict(zip(rows.index, lesion_pictures(shown, rows), strict=True))
     file = "panels/missed_lesions.png"
     save(missed_montage([pictures[place] for place in missed.index]), files.review / file)
@@ -97,23 +97,20 @@ def draw_missed(files: StudyPaths, names: Mapping[str, str], missed: pd.DataFram
 
 def record(
     ranking: pd.DataFrame,
-    names: Mapping[str, str],
     pictures: Mapping[str, list[Entry]],
     volumes: Mapping[str, dict[str, Any]],
     further: list[Entry],
 ) -> dict[str, Any]:
     """The content of ``review.json``: rule, figures (``further``), and the cases of ``pictures`` in rank order.
 
-    A case has name (as shown), slug, rank, marks, explanation, figures (its ``pictures``) and ``volumes``, which
+    A case has name, rank, marks, explanation, figures (its ``pictures``) and ``volumes``, which
     ``viewers.write_volumes`` has written for its 3D page.
     """
     cases = []
     for line in ranking[ranking["case"].isin(pictures.keys())].to_dict("records"):
-        name = names[line["case"]]
         cases.append(
             {
-                "name": name,
-                "slug": slug(name),
+                "name": line["case"],
                 "rank": line["rank"],
                 "marks": line["marks"],
                 "explanation": explain(ranking, line["case"]),

@@ -23,16 +23,17 @@ import slicerio
 from matplotlib.colors import to_rgb
 from scipy import stats
 
-from brainmets import nifti
+from brainmets import nifti, tables
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import numbered, write_csv, write_text
-from brainmets.params import CaseReview, ParameterError
+from brainmets.files import numbered, write_text
+from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
-from brainmets.review.case import pseudonyms_of
+from brainmets.schemas import RATING_KEY
+from brainmets.schemas import read as read_by
 from brainmets.scoring.intervals import NO_INTERVAL, jackknife_error, patients_of
 from brainmets.statistics.choice import read_best_models
-from brainmets.statistics.tables import read_scores
+from brainmets.statistics.tables import read_scores, require_whole
 from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES, LABELS, SEQUENCES, Model
 
 LETTERS = ("A", "B")
@@ -79,12 +80,9 @@ def hand_out(study: Study) -> None:
             f"study {files.study} has {len(best)} model(s) to choose from by cross-validation, and an expert review "
             "needs two: run notebook 06 for more models, then notebook 07"
         )
-    settings = study.notebook("08_case_review")
-    assert isinstance(settings, CaseReview)
     cases = sorted(scores["case"].unique())
-    names = pseudonyms_of(cases) if settings.pseudonyms else {case: case for case in cases}
     folder = files.review / "expert"
-    key = write_expert_folder(files, names, best, folder, study.content["seed"])
+    key = write_expert_folder(files, cases, best, folder, study.content["seed"])
     print(f"{len(cases)} cases, {len(key)} rows to rate: hand out {folder.name}/ in {files.review.name}/")
     print(f"the key stays here: {folder.name}_key.csv")
 
@@ -102,12 +100,12 @@ def read_back(study: Study, sheets: Path) -> None:
         found = sorted(path for path in sheets.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if not found:
         raise ParameterError(f"--ratings: {sheets} holds no .csv file")
-    ratings = read_ratings(found, pd.read_csv(key_file, dtype=str, keep_default_na=False))
+    ratings = read_ratings(found, read_by(key_file, RATING_KEY))
     summary = summarise(ratings, scores)
     patients = {name: case.patient for name, case in read_manifest(files.manifest("target")).items()}
     kappas = agreement(ratings, patients)
     for name, table in (("ratings", ratings), ("summary", summary), ("agreement", kappas)):
-        write_csv(files.review / f"expert_{name}.csv", table)
+        tables.write(files.review / f"expert_{name}.csv", table)
     print(f"{len(ratings)} ratings by {ratings['rater'].nunique()} raters from {len(found)} sheets")
     print(summary.round(3).to_string(index=False))
     print(kappas.round(3).to_string(index=False))
@@ -117,6 +115,7 @@ def _scored(study: Study) -> tuple[StudyPaths, pd.DataFrame]:
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     if not any(files.evaluations.rglob("scores.csv")):
         raise ParameterError(f"study {files.study} has no scores yet: run notebook 06_evaluation first")
+    require_whole(files)
     return files, read_scores(files.evaluations)
 
 
@@ -124,16 +123,15 @@ def _scored(study: Study) -> tuple[StudyPaths, pd.DataFrame]:
 
 
 def write_expert_folder(
-    files: StudyPaths, cases: dict[str, str], models: list[Model], folder: Path, seed: int
+    files: StudyPaths, cases: Sequence[str], models: list[Model], folder: Path, seed: int
 ) -> pd.DataFrame:
     """Write ``folder`` (replacing what an earlier call wrote) and ``<folder>_key.csv`` beside it; gives the key.
 
     The key of an earlier call with other cases or models is kept as ``<folder>_key-1.csv``, or the next free number.
 
-    ``cases`` maps case names to what the experts see. Which of the two ``models`` is A is drawn per case. Images are
-    written anew from voxels and affine, so that no other header field of the originals goes along. The key's columns:
-    case (as in the cohort), shown, model (A or B), arm, strategy. Raises ``FileExistsError`` where the folder holds
-    anything else, or a rating sheet that somebody has filled in.
+    Which of the two ``models`` is A is drawn per case. Images are written anew from voxels and affine, so that no
+    other header field of the originals goes along. The key's columns: case, model (A or B), arm, strategy. Raises
+    ``FileExistsError`` where the folder holds anything else, or a rating sheet that somebody has filled in.
     """
     if len(models) != len(LETTERS):
         raise ValueError(f"{len(models)} models were given; the blinded comparison takes two")
@@ -143,26 +141,26 @@ def write_expert_folder(
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     rows = []
-    for case, shown in cases.items():
+    for case in cases:
         for sequence in SEQUENCES:
             voxels, grid = nifti.read_volume(manifest[case].images[sequence])
             stored = voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
-            nifti.write(aside / shown / f"{sequence}.nii.gz", stored, grid.affine)
-        write_segmentation(files.references / f"{case}.nii.gz", aside / shown / "reference.seg.nrrd")
+            nifti.write(aside / case / f"{sequence}.nii.gz", stored, grid.affine)
+        write_segmentation(files.references / f"{case}.nii.gz", aside / case / "reference.seg.nrrd")
         for letter, place in zip(LETTERS, random.permutation(len(models)), strict=True):
             prediction = files.predictions(*models[place]) / f"{case}.nii.gz"
-            write_segmentation(prediction, aside / shown / f"{letter}.seg.nrrd")
-            rows.append((case, shown, letter, *models[place]))
-    key = pd.DataFrame(rows, columns=["case", "shown", "model", "arm", "strategy"])
-    sheet = pd.DataFrame({"case": key["shown"], "model": key["model"]}).reindex(columns=SHEET_COLUMNS)
-    write_csv(aside / "ratings.csv", sheet)
+            write_segmentation(prediction, aside / case / f"{letter}.seg.nrrd")
+            rows.append((case, letter, *models[place]))
+    key = pd.DataFrame(rows, columns=["case", "model", "arm", "strategy"])
+    sheet = key.reindex(columns=SHEET_COLUMNS)
+    tables.write(aside / "ratings.csv", sheet)
     write_text(aside / "README.txt", INSTRUCTIONS)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     key_file = folder.with_name(f"{folder.name}_key.csv")
-    if key_file.is_file() and not pd.read_csv(key_file, dtype=str, keep_default_na=False).equals(key):
+    if key_file.is_file() and not tables.read(key_file, dtype=str, keep_default_na=False).equals(key):
         key_file.replace(numbered(key_file))  # somebody may still rate by the folder that it belongs to
-    write_csv(key_file, key)
+    tables.write(key_file, key)
     return key
 
 
@@ -171,7 +169,7 @@ def _refuse_other_files(folder: Path) -> None:
     names |= {f"{sequence}.nii.gz" for sequence in SEQUENCES} | {f"{letter}.seg.nrrd" for letter in LETTERS}
     found = [path.name for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in names]
     sheet = folder / "ratings.csv"
-    if sheet.is_file() and pd.read_csv(sheet, dtype=str)["rater"].notna().any():
+    if sheet.is_file() and tables.read(sheet, dtype=str)["rater"].notna().any():
         found.append("ratings.csv, filled in")
     if found:
         raise FileExistsError(
@@ -215,7 +213,7 @@ def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
     that its column does not allow, a row half filled in, an unknown case or model, an item that one rater rated
     twice, and sheets without a single rating.
     """
-    handed_out = {(line["shown"], line["model"]): line for line in key.to_dict("records")}
+    handed_out = {(line["case"], line["model"]): line for line in key.to_dict("records")}
     rows = []
     for sheet in sheets:
         for row, cells in _lines(sheet):
@@ -255,7 +253,7 @@ def _lines(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if absent:
         raise RatingError(f"{sheet.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
     for number, row in enumerate(rows, start=2):
-        cells = [cell.strip() for cell in row]
+        cells = [tables.unguarded(cell.strip()) for cell in row]
         if any(cells[len(names) :]):
             raise RatingError(
                 f"{sheet.name}, row {number}: {len(cells)} cells under {len(names)} columns; put a comment that holds "

@@ -13,7 +13,7 @@ tissue, and the mean is measured. The occlusion map hides a small cube in all se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +27,10 @@ import torch
 from monai.visualize import OcclusionSensitivity
 from scipy.special import entr
 
+from brainmets import tables
 from brainmets.cohorts.background import air_level
 from brainmets.cohorts.cohort import read_manifest
-from brainmets.files import read_json, write_csv
+from brainmets.files import read_json
 from brainmets.paths import StudyPaths
 from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import worst_slice
@@ -92,14 +93,13 @@ class Occlusion:
 class Explanation:
     """What was found for one case and model.
 
-    ``name`` is what figures print. ``entropy`` and ``disagreement`` (x, y), in bits, on axial slice ``z`` of the
+    ``entropy`` and ``disagreement`` (x, y), in bits, on axial slice ``z`` of the
     case's review grid, where all models differ most from the reference; ``disagreement`` is ``None`` with a single
     fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case. ``occlusion``
     is ``None`` where none was asked for or the case has no lesion to occlude; ``note`` then says which.
     """
 
     case: str
-    name: str
     model: Model
     folds: int
     z: int
@@ -112,21 +112,21 @@ class Explanation:
 
 def explain_cases(
     files: StudyPaths,
-    names: Mapping[str, str],
+    cases: Sequence[str],
     compared: list[Model],
     model: Model,
     folds: list[int],
     tile_step: float,
     report: Callable[[str], None],
 ) -> list[Explanation]:
-    """Explain ``model`` on every case of ``names`` (name in the cohort to the one that is shown), in that order.
+    """Explain ``model`` on every one of ``cases``, in that order.
 
     Predictions are made anew without mirroring. All models ``compared`` choose the slice to show. The first case, the
     hardest, is given the occlusion map. One case is held at a time, in some 60 bytes a voxel. Without cases no
     checkpoint is read and the list is empty. Raises ``FileNotFoundError`` naming a model that was not trained (with
     its folds) or not evaluated.
     """
-    if not names:
+    if not cases:
         return []
     if not files.evaluation(*model).is_file():
         raise FileNotFoundError(
@@ -144,8 +144,8 @@ def explain_cases(
     ensemble = Ensemble.load(list(checkpoints.values()), training_device(), tile_step, mirroring=False)
     manifest = read_manifest(files.manifest("target"))
     explanations = []
-    for number, (case, name) in enumerate(names.items(), 1):
-        review = read_case(files, case, compared, name, ())
+    for number, case in enumerate(cases, 1):
+        review = read_case(files, case, compared, ())
         z, _ = worst_slice(review, REGION)
         review = replace(review, predictions={})  # held no longer than the slice is looked for
         image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
@@ -156,7 +156,7 @@ def explain_cases(
             except ValueError as error:
                 found = replace(found, note=f"no occlusion map: {error}")
         explanations.append(found)
-        report(f"case {number} of {len(names)}: {name} explained")
+        report(f"case {number} of {len(cases)}: {case} explained")
     return explanations
 
 
@@ -185,7 +185,7 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
     if values.empty:
         path.unlink(missing_ok=True)
     else:
-        write_csv(path, values)
+        tables.write(path, values)
 
 
 def _explain(
@@ -223,7 +223,6 @@ def _explain(
     unaltered = np.stack(slices)
     return Explanation(
         case=case,
-        name=review.name,
         model=model,
         folds=len(unaltered),
         z=z,

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import save
-from brainmets.review.case import ReviewCase, slug
+from brainmets.review.case import ReviewCase
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
 from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around
 from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
@@ -30,8 +30,8 @@ def draw_explanation(one: Explanation, case: ReviewCase, folder: Path) -> list[d
     ``case`` holds its contrast-enhanced T1 and the evaluated prediction of the model. Returns an entry per picture:
     file (below ``folder``), alt, shows, cannot_show.
     """
-    name, model, z = one.name, model_title(*one.model), one.z
-    file = f"panels/{slug(name)}_uncertainty.png"
+    name, model, z = one.case, model_title(*one.model), one.z
+    file = f"panels/{name}_uncertainty.png"
     save(uncertainty_figure(one, case), folder / file)
     disagreement = (
         "with no disagreement, because one fold cannot disagree."
@@ -49,7 +49,7 @@ def draw_explanation(one: Explanation, case: ReviewCase, folder: Path) -> list[d
         }
     ]
     if found := one.occlusion:
-        file = f"panels/{slug(name)}_occlusion.png"
+        file = f"panels/{name}_occlusion.png"
         save(occlusion_figure(one, found, case), folder / file)
         entries.append(
             {

@@ -15,8 +15,7 @@ import ipywidgets
 import pandas as pd
 from IPython.display import display
 
-from brainmets.files import write_csv
-from brainmets.review.case import slug
+from brainmets import tables
 from brainmets.review.experts import SCALES, SHEET_COLUMNS, RatingError, check_ratings
 
 TITLES = {
@@ -46,9 +45,13 @@ def sheet_of(rater: str, handed_out: Path, folder: Path) -> tuple[Path, pd.DataF
     """
     if not rater.strip():
         raise RatingError("rater: is empty; type your name or initials")
-    path = folder / f"ratings_{slug(rater.strip())}.csv"
+    name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in rater.strip())
+    path = folder / f"ratings_{name}.csv"
     given = path if path.is_file() else handed_out
-    table = pd.read_csv(given, dtype=str, keep_default_na=False, encoding="utf-8-sig")[SHEET_COLUMNS]
+    table = tables.read(given, dtype=str, keep_default_na=False)
+    if absent := [name for name in SHEET_COLUMNS if name not in table.columns]:
+        raise RatingError(f"{given.name} has no column {', '.join(absent)}; use a copy of ratings.csv")
+    table = table[SHEET_COLUMNS]
     others = sorted(set(table["rater"]) - {"", rater.strip()})
     if others:
         raise RatingError(f"rater: {path.name} holds the ratings of {', '.join(others)}; write your name differently")
@@ -70,7 +73,7 @@ def save_rating(
     cells = {name: answers[name].strip() for name in TITLES}
     check_ratings(cells, f"{case}, model {model}")
     table.loc[row, ["rater", *TITLES]] = [rater.strip(), *cells.values()]
-    write_csv(path, table)
+    tables.write(path, table)
     return path, int((table["rater"] != "").sum())
 
 
@@ -82,7 +85,7 @@ class RatingForm:
 
     def __init__(self, handed_out: Path, folder: Path) -> None:
         self.handed_out, self.folder = handed_out, folder
-        table = pd.read_csv(handed_out, dtype=str, keep_default_na=False)
+        table = tables.read(handed_out, dtype=str, keep_default_na=False)
         wide = {"style": {"description_width": "18em"}, "layout": {"width": "36em"}}
         items = [(f"{case}, model {model}", (case, model)) for case, model in table[["case", "model"]].to_numpy()]
         self.rater = ipywidgets.Text(description="rater (name or initials)", continuous_update=False, **wide)
@@ -119,7 +122,7 @@ class RatingForm:
         try:
             _, table = sheet_of(self.rater.value, self.handed_out, self.folder)
         except RatingError:
-            table = pd.read_csv(self.handed_out, dtype=str, keep_default_na=False)
+            table = tables.read(self.handed_out, dtype=str, keep_default_na=False)
         row = table[(table["case"] == case) & (table["model"] == model)].iloc[0]
         if not row["rater"] and change["owner"] is self.rater:
             return  # what was typed before the name stays

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from brainmets import nifti
 from brainmets.figures import save
 from brainmets.review import lab_extension
-from brainmets.review.case import ReviewCase, slug
+from brainmets.review.case import ReviewCase
 from brainmets.review.panels import brightness, middle, orthogonal_slices
 from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, Model, model_phrase
 
@@ -49,7 +49,7 @@ def show(
     small = brain_only(case)
     labels = small.reference if source == "reference" else small.predictions[source]
     title = f"{case.name}, {'reference' if source == 'reference' else model_phrase(*source)}"
-    base = str(folder / "volumes" / slug("_".join([case.name] if source == "reference" else [case.name, *source])))
+    base = str(folder / "volumes" / "_".join([case.name] if source == "reference" else [case.name, *source]))
     print("; ".join([*reasons, f"{title} on {SEQUENCE_TITLES[sequence]}, shown by {chosen}"]), end=". ")
     print("An empty frame means a browser without WebGL: set viewer to slices." if chosen != "slices" else "")
     if chosen == "itkwidgets":
@@ -114,8 +114,8 @@ def _niivue(case: ReviewCase, labels: Bytes, sequence: str, base: str) -> Any:
 # --- in the report -----------------------------------------------------------------------------------------------
 
 
-def write_volumes(case: ReviewCase, name: str, folder: Path, sequence: str = "t1c") -> dict[str, Any]:
-    """Write what a case's page shows to ``folder``/volumes, in files that start with ``name``.
+def write_volumes(case: ReviewCase, folder: Path, sequence: str = "t1c") -> dict[str, Any]:
+    """Write what a case's page shows to ``folder``/volumes, in files that start with its name.
 
     Gives the entry of ``review.json``: ``image`` (file), ``sequence`` (in words), ``spacing_mm`` (as shown), ``focus``
     (the middle of the largest reference lesion as a fraction of each axis) and ``labels``, a list of file and title,
@@ -123,13 +123,13 @@ def write_volumes(case: ReviewCase, name: str, folder: Path, sequence: str = "t1
     """
     brain = brain_only(case)
     small = coarser(replace(brain, images={sequence: brain.images[sequence]}))
-    image = f"volumes/{name}_{sequence}.nii.gz"
+    image = f"volumes/{case.name}_{sequence}.nii.gz"
     nifti.write(folder / image, display_volume(small.images[sequence]), small.affine)
     maps = [("reference", "reference", small.reference)]
     maps += [("_".join(model), model_phrase(*model), labels) for model, labels in small.predictions.items()]
     entries = []
     for source, title, labels in maps:
-        file = f"volumes/{name}_{source}.nii.gz"
+        file = f"volumes/{case.name}_{source}.nii.gz"
         nifti.write(folder / file, labels, small.affine)
         entries.append({"file": file, "title": title})
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -165,8 +166,12 @@ def _files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
+        if suffix is None or path.name.startswith("._") or not path.is_file():  # ._: what macOS leaves beside a file
             continue
+        if re.match(r"\.\d+\.", path.name):  # what a writer that was killed leaves (files.replacing)
+            continue
+        if path.name.startswith("."):
+            raise ScoringError(f"{path} is hidden, since its name begins with a dot: rename it, or take it away")
         case = path.name.removesuffix(suffix)
         if case in files:
             raise ScoringError(f"{folder} holds case {case} twice: {files[case].name} and {path.name}")

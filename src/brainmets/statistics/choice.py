@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.files import read_json
+from brainmets.files import read_json, shaped
 from brainmets.statistics.tables import models, read_scores, values
 from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, Model, model_phrase
 
@@ -110,6 +110,7 @@ def read_cross_validated(folder: Path) -> pd.DataFrame:
     return read_scores(folder)
 
 
+@shaped
 def read_best_models(path: Path) -> list[Model]:
     """The models of ``best_model.json``, the best first; empty where none was chosen.
 

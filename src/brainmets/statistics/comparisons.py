@@ -38,7 +38,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets.files import replacing
+from brainmets import tables
+from brainmets.files import write_text
 from brainmets.scoring.intervals import patients_of
 from brainmets.statistics.tables import unit_of, values, with_reference
 from brainmets.statistics.tests import (
@@ -471,12 +472,10 @@ def write_tests(path: Path, table: pd.DataFrame, family: str) -> Path:
     that knows no comments still finds the columns.
     """
     statements = "".join(f"# {line.replace(',', ';')}\n" for line in (family, READING))
-    header, _, body = table.to_csv(index=False).partition("\n")
-    with replacing(path) as aside:
-        aside.write_text(f"{header}\n{statements}{body}", encoding="utf-8")
-    return path
+    header, _, body = tables.text(table).partition("\n")
+    return write_text(path, f"{header}\n{statements}{body}")
 
 
 def read_tests(path: Path) -> pd.DataFrame:
     """Read what ``write_tests`` wrote; ``note`` is text, never NaN."""
-    return pd.read_csv(path, comment="#").fillna({"note": ""})
+    return tables.read(path, comment="#").fillna({"note": ""})

@@ -14,7 +14,6 @@ so; it ranks an infinite one.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brainmets import provenance
+from brainmets.paths import StudyPaths
+from brainmets.schemas import LESIONS, SCORES, Schema
+from brainmets.schemas import read as read_by
+from brainmets.tables import TableError, lines, unguarded
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
@@ -61,12 +65,10 @@ NEED_REFERENCE = ("dice", "hd95", "hd", "sensitivity", "precision", "nsd", "nsd_
 VOLUMES = ("reference_volume", "predicted_volume")
 PRESENCE = ("both", "reference_only", "prediction_only", "neither")
 """Which masks of a case hold a region."""
+LESION_COUNTS = ("lesion_iou_tp", "lesion_iou_fn", "lesion_iou_fp")
+"""Metrics that count rows of the lesion table: reference lesions found and missed, predicted ones unpaired."""
 SLACK = 1e-9
 """How far beyond a limit a value may lie for the rounding of its last digits."""
-TOO_MANY_FIELDS = (
-    "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
-)
-TOO_FEW_FIELDS = "is the line cut off? Leave a field empty, but keep its comma, where there is no value"
 SAME_VOLUME = 1e-6
 """Relative difference up to which two reference volumes are one: what is left of single precision."""
 
@@ -125,27 +127,14 @@ def read_score_files(files: Sequence[Path]) -> pd.DataFrame:
 
 def is_wide(file: Path) -> bool:
     """Whether ``file`` has the paper's layout, told by its first column's name."""
-    with file.open(encoding="utf-8-sig") as handle:
-        return handle.readline().split(",")[0].strip().strip('"') == "sample"
+    return _read_text(file).columns[0] == "sample"
 
 
 def read_long(file: Path) -> pd.DataFrame:
     """One table in the long layout; the columns of ``COLUMNS``, ``file`` and ``column`` for messages."""
-    table = _read_text(file)
-    absent = [name for name in COLUMNS if name not in table.columns]
-    if absent:
-        raise ScoreTableError(
-            f"{file} lacks the column {', '.join(absent)}; a long table has {', '.join(COLUMNS)}, "
-            "a wide one starts with the column sample"
-        )
-    _refuse_empty(file, table)
-    for name in (*KEY, "unit"):
-        _refuse_blank(file, table, name)
+    table = _held_to(SCORES, file)
     table["arm"] = table["arm"].map(arm_name)
     table["case"] = table["case"].str.removesuffix(SUFFIX)
-    _refuse_unknown(file, table, "strategy", STRATEGIES)
-    _refuse_unknown(file, table, "region", REGION_ORDER)
-    table["value"] = _numbers(file, table["case"] + " " + table["region"] + " " + table["metric"], table["value"])
     return table[COLUMNS].assign(file=str(file), column="value")
 
 
@@ -175,52 +164,121 @@ def read_wide(file: Path) -> pd.DataFrame:
     return long.assign(arm=arm_name(named["arm"]), strategy=named["strategy"], file=str(file))
 
 
-def read_lesions(folder: Path, cases: Sequence[str] | None = None) -> pd.DataFrame:
+def read_lesions(folder: Path, scores: pd.DataFrame | None = None) -> pd.DataFrame:
     """Every ``lesions.csv`` in ``folder`` or below it, joined; columns ``LESION_COLUMNS``.
 
     A table without rows where there is no lesion (score tables alone hold none). ``detected`` and
     ``detected_iou`` are boolean, ``volume_mm3`` and ``dice`` are numbers (dice is empty where nothing matches),
-    ``matched`` stays text. Raises ``ScoreTableError`` for an absent column, text in a number column, a lesion that
-    occurs twice, or lesions of a case that is not among ``cases``, where these are given.
+    ``matched`` stays text. Raises ``ScoreTableError`` for what ``schemas.LESIONS`` does not allow, a lesion that
+    occurs twice or whose forerunner is not there, a folder with score tables and no lesion table while another has
+    one, and where ``scores`` (those of the folder) are given, for lesions of a case that they lack and for counts of
+    lesions that are not theirs.
     """
-    tables = [_lesions_of(file) for file in sorted(folder.rglob("lesions.csv"))]
-    if not tables:
+    found = sorted(folder.rglob("lesions.csv"))
+    if not found:
         return pd.DataFrame(columns=list(LESION_COLUMNS))
-    lesions = pd.concat(tables, ignore_index=True)
-    key = ["arm", "strategy", "case", "region", "kind", "lesion"]
-    again = lesions[lesions.duplicated(key)]
+    _refuse_tables_without_lesions(folder, found)
+    lesions = pd.concat([_lesions_of(file) for file in found], ignore_index=True)
+    _refuse_lost_lesions(lesions)
+    if scores is not None:
+        _refuse_unscored_cases(lesions, scores)
+        _refuse_other_counts(lesions, scores, found)
+    return lesions[list(LESION_COLUMNS)]
+
+
+def _lesions_of(file: Path) -> pd.DataFrame:
+    table = _held_to(LESIONS, file)
+    table["arm"] = table["arm"].map(arm_name)
+    table["case"] = table["case"].str.removesuffix(SUFFIX)
+    return table[list(LESION_COLUMNS)].assign(file=str(file))
+
+
+def _held_to(schema: Schema, file: Path) -> pd.DataFrame:
+    try:
+        return read_by(file, schema)
+    except TableError as error:
+        raise ScoreTableError(str(error)) from error
+
+
+def require_whole(files: StudyPaths) -> None:
+    """Refuse a study's own tables of scores, lesions and cases that are not what notebooks 01 and 06 wrote.
+
+    Raises ``ValueError`` as ``provenance.require_whole`` does, a table without the record of its step included.
+    """
+    scored = find_score_files(files.evaluations)
+    for result in dict.fromkeys([files.audit, *(file.with_name("evaluation.json") for file in scored)]):
+        provenance.require_whole(result, files.study, files.work)
+
+
+def _refuse_tables_without_lesions(folder: Path, found: Sequence[Path]) -> None:
+    scored = {*folder.rglob("scores.csv"), *folder.rglob("scores_*_*.csv")}
+    bare = sorted({file.parent for file in scored} - {file.parent for file in found})
+    if bare:
+        raise ScoreTableError(
+            f"{', '.join(map(str, bare))} has score tables and no lesions.csv, which {found[0]} is: lesions would be "
+            "counted of some models only; score these cases anew (notebook 06, brainmets score --lesions), or take "
+            "every lesions.csv away"
+        )
+
+
+def _refuse_lost_lesions(lesions: pd.DataFrame) -> None:
+    """The lesions of a case are numbered from 1, each once: a row that is gone, or stands twice, shows."""
+    group = ["arm", "strategy", "case", "region", "kind"]
+    again = lesions[lesions.duplicated([*group, "lesion"])]
     if len(again):
         row = again.iloc[0]
-        same = lesions[(lesions[key] == row[key]).all(axis=1)]
+        same = lesions[(lesions[[*group, "lesion"]] == row[[*group, "lesion"]]).all(axis=1)]
         raise ScoreTableError(
-            f"{' and '.join(sorted(set(same['file'])))}: {row['arm']} {row['strategy']} {row['case']} {row['region']} "
-            f"{row['kind']} lesion {row['lesion']:g} occurs twice; take one of them away"
+            f"{' and '.join(sorted(set(same['file'])))}: {_named(row)} lesion {row['lesion']:g} occurs twice; take "
+            "one of them away"
         )
-    stray = lesions[~lesions["case"].isin(lesions["case"] if cases is None else cases)]
+    sizes = lesions.groupby(group)["lesion"].transform("size")
+    beyond = lesions[lesions["lesion"] > sizes]
+    if len(beyond):
+        row = beyond.iloc[0]
+        raise ScoreTableError(
+            f"{row['file']}: {_named(row)} has a lesion {row['lesion']:g}, yet {sizes[beyond.index[0]]} row(s): "
+            f"some are lost; {LESIONS.again}"
+        )
+
+
+def _refuse_unscored_cases(lesions: pd.DataFrame, scores: pd.DataFrame) -> None:
+    stray = lesions[~lesions["case"].isin(scores["case"])]
     if len(stray):
         files, unscored = (sorted(set(stray[name])) for name in ("file", "case"))
         raise ScoreTableError(
             f"{' and '.join(files)} holds lesions of {', '.join(unscored)}, which "
             "no score table has; score these cases too (notebook 06 writes both tables), or take their lesions out"
         )
-    return lesions[list(LESION_COLUMNS)]
 
 
-def _lesions_of(file: Path) -> pd.DataFrame:
-    table = _read_text(file)
-    absent = [name for name in LESION_COLUMNS if name not in table.columns]
-    if absent:
-        older = "; score the cases anew (notebook 06, brainmets score)" if "detected_iou" in absent else ""
-        raise ScoreTableError(f"{file} lacks the column {', '.join(absent)}{older}; see docs/statistics.md")
-    table["arm"] = table["arm"].map(arm_name)
-    table["case"] = table["case"].str.removesuffix(SUFFIX)
-    name = table["case"] + " " + table["region"] + " " + table["kind"] + " lesion " + table["lesion"]
-    for column in ("lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "dice"):
-        table[column] = _numbers(file, name + " " + column, table[column])
-    for column in ("detected", "detected_iou"):
-        _refuse_unknown(file, table, column, ("True", "False"))
-        table[column] = table[column] == "True"
-    return table[list(LESION_COLUMNS)].assign(file=str(file))
+def _refuse_other_counts(lesions: pd.DataFrame, scores: pd.DataFrame, found: Sequence[Path]) -> None:
+    """A score table that counts lesions counts the rows of the lesion table: what is cut off its end is missed."""
+    place = ["arm", "strategy", "case", "region"]
+    counted = scores[scores["metric"].isin(LESION_COUNTS)].pivot(index=place, columns="metric", values="value")
+    counted = counted.reindex(columns=list(LESION_COUNTS)).dropna()
+    kind, hit = lesions["kind"], lesions["detected_iou"].astype(bool)
+    chosen = (kind == "reference") & hit, (kind == "reference") & ~hit, (kind == "predicted") & ~hit
+    rows = pd.DataFrame(
+        {
+            name: lesions[of_name].groupby(place).size().reindex(counted.index, fill_value=0)
+            for name, of_name in zip(LESION_COUNTS, chosen, strict=True)
+        }
+    )
+    wrong = (counted != rows).any(axis=1)
+    if wrong.any():
+        of = counted.index[wrong][0]
+        metric = next(name for name in LESION_COUNTS if counted.loc[of, name] != rows.loc[of, name])
+        own = sorted({str(file) for file in lesions.loc[(lesions[place[:2]] == list(of[:2])).all(axis=1), "file"]})
+        raise ScoreTableError(
+            f"{' and '.join(own or map(str, found))}: {' '.join(of)} has {rows.loc[of, metric]:g} lesion(s) where the "
+            f"scores' {metric} is {counted.loc[of, metric]:g}: rows are lost, or the tables are of two runs; "
+            f"{LESIONS.again}"
+        )
+
+
+def _named(row: pd.Series) -> str:
+    return " ".join(str(row[name]) for name in ("arm", "strategy", "case", "region", "kind"))
 
 
 def arm_name(written: str) -> str:
@@ -353,7 +411,11 @@ def _refuse_mixed_units(scores: pd.DataFrame) -> None:
     units = scores.groupby("metric")["unit"].unique()
     for metric, found in units.items():
         if len(found) > 1:
-            raise ScoreTableError(f"{metric} comes in {' and in '.join(sorted(found))}; give every table one unit")
+            files = [scores.loc[(scores["metric"] == metric) & (scores["unit"] == unit), "file"] for unit in found]
+            where = ", ".join(f"{unit!r} in {own.iloc[0]}" for unit, own in sorted(zip(found, files, strict=True)))
+            raise ScoreTableError(
+                f"{metric} comes in {' and in '.join(sorted(found))} ({where}); give every table one unit"
+            )
 
 
 def _refuse_impossible(scores: pd.DataFrame) -> None:
@@ -414,30 +476,14 @@ def _refuse_other_references(scores: pd.DataFrame) -> None:
 def _read_text(file: Path) -> pd.DataFrame:
     """The table as stripped text, its index the number of each row's line in ``file``; empty lines are passed over.
 
-    Raises ``ScoreTableError`` for a row with more or fewer fields than there are column names, a column without a
-    name, a name that occurs twice, and a file that holds no text of this kind.
+    Raises ``ScoreTableError`` for what ``brainmets.tables.lines`` refuses.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            lines = [(reader.line_num, [field.strip() for field in row]) for row in reader if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ScoreTableError(f"{file} is not a table of comma-separated values: {error}") from error
-    if not lines:
-        raise ScoreTableError(f"{file} is empty; run the step that writes it again")
-    names = lines[0][1]
-    if len(names) == 1 and ";" in names[0]:
-        raise ScoreTableError(f"{file}: the names are separated by semicolons; save the table with commas")
-    if "" in names:
-        raise ScoreTableError(f"{file}, line 1: column {names.index('') + 1} has no name; is there a comma too many?")
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise ScoreTableError(f"{file}, line 1: the column {', '.join(twice)} occurs twice; keep one")
-    for line, row in lines[1:]:
-        if len(row) != len(names):
-            hint = TOO_MANY_FIELDS if len(row) > len(names) else TOO_FEW_FIELDS
-            raise ScoreTableError(f"{file}, line {line}: {len(row)} fields under {len(names)} names; {hint}")
-    rows = [row for _, row in lines[1:]]
-    return pd.DataFrame(rows, columns=names, index=[line for line, _ in lines[1:]], dtype=str)
+        (_, names), *rows = lines(file)
+    except TableError as error:
+        raise ScoreTableError(str(error)) from error
+    cells = [[unguarded(cell) for cell in row] for _, row in rows]
+    return pd.DataFrame(cells, columns=names, index=[line for line, _ in rows], dtype=str)
 
 
 def _refuse_empty(file: Path, table: pd.DataFrame) -> None:
@@ -451,15 +497,6 @@ def _refuse_blank(file: Path, table: pd.DataFrame, column: str) -> None:
     blank = table.index[table[column] == ""]
     if len(blank):
         raise ScoreTableError(f"{file}, line {blank[0]}: {column} is empty")
-
-
-def _refuse_unknown(file: Path, table: pd.DataFrame, column: str, known: Sequence[str]) -> None:
-    """Refuse a column with a word that is not among ``known``."""
-    wrong = table.index[~table[column].isin(known)]
-    if len(wrong):
-        raise ScoreTableError(
-            f"{file}, line {wrong[0]}: {column} {table.loc[wrong[0], column]!r} is none of {', '.join(known)}"
-        )
 
 
 def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:

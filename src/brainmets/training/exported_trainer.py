@@ -116,7 +116,7 @@ def optimiser_step(
     if not torch.isfinite(norm):
         raise FloatingPointError(
             f"epoch {trainer.current_epoch + 1}: the gradients are not finite (loss {loss.item():g}); lower the "
-            "arm's learning_rate, or train with precision nnunet"
+            "arm's learning_rate; if that changes nothing, look at the images"
         )
     trainer.optimizer.step()
     return {"loss": loss.detach().cpu().numpy()}

@@ -27,6 +27,7 @@ from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import READER
+from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
 
 
@@ -97,11 +98,15 @@ class Ensemble:
         return replace(self, weights=[self.weights[place] for place in places])
 
     def preprocess(self, case: Case, reference: Path | None = None) -> NetworkImage:
-        """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too."""
+        """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too.
+
+        Raises ``ValueError`` naming case and sequence where an image is not finite in float32.
+        """
         data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
             [str(path) for path in case.channels], None if reference is None else str(reference), self.plans,
             self.predictor.configuration_manager, self.dataset,
         )  # fmt: skip
+        require_finite(data, case.case)
         return NetworkImage(data, None if reference is None else labels[0], properties)
 
     def fold_probabilities(self, image: NetworkImage) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
@@ -109,11 +114,22 @@ class Ensemble:
 
         Gives (region, probability): the region's place in the network's order (WT, TC, ET), and a volume (z, y, x) on
         the case's grid turned to RAS, as all that follows: z along S, y along A, x along R. Logits are resampled to
-        the original grid before the sigmoid, as nnU-Net does for one model.
+        the original grid before the sigmoid, as nnU-Net does for one model. Raises ``FloatingPointError`` where a
+        fold's values are not finite.
         """
-        for weights in self.weights:
+        for number, weights in enumerate(self.weights, 1):
             self.network.load_state_dict(weights)
-            logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
+            try:
+                logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(image.data)).cpu()
+                finite = bool(torch.isfinite(logits).all())
+            except RuntimeError as error:
+                if "Encountered inf" not in str(error):  # nnU-Net's own look, which takes NaN for a number
+                    raise
+                finite = False
+            if not finite:
+                raise FloatingPointError(
+                    f"model {number} of {len(self.weights)} gives values that are not finite: look at the images"
+                )
             for region in range(len(logits)):
                 yield region, self._on_original_grid(logits[region : region + 1], image)
             del logits  # not held while the next fold predicts
@@ -234,7 +250,10 @@ def _predict(
     written = []
     started = time.monotonic()
     for number, (ensemble, case) in enumerate(pairs, 1):
-        labels = ensemble.labels(ensemble.probabilities(case))
+        try:
+            labels = ensemble.labels(ensemble.probabilities(case))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{case.case}: {error}") from error
         written.append(write_prediction(labels, case, folder))
         elapsed = time.monotonic() - started
         left = elapsed / number * (len(pairs) - number)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing.pool import ThreadPool
@@ -26,14 +27,20 @@ import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from brainmets.cohorts import likeness
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
-from brainmets.provenance import sha256
+from brainmets.provenance import Provenance, damaged, sha256
+from brainmets.training.commands import alignment_command
+from brainmets.training.preprocessed import (
+    PROPERTIES,
+    CheckingPreprocessor,
+    DamagedError,
+    StudyDataset,
+)
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
 CONFIGURATION = "3d_fullres"
@@ -48,6 +55,12 @@ stored differently would be heads in different positions."""
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
 channel order, and of its label map in BraTS labels."""
+
+WRITTEN = "written.json"
+"""The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
+
+NETWORKS = "dynamic_network_architectures."
+"""The package of the networks that nnU-Net plans."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
@@ -138,20 +151,20 @@ def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
 def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     """Crop, normalise and resample every training case as the plan says. Returns the cases' names.
 
-    Raises ``RuntimeError`` where a case did not come out.
+    Raises ``RuntimeError`` where a case did not come out, and ``ValueError`` naming case and sequence where one came
+    out unfit for training: values that are not finite, a constant image, an unknown label. ``content.json`` and the
+    record of what was written are then not there, and no training starts.
     """
     use_nnunet_folders(files)
-    plan = read_plan(files, cohort)
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    for name in (CONTENT, WRITTEN):
+        (folder / name).unlink(missing_ok=True)
     with _workers(preprocessing, workers):
-        preprocessor = preprocessing.DefaultPreprocessor(verbose=False)
+        preprocessor = CheckingPreprocessor(verbose=False)
         preprocessor.show_progress_bar = False
         preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
-    folder = files.nnunet_preprocessed / DATASETS[cohort]
-    written = sorted(
-        path.stem
-        for path in (folder / plan["configurations"][CONFIGURATION]["data_identifier"]).glob("*.b2nd")
-        if not path.stem.endswith("_seg")
-    )
+    arrays = arrays_folder(files, cohort)
+    written = sorted(path.stem for path in arrays.glob("*.b2nd") if not path.stem.endswith("_seg"))
     wanted = read_dataset(files, cohort)["dataset"]
     if written != sorted(wanted):
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
@@ -159,7 +172,57 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
     }
     write_json(folder / CONTENT, hashes)
+    record(files, cohort)
     return written
+
+
+def record(files: StudyPaths, cohort: str) -> None:
+    """Note size, hash and time of change of all that the trainings of a cohort read (``outputs``)."""
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    Provenance("02_plan_alignment", {}, root=folder).write(folder / WRITTEN, outputs=outputs(files, cohort))
+
+
+def outputs(files: StudyPaths, cohort: str) -> list[Path]:
+    """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
+    folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], arrays_folder(files, cohort)
+    names = (f"{PLANS[cohort]}.json", "dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
+    found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
+    return [*(folder / name for name in names), *found]
+
+
+def require_whole(files: StudyPaths, cohort: str) -> None:
+    """Raise ``DamagedError`` unless all that preprocessing wrote of a cohort is still there, as it was written.
+
+    The message names the first files that are not, and the command that makes them anew.
+    """
+    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    repair = f"`{alignment_command(files)}` makes it anew; a training is repeated only where its data have changed"
+    if not (folder / WRITTEN).is_file():
+        raise DamagedError(
+            f"{(folder / WRITTEN).relative_to(files.work)} is not in {files.work}: the {cohort} cohort is not "
+            f"preprocessed, or by an earlier version, which left files that can carry code: {repair}"
+        )
+    if wrong := damaged(folder / WRITTEN, folder):
+        listed = "; ".join(f"{name} {what}" for name, what in list(wrong.items())[:5])
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DamagedError(f"{folder.relative_to(files.work)} in {files.work}: {listed}{more}: {repair}")
+    _put_times_back(folder)
+
+
+def _put_times_back(folder: Path) -> None:
+    """Give whole files the time of change that they were written with, so that a copied study is not hashed again."""
+    for name, was in read_json(folder / WRITTEN)["provenance"]["outputs"].items():
+        if (folder / name).stat().st_mtime_ns != was["changed_ns"]:
+            with contextlib.suppress(OSError):  # a folder that cannot be written is hashed at each start
+                os.utime(folder / name, ns=(was["changed_ns"], was["changed_ns"]))
+
+
+def arrays_folder(files: StudyPaths, cohort: str) -> Path:
+    """The folder, named in the plan, of a cohort's preprocessed arrays. Raises ``ValueError`` where it is no name."""
+    identifier = str(read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"])
+    if not re.fullmatch(r"\w+", identifier):
+        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {identifier!r}, which is no folder's name")
+    return files.nnunet_preprocessed / DATASETS[cohort] / identifier
 
 
 def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -182,10 +245,9 @@ def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
 def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
     configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
-    folder = files.nnunet_preprocessed / DATASETS[cohort] / configuration["data_identifier"]
     names = sorted(read_dataset(files, cohort)["dataset"])
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
-    stored = nnUNetDatasetBlosc2(str(folder), chosen)
+    stored = StudyDataset(str(arrays_folder(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
@@ -207,8 +269,36 @@ def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
 
 
 def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none."""
-    return _read(files, cohort, f"{PLANS[cohort]}.json")
+    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none.
+
+    Raises ``ValueError`` where it names a network that is not nnU-Net's (``require_known_network``).
+    """
+    name = f"{PLANS[cohort]}.json"
+    plan = _read(files, cohort, name)
+    require_known_network(plan, name)
+    return plan
+
+
+def require_known_network(plan: Mapping[str, Any], origin: str) -> None:
+    """Raise ``ValueError`` naming ``origin`` where a plan names Python objects other than networks and torch's layers.
+
+    nnU-Net imports and calls whatever its plan names as the network, and as the layers that it is built of.
+    """
+    for name, configuration in plan.get("configurations", {}).items():
+        architecture = configuration.get("architecture") or {}
+        given = architecture.get("arch_kwargs") or {}
+        layers = [given.get(key) for key in architecture.get("_kw_requires_import") or ()]
+        network = architecture.get("network_class_name", f"{NETWORKS}none")
+        foreign = [one for one in layers if one is not None and not _is_below("torch.nn.", one)]
+        if foreign := ([] if _is_below(NETWORKS, network) else [network]) + foreign:
+            raise ValueError(
+                f"{origin}, configuration {name}, names {foreign[0]!r} to be imported, which is no network of "
+                "nnU-Net's and no layer of torch: the plan does not come from notebook 02"
+            )
+
+
+def _is_below(package: str, name: Any) -> bool:
+    return isinstance(name, str) and name.startswith(package)
 
 
 def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -217,9 +307,14 @@ def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
 
 
 def read_folds(files: StudyPaths, cohort: str) -> list[FoldCases]:
-    """A cohort's folds as nnU-Net reads them."""
+    """A cohort's folds as nnU-Net reads them; ``AlignmentError`` where ``splits.json`` has others."""
     path = files.nnunet_preprocessed / DATASETS[cohort] / "splits_final.json"
     folds: list[FoldCases] = json.loads(path.read_text(encoding="utf-8"))
+    if files.splits.is_file() and read_json(files.splits).get(cohort, {}).get("folds") != folds:
+        raise AlignmentError(
+            f"{path.name} of the {cohort} cohort has other folds than splits.json: one of them is another study's, or "
+            "from before notebook 01 ran again; run notebook 02 again"
+        )
     return folds
 
 

@@ -27,9 +27,24 @@ from brainmets.processes import BusyError, locked
 from brainmets.provenance import commit, sha256, versions
 from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferredKey
-from brainmets.training.plans import content_digest, read_dataset, read_folds, read_plan, use_nnunet_folders
+from brainmets.training.plans import (
+    content_digest,
+    read_dataset,
+    read_folds,
+    read_plan,
+    require_whole,
+    use_nnunet_folders,
+)
 from brainmets.training.seeds import TrainingSeeds, seed_everything, training_seeds
-from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, CheckpointError, StudyTrainer, read_checkpoint
+from brainmets.training.trainer import (
+    FINAL,
+    LATEST,
+    PREVIOUS,
+    RECORD,
+    CheckpointError,
+    StudyTrainer,
+    read_checkpoint,
+)
 from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
 
 IDENTITY = "identity.json"
@@ -135,6 +150,7 @@ class TrainingSession:
                 )
             if self.resumed_epoch:
                 report(f"{self.name}: continues after epoch {self.resumed_epoch} of {self.trainer.num_epochs}")
+            (self.folder / RECORD).unlink(missing_ok=True)  # of a model that was lost: this training makes another
             started = time.monotonic()
             self.trainer.report = report
             self.trainer.run_training()
@@ -192,12 +208,14 @@ def prepare(
     Continues from the last whole checkpoint where there is one under the same ``identity``; a training of another
     identity is set aside, whole, and the place and the difference are reported. A damaged checkpoint is reported and
     set aside, and the one before it is continued, or the training starts anew. Raises ``BusyError`` where another
-    process trains in the same folder.
+    process trains in the same folder, ``DamagedError`` where a preprocessed file is missing or not as it was written,
+    and ``CheckpointError`` where the pretrained model is. Either names the file and the command that makes it anew.
     """
     use_nnunet_folders(files, parameters.augmentation_workers)
     arm, fold = parameters.arm, parameters.fold
     folder = files.training_folder(stage, arm, fold)
     cohort, seeds = STAGE_COHORTS[stage], training_seeds(parameters.seed, stage, arm, fold)
+    require_whole(files, cohort)
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
         weights = _pretrained_weights(files, parameters, stage)
         _claim(files, stage, arm, fold, identity(files, parameters, stage), report)

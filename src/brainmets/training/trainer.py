@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from multiprocessing.util import register_after_fork
@@ -22,17 +23,25 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from brainmets.files import replacing
+from brainmets.files import read_json, replacing
 from brainmets.params import FineTuning, Training
 from brainmets.processes import end_with_parent
+from brainmets.provenance import sha256
+from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
-from brainmets.training.plans import CONFIGURATION
+from brainmets.training.plans import CONFIGURATION, require_known_network
+from brainmets.training.preprocessed import StudyDataset
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
 """The checkpoint of the last whole epoch, the one before it, and the finished model."""
+RECORD = "training.json"
+"""Beside a finished model: what notebooks 03 to 05 keep of its training, its hash among it."""
+LEAST_SCALE = 2.0**-14
+"""nnU-Net's float16 steps begin with their loss times 2^16 and halve the factor at each overflow, which skips the
+step. Below this one 31 steps have overflowed since the last 2,000 whole ones: no gradient fits any more."""
 
 
 class StudyTrainer(nnUNetTrainer):
@@ -101,8 +110,10 @@ class StudyTrainer(nnUNetTrainer):
         return network
 
     def initialize(self) -> None:
-        """nnU-Net's own, then what the device asks for."""
-        super().initialize()
+        """nnU-Net's own, with cases that are read without unpickling, then what the device asks for."""
+        module = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer.infer_dataset_class"
+        with patch(module, lambda folder: StudyDataset):
+            super().initialize()
         choose_convolutions(self.device)
         if self.device.type == "cpu" and self.precision == "bfloat16":
             keep_shallow_convolutions_in_float32(self.network)
@@ -179,10 +190,16 @@ class StudyTrainer(nnUNetTrainer):
     # --- steps ---
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The arm's own step, or one whose forward pass runs in bfloat16."""
-        if self.precision == "nnunet":
-            return super().train_step(batch)
-        return optimiser_step(self, batch, torch.autocast(self.device.type, torch.bfloat16))
+        """The arm's own step, or one whose forward pass runs in bfloat16; neither takes gradients that are not finite.
+
+        nnU-Net's float16 skips such a step by itself (its GradScaler, on a GPU alone). Its float32 step would take
+        it: ``optimiser_step`` is the same step, and raises ``FloatingPointError``.
+        """
+        if self.precision != "nnunet":
+            return optimiser_step(self, batch, torch.autocast(self.device.type, torch.bfloat16))
+        if self.grad_scaler is None:
+            return optimiser_step(self, batch, contextlib.nullcontext())
+        return super().train_step(batch)
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """nnU-Net's own step in the training's precision."""
@@ -192,6 +209,29 @@ class StudyTrainer(nnUNetTrainer):
             return super().validation_step(batch)
 
     # --- epochs and checkpoints ---
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """Log the epoch's mean loss; ``FloatingPointError`` where it is not finite, or no step fits float16."""
+        super().on_train_epoch_end(train_outputs)
+        self._require_finite_loss("training", "train_losses")
+        if self.grad_scaler is not None and self.precision == "nnunet" and self.grad_scaler.get_scale() < LEAST_SCALE:
+            raise FloatingPointError(
+                f"epoch {self.current_epoch + 1}: no gradient fits float16, whatever it is multiplied with: no step "
+                "changes a weight any more; lower the arm's learning_rate, or train with precision bfloat16"
+            )
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log the epoch's validation; ``FloatingPointError`` where its mean loss is not finite."""
+        super().on_validation_epoch_end(val_outputs)
+        self._require_finite_loss("validation", "val_losses")
+
+    def _require_finite_loss(self, what: str, name: str) -> None:
+        loss = float(self.logger.local_logger.my_fantastic_logging[name][-1])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"epoch {self.current_epoch + 1}: the {what} loss is {loss:g}; nothing of this epoch is kept. Lower "
+                "the arm's learning_rate; if that changes nothing, look at the images"
+            )
 
     def on_epoch_end(self) -> None:
         """Log the epoch, report its progress, and keep a checkpoint of it."""
@@ -216,8 +256,8 @@ class StudyTrainer(nnUNetTrainer):
 
         Plain values let it be read with ``weights_only=True``; the layout is nnU-Net's own, so that its predictor
         reads the file too. An earlier latest checkpoint becomes the previous one, so that one whole checkpoint is
-        left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be written; the earlier
-        ones are then untouched.
+        left where a disk damages the other. Raises ``CheckpointError`` where the file cannot be written, or where a
+        weight or what the optimiser remembers is not finite; the earlier ones are then untouched.
         """
         path = Path(filename)
         checkpoint = {
@@ -237,6 +277,11 @@ class StudyTrainer(nnUNetTrainer):
             "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),
             "trained_with": self.trained_with,
         }
+        if wrong := not_finite(checkpoint):
+            raise CheckpointError(
+                f"epoch {self.current_epoch + 1}: {wrong} is not finite; {path.name} is not written and the earlier "
+                "checkpoints are kept. Lower the arm's learning_rate; if that changes nothing, look at the images"
+            )
         try:
             with replacing(path) as aside:
                 torch.save(checkpoint, aside)
@@ -318,19 +363,76 @@ class CheckpointError(ValueError):
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint without running anything that it may carry."""
+    """Read a checkpoint without running anything that it may carry.
+
+    Raises ``CheckpointError`` where it is missing or damaged, its plan names foreign code, it holds weights that are
+    not finite, or it is a finished model but not the one that ``training.json`` beside it was written for. The
+    message names the command that trains it.
+    """
+    command = training_command(path)
+    repair = f"`{command}` trains it again" if command else "delete it and train again"
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there; run the training that writes it")
+        raise CheckpointError(f"{path} is not there; {f'`{command}`' if command else 'the training'} makes it")
+    if (recorded := _recorded_hash(path)) not in (None, sha256(path)):
+        raise CheckpointError(
+            f"{path} is damaged or of another training: {RECORD} beside it was written for a model with SHA-256 "
+            f"{recorded}; {repair}"
+        )
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors alike
         raise CheckpointError(
             f"{path} cannot be read as plain weights: it is damaged or carries code ({type(error).__name__}); "
-            "delete it and train again, or get it from a source that writes plain weights"
+            f"{repair}, or get it from a source that writes plain weights"
         ) from error
-    if not isinstance(checkpoint, dict) or "network_weights" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
         raise CheckpointError(f"{path} is not a checkpoint of nnU-Net: it has no network_weights")
+    try:
+        require_known_network(checkpoint["init_args"]["plans"], str(path))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no plan of notebook 02 ({error}); {repair}") from error
+    if wrong := not_finite(checkpoint):
+        raise CheckpointError(f"{path} is of no use: {wrong} is not finite; {repair}")
     return checkpoint
+
+
+def _recorded_hash(path: Path) -> str | None:
+    """The finished model's SHA-256 as ``training.json`` beside it has it; ``None`` where there is no record."""
+    beside = path.with_name(RECORD)
+    if path.name != FINAL or not beside.is_file():
+        return None
+    try:
+        recorded = read_json(beside).get("checkpoint_sha256")
+    except (ValueError, OSError):
+        return None  # the record's own reader names it
+    return recorded if isinstance(recorded, str) else None
+
+
+def not_finite(checkpoint: Mapping[str, Any]) -> str | None:
+    """The first weight, or memory of the optimiser, in a checkpoint that holds a NaN or infinity; ``None`` if none.
+
+    >>> not_finite({"network_weights": {"head": torch.tensor([1.0, torch.inf])}})
+    'the weight head'
+    """
+    for name, value in checkpoint["network_weights"].items():
+        if _spoilt(value):
+            return f"the weight {name}"
+    for value in _tensors(checkpoint.get("optimizer_state")):
+        if _spoilt(value):
+            return "a value that the optimiser remembers"
+    return None
+
+
+def _spoilt(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not bool(torch.isfinite(value).all())
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The key file: which patient and which date a case's new name stands for.
+"""The key file: which patient and which scan a case's new name stands for.
 
 It alone holds patients' identifiers. It belongs to the user (mode 0600) and lies outside the cohort. No message speaks
 of an identifier or a date; rows are named by their number.
@@ -11,15 +11,16 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from brainmets.preparation import spreadsheet
+from brainmets.cohorts import spreadsheet
 from brainmets.processes import BusyError, locked
 
 COLUMNS = ("patient", "date", "case")
+"""Of a key to raw scans: the patient's identifier, the scan's date, the case's new name."""
 Scan = tuple[str, str]
-"""A patient's identifier and the date of a scan, as the raw data have them."""
+"""A patient's identifier, and what tells the patient's scans apart: a raw scan's date, a prepared one's name."""
 
 RESTORE = "restore it from a backup (a new key would give the patients other names)"
 
@@ -30,13 +31,16 @@ class Key:
     Make one with ``open``.
     """
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, prefix: str, columns: tuple[str, str, str] = COLUMNS) -> None:
         self._path = path
         self._prefix = prefix
+        self._columns = columns
 
     @classmethod
-    def open(cls, path: Path, folder_of_cohort: Path, prefix: str) -> Key:
+    def open(cls, path: Path, folder_of_cohort: Path, prefix: str, columns: tuple[str, str, str] = COLUMNS) -> Key:
         """The key at ``path``, which need not exist yet; a file that is there is checked.
+
+        ``columns`` are the names of its columns: of the patient, of the scan, and of the case's new name.
 
         Raises ``ValueError`` where it lies in the cohort's folder, is a link or no file, belongs to another user, can
         be read by others, or is damaged; and for a prefix that is no part of a name.
@@ -52,27 +56,28 @@ class Key:
                 f"the key file {path.name} lies in the cohort's folder, which is handed on: "
                 "give it a place outside, in a folder of your own"
             )
-        key = cls(path, prefix)
+        key = cls(path, prefix, columns)
         key._read()
         return key
 
-    def names(self, scans: Iterable[Scan]) -> dict[Scan, str]:
+    def names(self, scans: Iterable[Scan], order: Callable[[str], str] | None = None) -> dict[Scan, str]:
         """The case of each scan, new ones added to the key file.
 
-        Known scans keep their names. New patients are numbered after the highest number, in the order of a hash of
-        their identifiers, which tells neither alphabet nor date; the scans of a new patient by date from 000, a new
-        one of a known patient after that patient's highest, whenever it was. The same scans without a key file give
-        the same names. Raises ``ValueError`` for a damaged key or a scan without identifier, ``BusyError`` where
-        another process uses the key.
+        Known scans keep their names. New patients are numbered after the highest number, in the order of what
+        ``order`` makes of their identifiers (None: a hash of them), which tells neither alphabet nor date; the scans
+        of a new patient by date from 000, a new one of a known patient after that patient's highest, whenever it was.
+        The same scans without a key file give the same names. Raises ``ValueError`` for a damaged key or a scan
+        without identifier, ``BusyError`` where another process uses the key.
         """
         wanted = _wanted(scans)
         try:
             with locked(self._path.with_name(f".{self._path.name}.lock"), "the key file"):
                 known = self._read()
-                named = self._named(known, wanted)
+                named = self._named(known, wanted, order or _hash)
                 if named != known:
-                    rows = [{"patient": who, "date": date, "case": case} for (who, date), case in named.items()]
-                    spreadsheet.write(self._path, COLUMNS, sorted(rows, key=lambda row: row["case"]))
+                    cells = sorted(((*scan, case) for scan, case in named.items()), key=lambda row: row[-1])
+                    rows = [dict(zip(self._columns, row, strict=True)) for row in cells]
+                    spreadsheet.write(self._path, self._columns, rows)
         except BusyError:
             raise BusyError(
                 f"the key file {self._path.name} is in use by another process: wait until it ends, then run again"
@@ -82,19 +87,23 @@ class Key:
     def proposed(self, scans: Iterable[Scan]) -> dict[Scan, str]:
         """The names that ``names`` would give, with nothing written."""
         wanted = _wanted(scans)
-        named = self._named(self._read(), wanted)
+        named = self._named(self._read(), wanted, _hash)
         return {scan: named[scan] for scan in wanted}
 
-    def _named(self, known: dict[Scan, str], wanted: list[Scan]) -> dict[Scan, str]:
-        _require_no_lost_zeros(self._path.name, known, wanted)
-        return self._extended(known, wanted)
+    def known(self) -> dict[Scan, str]:
+        """The case of each scan that has one already; empty without a key file."""
+        return self._read()
 
-    def _extended(self, known: dict[Scan, str], wanted: list[Scan]) -> dict[Scan, str]:
+    def _named(self, known: dict[Scan, str], wanted: list[Scan], order: Callable[[str], str]) -> dict[Scan, str]:
+        _require_no_lost_zeros(self._path.name, known, wanted)
+        return self._extended(known, wanted, order)
+
+    def _extended(self, known: dict[Scan, str], wanted: list[Scan], order: Callable[[str], str]) -> dict[Scan, str]:
         named = dict(known)
         numbers = {patient: self._numbers(case)[0] for (patient, _), case in known.items()}
         highest = max(numbers.values(), default=0)
         new = {patient for patient, _ in wanted} - set(numbers)
-        numbers |= {patient: highest + place for place, patient in enumerate(sorted(new, key=_hash), start=1)}
+        numbers |= {patient: highest + place for place, patient in enumerate(sorted(new, key=order), start=1)}
         time_points: dict[str, int] = {}
         for (patient, _), case in known.items():
             time_points[patient] = max(time_points.get(patient, -1), self._numbers(case)[1])
@@ -120,15 +129,18 @@ class Key:
                 f"{RESTORE}"
             )
         try:
-            rows = spreadsheet.rows_of(text, COLUMNS, f"the key file {name}")
+            rows = spreadsheet.rows_of(text, self._columns, f"the key file {name}")
         except csv.Error:
             raise ValueError(f"the key file {name} is no table: {RESTORE}") from None
         except ValueError:
-            raise ValueError(f"the key file {name} lacks one of the columns {', '.join(COLUMNS)}: {RESTORE}") from None
+            raise ValueError(
+                f"the key file {name} lacks one of the columns {', '.join(self._columns)}: {RESTORE}"
+            ) from None
         known: dict[Scan, str] = {}
         patients: dict[str, tuple[int, str]] = {}
         for number, row in rows:
-            scan, case = (row["patient"], row["date"]), row["case"]
+            patient, which, case = (row[column] for column in self._columns)
+            scan = (patient, which)
             if (found := re.fullmatch(r"(.+)-\d{5,}-\d{3,}", case)) and found[1] != self._prefix:
                 raise ValueError(
                     f"the key file {name} was made with the prefix {found[1]!r}, not {self._prefix!r}: keep the "

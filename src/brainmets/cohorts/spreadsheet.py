@@ -10,15 +10,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from brainmets.files import replacing
-
-FORMULA_STARTS = tuple("=+-@\t\r\n")
-"""What makes a spreadsheet take a cell for a formula, after spaces: https://owasp.org/www-community/attacks/CSV_Injection"""
+from brainmets.tables import decoded, guarded, unguarded
 
 
 class Row(NamedTuple):
@@ -45,7 +42,7 @@ def write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]])
 
 def read(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a table that ``write`` wrote, perhaps saved anew by a spreadsheet; see ``rows_of``."""
-    return rows_of(_decoded(path.read_bytes()), columns, path.name)
+    return rows_of(decoded(path.read_bytes()), columns, path.name)
 
 
 def rows_of(text: str, columns: Sequence[str], name: str) -> list[Row]:
@@ -72,35 +69,3 @@ def rows_of(text: str, columns: Sequence[str], name: str) -> list[Row]:
         for number, line in enumerate(lines[1:], start=2)
         if any(cell.strip() for cell in line)
     ]
-
-
-def guarded(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula; ``unguarded`` gives the text back.
-
-    >>> guarded("=1+1"), guarded("t1 + c"), unguarded(guarded("=1+1"))
-    ("'=1+1", 't1 + c', '=1+1')
-    """
-    return "'" + text if _starts_a_formula(text) else text
-
-
-def unguarded(text: str) -> str:
-    """The text of a cell as it was before ``guarded``."""
-    return text[1:] if text.startswith("'") and _starts_a_formula(text) else text
-
-
-def _starts_a_formula(text: str) -> bool:
-    bare = text.lstrip("'")
-    # full-width signs count as well
-    first = {unicodedata.normalize("NFKC", part[:1]) for part in (bare, bare.lstrip())}
-    return bool(first & set(FORMULA_STARTS))
-
-
-def _decoded(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return content.decode("utf-8", errors="replace")

@@ -1,0 +1,189 @@
+"""The tables that a later step reads again: their columns, and the one function that holds a file to them.
+
+That a table is whole (its rows, its bytes) is told by the record of the step that wrote it, see
+``brainmets.provenance``; a table of other people has no record and is held to its schema alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from brainmets.tables import TableError, lines, unguarded
+from brainmets.vocabulary import REGION_ORDER, STRATEGIES
+
+TRUTH = ("True", "False")
+NOTHING = ("", "nan", "na")
+"""What stands in a field without a value, in small letters."""
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""Signs that no name holds and a damaged file may; a tab may stand in a case's name."""
+MOST = 2**53
+"""The highest whole number: above it floats skip some."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column may hold: text, one of the words ``known``, numbers (``whole`` ones) within limits, or truth.
+
+    Infinity lies within an infinite limit only where ``infinite`` says so; a field may be empty where ``empty`` does.
+    """
+
+    kind: Literal["text", "number", "whole", "truth"] = "text"
+    known: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    empty: bool = False
+    infinite: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns by name; ``key``: those that no two rows share; ``again``: what to do about a table that is wrong.
+
+    A table may hold further columns, which ``read`` leaves out. ``rows``: whether it may be without any.
+    """
+
+    columns: Mapping[str, Column]
+    key: tuple[str, ...]
+    again: str
+    rows: bool = True
+
+
+def read(path: Path, schema: Schema) -> pd.DataFrame:
+    """The columns of ``schema`` in its order, with their types; the index is the number of each row's line.
+
+    Raises ``TableError`` as ``tables.lines`` does, and with file, line and column for a column that is not there, an
+    empty field where none may be, an unknown word, text in place of a number, a number beyond its limits, and a row
+    whose ``key`` an earlier one has.
+    """
+    (_, names), *rows = lines(path)
+    if absent := [name for name in schema.columns if name not in names]:
+        raise TableError(f"{path} lacks the column {', '.join(absent)}; {schema.again}; see docs/statistics.md")
+    if not rows and not schema.rows:
+        raise TableError(f"{path} holds no rows; {schema.again}")
+    index = pd.Index([line for line, _ in rows], dtype=int)
+    columns = {}
+    for name, column in schema.columns.items():
+        place = names.index(name)
+        written = pd.Series([unguarded(row[place]) for _, row in rows], index=index, dtype=str)
+        columns[name] = _typed(path, name, column, written, schema.again)
+    table = pd.DataFrame(columns, index=index)
+    if schema.key and table.duplicated(list(schema.key)).any():
+        line = table.index[table.duplicated(list(schema.key))][0]
+        row = table.loc[line, list(schema.key)]
+        first = table.index[(table[list(schema.key)] == row).all(axis=1)][0]
+        shown = " ".join(map(str, row))
+        raise TableError(f"{path}, line {line}: {shown} occurs twice (before in line {first}); {schema.again}")
+    return table
+
+
+def _typed(path: Path, name: str, column: Column, written: pd.Series, again: str) -> pd.Series:
+    nothing = written.str.lower().isin(NOTHING if column.kind in ("number", "whole") else NOTHING[:1])
+    if not column.empty and nothing.any():
+        raise TableError(f"{path}, line {written.index[nothing][0]}: {name} is empty; {again}")
+    if (hidden := written[written.str.contains(HIDDEN)]).size:
+        raise TableError(
+            f"{path}, line {hidden.index[0]}: {name} {_cut(hidden.iloc[0])!r} holds a character that cannot be seen; "
+            f"{again}"
+        )
+    known = TRUTH if column.kind == "truth" else column.known
+    if known:
+        wrong = written[~written.isin(known) & ~nothing]
+        if len(wrong):
+            words = ", ".join(known)
+            raise TableError(
+                f"{path}, line {wrong.index[0]}: {name} {_cut(wrong.iloc[0])!r} is none of {words}; {again}"
+            )
+    if column.kind == "truth":
+        return written == "True"
+    return written if column.kind == "text" else _numbers(path, name, column, written, nothing, again)
+
+
+def _numbers(path: Path, name: str, column: Column, written: pd.Series, nothing: pd.Series, again: str) -> pd.Series:
+    found = pd.to_numeric(written.where(~nothing, "nan"), errors="coerce").astype(float)
+    wrong = found[found.isna() & ~nothing]
+    if len(wrong):
+        line = wrong.index[0]
+        raise TableError(
+            f"{path}, line {line}: {name} {_cut(written[line])!r} is not a number; write it with a decimal point and "
+            f"without a unit{', or leave the field empty where there is no value' if column.empty else ''}"
+        )
+    beyond = (found < column.low) | (found > column.high)
+    if not column.infinite:
+        beyond |= np.isinf(found)
+    if column.kind == "whole":
+        beyond |= ~nothing & ((found != found.round()) | (found.abs() > MOST))
+    if beyond.any():
+        line = found.index[beyond][0]
+        what = "a whole number" if column.kind == "whole" else "a number"
+        limits = "" if math.isinf(column.low) else f" of {column.low:g} or more"
+        limits = f" from {column.low:g} to {column.high:g}" if math.isfinite(column.high) else limits
+        raise TableError(f"{path}, line {line}: {name} is {_cut(written[line])} and must be {what}{limits}; {again}")
+    return found.astype(int) if column.kind == "whole" and not column.empty else found
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# --- the tables ----------------------------------------------------------------------------------------------------
+
+_TEXT, _NUMBER, _TRUTH = Column(), Column("number"), Column("truth")
+_NOTE, _ANY = Column(empty=True), Column("number", empty=True)
+_AMOUNT = Column("number", low=0)
+_COUNT = Column("whole", low=0, empty=True)
+_MODEL = {"arm": _TEXT, "strategy": Column(known=STRATEGIES)}
+_REGION = Column(known=REGION_ORDER)
+
+SCORES = Schema(
+    {
+        **_MODEL, "case": _TEXT, "region": _REGION, "metric": _TEXT,
+        "value": Column("number", empty=True, infinite=True), "unit": _TEXT,
+    },
+    key=(),  # looked for among all tables of a folder
+    again="score the cases anew (notebook 06, brainmets score)",
+    rows=False,
+)  # fmt: skip
+LESIONS = Schema(
+    {
+        **_MODEL, "case": _TEXT, "region": _REGION, "kind": Column(known=("reference", "predicted")),
+        "lesion": Column("whole", low=1), "volume_mm3": Column("number", low=0),
+        "x_mm": _NUMBER, "y_mm": _NUMBER, "z_mm": _NUMBER, "matched": _NOTE,
+        "dice": Column("number", low=0, high=1, empty=True), "detected": _TRUTH, "detected_iou": _TRUTH,
+    },
+    key=(),
+    again="score the cases anew (notebook 06, brainmets score)",
+)  # fmt: skip
+CASES = Schema(
+    {
+        "case": _TEXT, "patient": _TEXT, "shape": _TEXT, "spacing_mm": _TEXT, "orientation": _TEXT,
+        **{f"{region}_mL": _AMOUNT for region in REGION_ORDER},
+        "lesions": Column("whole", low=0), "held_out": _TRUTH,
+    },
+    key=("case",),
+    again="run notebook 01 again",
+    rows=False,
+)  # fmt: skip
+DESCRIPTIVE = Schema(
+    {
+        **_MODEL, "region": _REGION, "metric": _TEXT, "n": Column("whole", low=0),
+        **{f"n_{name}": _COUNT for name in ("both", "reference_only", "prediction_only", "neither")},
+        **dict.fromkeys(("mean", "sd", "ci_low", "ci_high", "median", "q1", "q3"), _ANY), "note": _NOTE,
+    },
+    key=("arm", "strategy", "region", "metric"),
+    again="run notebook 07 again",
+    rows=False,
+)  # fmt: skip
+RATING_KEY = Schema(
+    {"case": _TEXT, "shown": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
+    key=("shown", "model"),
+    again="restore it from a backup: a new one need not fit the sheets that come back",
+    rows=False,
+)
