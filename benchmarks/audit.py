@@ -51,10 +51,13 @@ CLEAN: dict[str, tuple[SiteName, int, float, int]] = {
 }
 """Cohorts of sound phantoms: site, patients, spacing in mm, seed."""
 THRESHOLDED = "BraTS-MET-00110-000, label by threshold"
-FAULTY = (("source", 20), ("target", 20))
-FAULTY_SEED, FAULTY_SPACING = 77, 3.0
+FAULTY = (("source", 12), ("target", 12))
+FAULTY_SEED, FAULTY_SPACING = 55, 3.0
 
-JUDGED: dict[tuple[str, str], str] = {}
+JUDGED = {
+    ("source, seed 1, patient 15, 3 mm", "label at the border"): "right: the brain reaches the top of this phantom's "
+    "field of view, and a lesion is cut off there",
+}
 """By case and rule: what a person who looked at the case says of the alarm."""
 
 
@@ -362,9 +365,11 @@ def faults(folder: Path, say: Callable[[str], None]) -> None:
     others[FAULTY[0][1] - 1], others[-1] = phantoms[0], phantoms[FAULTY[0][1]]  # another patient of the same site
     cases = real(folder)
     say("## Planted faults\n")
-    say(f"Phantoms of seed {FAULTY_SEED} at {FAULTY_SPACING:g} mm, {len(phantoms)} of them, and the real cases; fewer "
+    say(
+        f"Phantoms of seed {FAULTY_SEED} at {FAULTY_SPACING:g} mm, {len(phantoms)} of them, and the real cases; fewer "
         "where a case has no label or cannot have the fault. `caught`: by the rule named; `only otherwise`: by "
-        "another rule alone; `unseen`: by none. `besides`: other rules that spoke, with the number of cases.\n")  # fmt: skip
+        "another rule alone; `unseen`: by none. `besides`: other rules that spoke, with the number of cases.\n"
+    )
     say(
         "| fault | rule | phantoms: caught | only otherwise | unseen "
         "| real: caught | only otherwise | unseen | besides |"
@@ -468,8 +473,8 @@ def main() -> None:
 
     say("# Plausibility: what the audit catches\n")
     say(
-        f"Machine: {machine()}. Limits were set on phantoms of seed 11 and the real cases, those of swapped sequences "
-        "on seeds 2 and 77 too; the phantoms here are of other seeds.\n"
+        f"Machine: {machine()}. Limits were set on phantoms of seed 11 and the real cases; those of swapped "
+        "sequences were widened after a false alarm on one of the sound phantoms below (seed 2).\n"
     )
     say("Repeat with:\n\n```\nBRAINMETS_TEST_DATA=folder OMP_NUM_THREADS=1 python benchmarks/audit.py --write\n```\n")
     folder = Path(data)

@@ -12,7 +12,7 @@ from browser import tab
 from PIL import Image
 
 from brainmets import nifti
-from brainmets.cohorts.audit_page import HEIGHT, OUTLINE, WIDTH, Finding, Row, thumbnail, write_page
+from brainmets.cohorts.audit_page import HEIGHT, OUTLINE, WIDTH, Finding, Row, in_words, thumbnail, write_page
 from brainmets.vocabulary import SEQUENCES
 
 SHAPE = (60, 70, 40)
@@ -85,6 +85,15 @@ def test_a_case_without_a_label_or_a_sequence_still_has_a_picture(case):
     assert thumbnail({"t1c": np.zeros(SHAPE)}, None, grid_of())
 
 
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_what_is_not_finite_is_shown_as_nothing(case, value):
+    images, labels = case
+    broken = images["t1c"].astype(np.float64)
+    broken[0, 0, 31] = broken[30, 30, 31] = value
+    pixels = drawn(thumbnail({**images, "t1c": broken}, labels, grid_of()))
+    assert pixels[:, WIDTH : 2 * WIDTH].max() > 200
+
+
 def test_a_picture_of_a_full_size_scan_is_small():
     rng = np.random.default_rng(2)
     shape = (240, 240, 155)
@@ -92,6 +101,20 @@ def test_a_picture_of_a_full_size_scan_is_small():
     image[50:190, 30:210, 10:140] = rng.normal(100, 20, (140, 180, 130))
     picture = thumbnail(dict.fromkeys(SEQUENCES, image), None, grid_of(np.eye(4), shape))
     assert len(picture) < 60_000, "noise is the worst that a JPEG can be given"
+
+
+def test_numbers_in_words():
+    """In the page's order; what could not be measured is left out."""
+    numbers = {
+        "head_mL": 1499.6,
+        "lesions": 3,
+        "WT_mL": 3.2184,
+        "ET_mL": float("nan"),
+        "shape": "60x70x40",
+        "other": 1,
+    }
+    assert in_words(numbers) == {"voxels": "60x70x40", "tumour": "3.22 mL", "lesions": "3", "head": "1500 mL"}
+    assert in_words({}) == {}
 
 
 def test_errors_come_first_and_nothing_of_a_file_is_taken_for_markup(tmp_path):

@@ -91,9 +91,21 @@ def test_a_sound_phantom_gets_no_remark(site):
     assert rules(phantom.images, labels, grid_of(labels.shape, sides, phantom.affine)) == set()
 
 
-def test_a_constant_around_the_head_is_background_whatever_it_is(ball):
+@pytest.mark.parametrize("level", [-6.0, -0.1, 1000.3])
+def test_a_constant_around_the_head_is_background_whatever_it_is(ball, level):
+    """In 64 bits as well, where -0.1 is another number than in 32."""
     images, labels = ball
-    assert rules({name: image - 6 for name, image in images.items()}, labels) == set()
+    assert rules({name: image.astype(np.float64) + level for name, image in images.items()}, labels) == set()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_an_image_that_a_network_cannot_hold_counts_as_absent(ball, value):
+    images, labels = ball
+    broken = np.where(images["t1n"] == 0, 0, value)
+    row, remarks = examine({**images, "t1n": broken}, labels, grid_of(labels.shape))
+    assert remarks == []
+    assert np.isnan(row["t1n_levels"])
+    assert np.isfinite(row["t1c_levels"])
 
 
 def test_axes_of_the_file_do_not_matter(ball):

@@ -63,6 +63,25 @@ class Row(NamedTuple):
         return next((name for name in ("error", "warning") if any(name == one.severity for one in self.findings)), "")
 
 
+IN_WORDS = {
+    "shape": ("voxels", "{}"), "spacing_mm": ("sides (mm)", "{}"), "orientation": ("axes", "{}"),
+    "WT_mL": ("tumour", "{:.3g} mL"), "ET_mL": ("enhancing", "{:.3g} mL"), "lesions": ("lesions", "{:.0f}"),
+    "smallest_lesion_mm3": ("smallest", "{:.3g} mm³"), "head_mL": ("head", "{:.0f} mL"),
+    "load_pct": ("tumour of head", "{:.2g}%"),
+}  # fmt: skip
+"""Per column of the audit's tables that a row of the page shows: its title, and how the value is written."""
+
+
+def in_words(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """``Row.numbers`` of a case's columns (those of ``IN_WORDS``, in its order); what is absent or NaN is left out."""
+    shown = {name: numbers[name] for name in IN_WORDS if numbers.get(name) is not None}
+    return {
+        IN_WORDS[name][0]: IN_WORDS[name][1].format(value)
+        for name, value in shown.items()
+        if value == value  # NaN is not
+    }
+
+
 def write_page(path: Path, rows: Sequence[Row], of_all: Sequence[tuple[str, Finding]] = ()) -> Path:
     """Write the page to ``path``, readable by its owner alone, and return it.
 
@@ -99,8 +118,8 @@ def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None
     """The four sequences side by side on one axial slice, with the label's outline, as a JPEG of some 20 kB.
 
     ``images``: by sequence (3D, file axes), ``labels``: in BraTS labels, all on ``grid``; a sequence that is absent is
-    an empty picture. The slice goes through the middle of the largest lesion, or of the volume where there is none.
-    The patient's right is on the left, the front above.
+    an empty picture, and what is not finite in 32 bits is shown as 0. The slice goes through the middle of the largest
+    lesion, or of the volume where there is none. The patient's right is on the left, the front above.
     """
     lesions, along = nifti.to_ras(np.zeros(grid.shape, np.uint8) if labels is None else labels, grid.affine)
     sides = np.linalg.norm(along[:3, :3], axis=0)
@@ -148,7 +167,8 @@ def _tile(
     across = centre[0] - (np.arange(WIDTH) - (WIDTH - 1) / 2) * steps[0]  # the patient's right on the left
     down = centre[1] - (np.arange(HEIGHT) - (HEIGHT - 1) / 2) * steps[1]
     places = np.meshgrid(across, down)
-    values = image.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = np.nan_to_num(image.astype(np.float32), nan=0, posinf=0, neginf=0)
     sampled = ndimage.map_coordinates(values, places, order=1, cval=float(values[0, 0]))
     marked = ndimage.map_coordinates(outline.astype(np.float32), places, order=1) > 0.5
     shown = values[values != values[0, 0]]
