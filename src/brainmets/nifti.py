@@ -47,6 +47,8 @@ FORMS_TOLERANCE_MM = 1.0
 moves the corner of a head by up to 0.2 mm."""
 LARGEST_BYTES = 4 * 2**30
 """Voxels that are decoded: no scan of a head is larger (512 x 512 x 512 voxels of 8 bytes are 1 GiB)."""
+DENSEST = 1040
+"""Bytes that one byte of a gzip file can stand for: deflate writes at best 258 bytes in two bits."""
 PIECE = 2**20
 """Bytes that are inflated at a time, whatever a stream would inflate to."""
 
@@ -297,6 +299,12 @@ class _File(NamedTuple):
                 f"{LARGEST_BYTES / 2**30:.0f} are read: its header is damaged; copy it again",
                 "too large",
             )
+        if size > DENSEST * (stored := self.path.stat().st_size):
+            raise ImageError(
+                self.path,
+                f"is truncated: its {stored} bytes cannot hold the {size} that its header promises; copy it again",
+                "truncated",
+            )
         held = np.empty(size, np.uint8)
         if (filled := _fill(self.stream, held.data)) < size:
             raise ImageError(
@@ -308,13 +316,13 @@ class _File(NamedTuple):
             raise ImageError(
                 self.path, "holds more than the voxels that its header describes; write it again", "more than voxels"
             )
-        stored = np.ndarray(shape, kind, held.data, start - self.seen, order="F")
-        stored = stored.astype(kind.newbyteorder("="), copy=False)
+        values = np.ndarray(shape, kind, held.data, start - self.seen, order="F")
+        values = values.astype(kind.newbyteorder("="), copy=False)
         slope, inter = self.header.get_slope_inter()
         if slope is None:
-            return stored
+            return values
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the audit's to say
-            return np.asarray(nib.volumeutils.apply_read_scaling(stored, np.float64(slope), np.float64(inter)))
+            return np.asarray(nib.volumeutils.apply_read_scaling(values, np.float64(slope), np.float64(inter)))
 
 
 def _fill(stream: io.RawIOBase | BinaryIO, view: memoryview) -> int:

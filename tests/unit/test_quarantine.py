@@ -34,9 +34,8 @@ def labels() -> np.ndarray:
 
 
 def declared(folder: Path, held_out: int | list[str] = 1) -> Cohort:
-    return Cohort(
-        folder=str(folder), layout={**OWN_LAYOUT, "patient": "([A-Z][0-9])"}, label_map={3: "et"}, held_out=held_out
-    )
+    layout = {**OWN_LAYOUT, "patient": "([A-Z][0-9])"}
+    return Cohort(folder=str(folder), layout=layout, label_map={3: "et"}, held_out=held_out, pseudonyms=False)
 
 
 @pytest.fixture
