@@ -78,6 +78,9 @@ ET_ML = 0.1
 """Enhancing tumour below which nothing is said of its contrast."""
 NO_CONTRAST_SD = 0.1
 """Brightness of enhancing tumour on the t1c less that on the t1n, at or below which it took up no contrast."""
+SWAPPED_T1_SD = 1.0
+"""Brightness of enhancing tumour on the t1n less that on the t1c, from which the two T1 are swapped: it is 0.99 or more
+in swapped phantoms, and mostly below 1 where the label lies elsewhere."""
 FAINT_SD = 0.5
 """Brightness of enhancing tumour that is none: bleeding and melanoma are bright on both, and pass."""
 LOAD_PCT = 33.0
@@ -557,7 +560,7 @@ def _of_places(row: Mapping[str, float]) -> Iterator[Remark]:
 
 def _of_swapped_t1(row: Mapping[str, float]) -> Iterator[Remark]:
     native, contrast = row["et_t1n_sd"], row["et_t1c_sd"]
-    if contrast - native <= -FAINT_SD and native >= FAINT_SD:
+    if native - contrast >= SWAPPED_T1_SD and native >= FAINT_SD:
         yield Remark(
             "sequences swapped", "t1c",
             f"enhancing tumour is brighter on the t1n ({native:.1f} SD above the head's median) than on the t1c "
