@@ -61,8 +61,8 @@ JUDGED = {
 """By case and rule: what a person who looked at the case says of the alarm."""
 
 
-NOTES = """What these numbers do not say. The two T1 are told apart by enhancing tumour alone: of the real cases one has
-a label with it, by a threshold of our own, and two have lesions that do not enhance. A T1 and the FLAIR are alike
+NOTES = """What these numbers do not say. The two T1 are told apart by enhancing tumour alone: of the real cases one
+has a label with it, by a threshold of our own, and two have lesions that do not enhance. A T1 and the FLAIR are alike
 where grey and white matter hardly differ, and a swap of the two then passes. An export in 8 bits that uses its 256
 levels well passes. Lesions of less than 0.5 mL in all are not sought elsewhere (some of the phantoms), and a label
 map of another patient may cover as much by chance. Skull and scalp are a stand-in: a dark shell and a bright one.

@@ -79,8 +79,8 @@ ET_ML = 0.1
 NO_CONTRAST_SD = 0.1
 """Brightness of enhancing tumour on the t1c less that on the t1n, at or below which it took up no contrast."""
 SWAPPED_T1_SD = 1.0
-"""Brightness of enhancing tumour on the t1n less that on the t1c, from which the two T1 are swapped: it is 0.99 or more
-in swapped phantoms, and mostly below 1 where the label lies elsewhere."""
+"""Brightness of enhancing tumour on the t1n less that on the t1c, from which the two T1 are swapped: 0.99 or more in
+swapped phantoms, and mostly below 1 where the label lies elsewhere."""
 FAINT_SD = 0.5
 """Brightness of enhancing tumour that is none: bleeding and melanoma are bright on both, and pass."""
 LOAD_PCT = 33.0
