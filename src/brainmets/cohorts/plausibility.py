@@ -95,8 +95,8 @@ PLACE_SHARE = 0.5
 """Contrast of the lesions where they lie, as a share of the best place's: in place 1.0 in all phantoms and real cases,
 0.53 or less when moved by 6 mm."""
 PLACE_CLEAR = 6.0
-"""How clearly (``label_place.Place.clear``) the other place must be better. Left and right exchanged gives 6.4 and
-more in phantoms, 7.2 and more in real cases."""
+"""How clearly (``label_place.Place.clear``) the other place must be better: 5.0 at the most among those of the sound
+draws that ``PLACE_ML`` names with lesions of 0.5 mL or more."""
 PLACE_ML = 0.5
 """Lesions below which nothing is said of their place. Small faint ones were painted into the real cases (648 draws
 of number, size, contrast and oedema): 18 would have been called elsewhere, with lesions of 0.11 mL or less, outshone
