@@ -78,6 +78,9 @@ ET_ML = 0.1
 """Enhancing tumour below which nothing is said of its contrast."""
 NO_CONTRAST_SD = 0.1
 """Brightness of enhancing tumour on the t1c less that on the t1n, at or below which it took up no contrast."""
+SWAPPED_T1_SD = 1.0
+"""Brightness of enhancing tumour on the t1n less that on the t1c, from which the two T1 are swapped: 0.99 or more in
+swapped phantoms, and mostly below 1 where the label lies elsewhere."""
 FAINT_SD = 0.5
 """Brightness of enhancing tumour that is none: bleeding and melanoma are bright on both, and pass."""
 LOAD_PCT = 33.0
@@ -92,8 +95,8 @@ PLACE_SHARE = 0.5
 """Contrast of the lesions where they lie, as a share of the best place's: in place 1.0 in all phantoms and real cases,
 0.53 or less when moved by 6 mm."""
 PLACE_CLEAR = 6.0
-"""How clearly (``label_place.Place.clear``) the other place must be better. Left and right exchanged gives 6.4 and
-more in phantoms, 7.2 and more in real cases."""
+"""How clearly (``label_place.Place.clear``) the other place must be better: 5.0 at the most among those of the sound
+draws that ``PLACE_ML`` names with lesions of 0.5 mL or more."""
 PLACE_ML = 0.5
 """Lesions below which nothing is said of their place. Small faint ones were painted into the real cases (648 draws
 of number, size, contrast and oedema): 18 would have been called elsewhere, with lesions of 0.11 mL or less, outshone
@@ -557,7 +560,7 @@ def _of_places(row: Mapping[str, float]) -> Iterator[Remark]:
 
 def _of_swapped_t1(row: Mapping[str, float]) -> Iterator[Remark]:
     native, contrast = row["et_t1n_sd"], row["et_t1c_sd"]
-    if contrast - native <= -FAINT_SD and native >= FAINT_SD:
+    if native - contrast >= SWAPPED_T1_SD and native >= FAINT_SD:
         yield Remark(
             "sequences swapped", "t1c",
             f"enhancing tumour is brighter on the t1n ({native:.1f} SD above the head's median) than on the t1c "
