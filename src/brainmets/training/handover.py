@@ -332,10 +332,14 @@ def _place_pretraining(
             _require_the_trainings_own(study, staged, files, wanted[arm, fold])
             folder, new = (one.training_folder("pretraining", arm, fold) for one in (files, staged))
             locks.enter_context(locked(folder / LOCK, f"the training {arm}, fold {fold}, pretraining"))
-            if (folder / FINAL).is_file() and sha256(folder / FINAL) == sha256(new / FINAL):
-                if (folder / RECORD).is_file() and not damaged(folder / RECORD, files.work):
+            packed_model = sha256(new / FINAL)
+            recorded = (folder / RECORD).is_file() and read_json(folder / RECORD).get("checkpoint_sha256")
+            if recorded == packed_model:  # unpacked before: whole, or lost since
+                if not damaged(folder / RECORD, files.work):
                     report(f"{arm}, fold {fold}: there already, and whole")
                     continue
+            elif (folder / FINAL).is_file() and sha256(folder / FINAL) == packed_model:
+                pass  # without its record
             elif held := [name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]:
                 raise HandOverError(
                     f"{folder / held[0]} is of another pretraining of {arm}, fold {fold}; "
