@@ -317,7 +317,10 @@ class StudyTrainer(nnUNetTrainer):
         """
         with matplotlib.rc_context():  # it sets seaborn's style and huge letters for every figure that follows
             self.logger.plot_progress_png(self.output_folder)
-        super().on_train_end()  # which deletes the latest
+        folder = Path(self.output_folder)
+        if (folder / LATEST).is_file():  # of one epoch before: the last epoch writes the final one alone
+            (folder / LATEST).replace(folder / PREVIOUS)
+        super().on_train_end()  # which would delete the latest
 
 
 def choose_convolutions(device: torch.device) -> None:
