@@ -20,7 +20,7 @@ from brainmets.vocabulary import SCORE_COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("=cmd()", "+1", "-x", "@a", "\ttab")
-WRITERS = ("src/brainmets/tables.py", "src/brainmets/preparation/spreadsheet.py")
+WRITERS = ("src/brainmets/tables.py", "src/brainmets/cohorts/spreadsheet.py")
 
 
 def formulas(path: Path) -> list[str]:
