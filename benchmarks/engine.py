@@ -243,9 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folds", type=int, default=50, help="of each arm (default: %(default)s)")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument(
-        "--seconds", type=float, default=180, help="what each study should take (default: %(default)s)"
-    )
+    parser.add_argument("--seconds", type=float, default=180, help="of each study, at least (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of a step's start (default: %(default)s)")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
@@ -253,7 +251,10 @@ def main() -> None:
     step, bare = start_of_a_step(arguments.repeats)
     empty = run(ARMS, arguments.folds, 1, 0)
     means = {slots: max(SHORTEST_MEAN, arguments.seconds * slots / trainings) for slots in arguments.slots}
-    runs = [run(ARMS, arguments.folds, slots, mean) for slots, mean in means.items()]
+    runs = []
+    for slots, mean in means.items():
+        runs.append(run(ARMS, arguments.folds, slots, mean))
+        print(runs[-1], flush=True)
     text = report(empty, runs, step, bare)
     print(text)
     if arguments.write:
