@@ -18,7 +18,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from brainmets.preparation.key import Key
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from score_examples import example_lesions, example_scores
