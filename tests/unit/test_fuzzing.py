@@ -43,7 +43,7 @@ SECONDS = 5
 MEMORY = 2**30
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEY = pd.DataFrame(
-    [("P1", "case 1", "A", "default", "finetune"), ("P1", "case 1", "B", "default", "scratch")],
+    [("case 1", "A", "default", "finetune"), ("case 1", "B", "default", "scratch")],
     columns=list(schemas.RATING_KEY.columns),
 )
 

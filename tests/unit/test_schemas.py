@@ -42,7 +42,7 @@ ROWS: list[tuple[Schema, dict]] = [
             "ci_high": "", "median": 0.5, "q1": 0.5, "q3": 0.5, "note": "",
         },
     ),
-    (RATING_KEY, {"case": "P1", "shown": "case 1", "model": "A", "arm": "default", "strategy": "scratch"}),
+    (RATING_KEY, {"case": "P1", "model": "A", "arm": "default", "strategy": "scratch"}),
 ]  # fmt: skip
 
 
