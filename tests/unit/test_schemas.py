@@ -42,7 +42,7 @@ ROWS: list[tuple[Schema, dict]] = [
             "ci_high": "", "median": 0.5, "q1": 0.5, "q3": 0.5, "note": "",
         },
     ),
-    (RATING_KEY, {"case": "P1", "shown": "case 1", "model": "A", "arm": "default", "strategy": "scratch"}),
+    (RATING_KEY, {"case": "P1", "model": "A", "arm": "default", "strategy": "scratch"}),
 ]  # fmt: skip
 
 
@@ -177,10 +177,10 @@ def own_study(work: Path) -> StudyPaths:
     scores = example_scores(2)
     write_study(files.evaluations, scores, example_lesions(scores))
     tables.write(files.cases("target"), pd.DataFrame({"case": ["case00", "case01"]}))
-    Provenance("01_data_audit", {}, files.work).write(files.audit, outputs=[files.audit.parent])
+    Provenance("01_data_audit", {"study": "own"}, files.work).write(files.audit, outputs=[files.audit.parent])
     for arm, strategy in set(zip(scores["arm"], scores["strategy"], strict=True)):
         written = [files.evaluation_folder(arm, strategy)]
-        record = Provenance("06_evaluation", {"arm": arm, "strategy": strategy}, files.work)
+        record = Provenance("06_evaluation", {"study": "own", "arm": arm, "strategy": strategy}, files.work)
         record.write(files.evaluation(arm, strategy), outputs=written)
     return files
 
