@@ -157,7 +157,7 @@ VALUES = (
         "a constant", "scale them to a usual range (up to some thousands)", "an image times 1e-45",
     ),
     Rule(
-        "constant image", "warning", "An image of one value.",
+        "constant image", "error", "An image of one value.",
         "every voxel is {value}", "is it the right file?", "an image of 3 everywhere",
     ),
     Rule(
