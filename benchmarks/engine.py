@@ -202,9 +202,8 @@ def start_of_a_step(repeats: int) -> tuple[float, float]:
 
 def report(empty: Run, runs: list[Run], step: float, bare: float) -> str:
     """The two tables with what they mean, in Markdown."""
-    loads = " to ".join(
-        f"{load:.1f}" for load in sorted({min(one.load for one in runs), max(one.load for one in runs)})
-    )
+    runs = sorted(runs, key=lambda one: one.slots)
+    loads = sorted(one.load for one in runs)
     schedule = empty.makespan / empty.trainings
     lines = [
         f"Machine: {os.cpu_count()} cores, Python {platform.python_version()}, Snakemake {version('snakemake')}; load "
