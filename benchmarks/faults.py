@@ -343,7 +343,7 @@ def harmed(mini: Miniature, fault: str, path: Path, harm: Callable[[Path], objec
     content, status = path.read_bytes(), path.stat()
     harm(path)
     planned = mini.run("-n", "--", "statistics").stdout.splitlines()[1:]
-    said = [line for line in planned if "again" in line]
+    said = [line for line in planned if "its file" in line]
     would = [line.strip() for line in planned if re.match(r"  \d\d_\w+$", line)]
     then, fine, lost = f"runs {len(would)} steps: {', '.join(would)}", bool(said and would), "nothing"
     if target is None:
@@ -354,11 +354,11 @@ def harmed(mini: Miniature, fault: str, path: Path, harm: Callable[[Path], objec
     ended = mini.run("--", str(target))
     again = mini.epochs() - before
     if target == mini.scratch:
-        said += [line for line in mini.log()[size:].splitlines() if re.search(r"damaged|whole|continu|anew", line)][:2]
+        said += [line for line in mini.log()[size:].splitlines() if re.search(r"damaged|whole|continu|anew", line)][:3]
         then = f"runs {', '.join(steps(ended.stdout))} again, then what needs it"
     else:
         then += "; trainings find themselves finished"
-    lost = f"{again} of {EPOCHS} epochs of each training" if again else "no epoch"
+    lost = f"{again} of {EPOCHS} epochs" if again else "no epoch"
     fine = fine and ended.returncode == 0 and again <= 1
     return Seen(fault, lost, said, then + f" (exit status {ended.returncode})", fine)
 
@@ -436,6 +436,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\b(for|in|since the start|after) \d+[:.]\d+", r"\1 T", text)
     text = re.sub(r"/\S*?/checkout/", "", text)
     text = re.sub(r"\.\d{8}T\d{6}\.", ".TIME.", text)
+    text = re.sub(r"(is damaged and kept as \S+): .*", r"\1: ...", text)
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 

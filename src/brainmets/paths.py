@@ -133,8 +133,20 @@ class StudyPaths:
         return self.work / "audit" / cohort / "cases.csv"
 
     def findings(self, cohort: str) -> Path:
-        """``findings.csv``: one row per remark of the audit: severity, case, file, finding."""
+        """``findings.csv``: one row per remark of the audit: severity, rule, case, file, finding."""
         return self.work / "audit" / cohort / "findings.csv"
+
+    def quarantined(self, cohort: str) -> Path:
+        """``quarantined.csv``: the cases that the audit left out: case, rule, finding."""
+        return self.work / "audit" / cohort / "quarantined.csv"
+
+    def audit_page(self, cohort: str) -> Path:
+        """``cases.html``: a picture of every case and what was found; it shows heads, and is never in a report."""
+        return self.work / "audit" / cohort / "cases.html"
+
+    def plausibility(self, cohort: str) -> Path:
+        """``plausibility.csv``: the numbers that the audit judges each case by."""
+        return self.work / "audit" / cohort / "plausibility.csv"
 
     def manifest(self, cohort: str) -> Path:
         """``manifest.json``: where each case's files lie; never in a report."""

@@ -182,8 +182,8 @@ DESCRIPTIVE = Schema(
     rows=False,
 )  # fmt: skip
 RATING_KEY = Schema(
-    {"case": _TEXT, "shown": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
-    key=("shown", "model"),
+    {"case": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
+    key=("case", "model"),
     again="restore it from a backup: a new one need not fit the sheets that come back",
     rows=False,
 )

@@ -70,10 +70,10 @@ def make(
             lesions += lesion_rows(arm, strategy, case, reference, predicted, affines[case])
         pd.DataFrame(scores).to_csv(files.scores(arm, strategy), index=False)
         pd.DataFrame(lesions).to_csv(files.lesions(arm, strategy), index=False)
-        model = {"arm": arm, "strategy": strategy}
+        model = {"study": study, "arm": arm, "strategy": strategy}
         written = [files.evaluation_folder(arm, strategy)]
         Provenance("06_evaluation", model, files.work).write(files.evaluation(arm, strategy), outputs=written)
-    Provenance("01_data_audit", {}, files.work).write(files.audit, outputs=[files.audit.parent])
+    Provenance("01_data_audit", {"study": study}, files.work).write(files.audit, outputs=[files.audit.parent])
     choose(files, [model for model in MODELS if model[1] != "pretrained"])
     return files
 

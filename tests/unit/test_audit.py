@@ -10,6 +10,7 @@ from cohort_files import OWN_LAYOUT, write_case, write_image
 
 from brainmets.cohorts.audit import CASE_COLUMNS, Audit, audit_cohorts
 from brainmets.cohorts.cohort import CohortError, find_cases
+from brainmets.cohorts.rules import PLAUSIBILITY
 from brainmets.params import Cohort
 from brainmets.phantoms import sites
 
@@ -31,7 +32,11 @@ def cohort(tmp_path: Path) -> Cohort:
 
 
 def audited(cohort: Cohort) -> Audit:
-    return audit_cohorts({"target": find_cases(cohort)}, {"target": cohort})["target"]
+    """Without what plausibility says of volumes that are no heads."""
+    audit = audit_cohorts({"target": find_cases(cohort)}, {"target": cohort})["target"]
+    doubted = audit.findings.rule.isin([rule.rule for rule in PLAUSIBILITY])
+    audit.findings = audit.findings[~doubted].reset_index(drop=True)
+    return audit
 
 
 def test_a_sound_case_is_measured(cohort: Cohort) -> None:
@@ -84,7 +89,7 @@ def test_a_damaged_file_stops_the_study_by_name(
 def test_a_truncated_file_stops_the_study(cohort: Cohort, tmp_path: Path) -> None:
     path = tmp_path / "a" / "T1POST.nii.gz"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CohortError, match="cannot be read"):
+    with pytest.raises(CohortError, match="is truncated"):
         audited(cohort).require_no_errors()
 
 
@@ -103,7 +108,7 @@ def replaced_by_text(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "finding"),
     [
-        (truncated, "cannot be read (Compressed file ended before"),
+        (truncated, "is truncated: its compressed stream ends too early"),
         (emptied, "is empty (0 bytes); copy it again"),
         (replaced_by_text, "cannot be read ("),
     ],
@@ -141,7 +146,7 @@ def test_every_damaged_file_has_a_line_of_its_own_and_the_table_is_cited(cohort:
 
 def test_a_long_list_of_findings_is_cut(cohort: Cohort) -> None:
     audit = audited(cohort)
-    rows = [("error", f"c{number}", f"c{number}/T1.nii.gz", "is empty") for number in range(25)]
+    rows = [("error", "empty file", f"c{number}", f"c{number}/T1.nii.gz", "is empty") for number in range(25)]
     audit.findings = pd.DataFrame(rows, columns=audit.findings.columns)
     with pytest.raises(CohortError) as error:
         audit.require_no_errors()
@@ -192,12 +197,12 @@ def test_names_that_look_like_scans_of_one_patient_are_a_warning(
     ("label_map", "expected"),
     [
         ({1: "snfh", 3: "et"}, []),
-        ({1: "snfh", 3: "netc"}, ["ET (et) is empty in every case: label_map names no label et."]),
+        ({1: "snfh", 3: "netc"}, ["ET (et) is empty in every case: label_map names no label et"]),
         (
             {1: "snfh", 3: "snfh", 2: "et"},
             [
-                "ET (et) is empty in every case: no label map holds a value that label_map calls et.",
-                "TC (netc + et) is empty in every case: no label map holds a value that label_map calls netc or et.",
+                "ET (et) is empty in every case: no label map holds a value that label_map calls et",
+                "TC (netc + et) is empty in every case: no label map holds a value that label_map calls netc or et",
             ],
         ),
     ],
@@ -208,7 +213,7 @@ def test_a_region_that_no_case_has_is_a_warning(
     audit = audited(Cohort(**{**cohort.model_dump(), "label_map": label_map}))
     audit.require_no_errors()
     found = audit.findings.finding.tolist()
-    assert [text.partition(" Is label_map right?")[0] for text in found] == expected
+    assert [text.partition("; is label_map right?")[0] for text in found] == expected
     assert set(audit.findings.severity) <= {"warning"}
 
 
@@ -289,7 +294,7 @@ def test_a_background_that_is_not_zero_is_a_warning_and_has_its_value(cohort: Co
     audit = audited(cohort)
     audit.require_no_errors()
     assert audit.on_level == {path: -3.25}
-    assert audit.findings.finding.tolist() == ["-3.25 surrounds the head, not 0: a copy with 0 there is used instead"]
+    assert audit.findings.finding.tolist() == ["-3.25 surrounds the head, not 0; a copy with 0 there is used instead"]
 
 
 def test_an_empty_label_map_and_a_constant_image_are_warnings(cohort: Cohort, tmp_path: Path) -> None:
@@ -297,4 +302,7 @@ def test_an_empty_label_map_and_a_constant_image_are_warnings(cohort: Cohort, tm
     write_image(tmp_path / "a" / "T2.nii.gz", np.full((6, 5, 4), 3, np.int16))
     audit = audited(cohort)
     audit.require_no_errors()
-    assert sorted(audit.findings.finding) == ["every voxel is 3: is it the right file?", "holds no lesion"]
+    assert sorted(audit.findings.finding) == [
+        "every voxel is 3; is it the right file?",
+        "holds no lesion; is that so?",
+    ]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from brainmets import cli
 from brainmets.params import ParameterError, models
 from brainmets.params.bounds import Limits, shown
 from brainmets.params.study import Study
@@ -126,3 +127,19 @@ def test_a_value_of_any_size_is_shown_in_one_line() -> None:
     assert shown(10**5000) == "a number of about 5,001 digits"
     assert len(shown("x" * 10**6)) == 80
     assert shown(0.1) == "0.1"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "a", "b", "--out", "c.csv", "--workers", "0"),
+        ("score", "a", "b", "--out", "c.csv", "--workers", "100000"),
+        ("notebook", "03", "params/smoke.yaml", "--threads", "-1"),
+        ("notebook", "03", "params/smoke.yaml", "--threads", "1000000000000"),
+    ],
+)
+def test_processes_and_threads_have_limits_on_the_command_line(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words]) == 2
+    assert f"{words[-2]}: {words[-1]} must be a whole number from 1 to 512" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainmets.cohorts.audit import FINDING_COLUMNS
+from brainmets.cohorts.rules import FINDING_COLUMNS
 from brainmets.files import write_json
 from brainmets.params import Cohort, Raw
 from brainmets.paths import PreparationPaths

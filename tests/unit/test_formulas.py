@@ -20,7 +20,7 @@ from brainmets.vocabulary import SCORE_COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("=cmd()", "+1", "-x", "@a", "\ttab")
-WRITERS = ("src/brainmets/tables.py", "src/brainmets/preparation/spreadsheet.py")
+WRITERS = ("src/brainmets/tables.py", "src/brainmets/cohorts/spreadsheet.py")
 
 
 def formulas(path: Path) -> list[str]:
@@ -75,8 +75,8 @@ def test_no_table_of_the_statistics_and_the_review_holds_a_formula(tmp_path: Pat
 
 @pytest.mark.parametrize("rater", NAMES)
 def test_no_rating_is_a_formula_and_the_rater_comes_back(tmp_path: Path, rater: str) -> None:
-    key = pd.DataFrame([(n, n, "A", "default", "finetune") for n in NAMES], columns=list(schemas.RATING_KEY.columns))
-    sheet = pd.DataFrame({"case": key["shown"], "model": "A"}).reindex(columns=experts.SHEET_COLUMNS)
+    key = pd.DataFrame([(n, "A", "default", "finetune") for n in NAMES], columns=list(schemas.RATING_KEY.columns))
+    sheet = pd.DataFrame({"case": key["case"], "model": "A"}).reindex(columns=experts.SHEET_COLUMNS)
     handed_out = tables.write(tmp_path / "expert" / "ratings.csv", sheet)
     answers = {**dict.fromkeys(experts.SCALES, "3"), **dict.fromkeys(experts.COUNTS, "0")}
     answers |= {"acceptable": "yes", "comment": "=cmd()"}

@@ -420,9 +420,10 @@ def test_nothing_else_is_ever_overwritten(carried: dict[str, Path], hospital: St
     assert tree(tmp_path) == before
 
 
-def test_a_lost_model_comes_back_from_the_archive(carried: dict[str, Path], hospital: Study) -> None:
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: os.truncate(path, 100)])
+def test_a_lost_model_comes_back_from_the_archive(carried: dict[str, Path], hospital: Study, lose: Any) -> None:
     unpack(carried["pretraining"], hospital, silent)
-    (paths(hospital).work / MODEL).unlink()
+    lose(paths(hospital).work / MODEL)
     assert unpack(carried["pretraining"], hospital, silent)
     assert damaged(paths(hospital).training("pretraining", "default", 0), paths(hospital).work) == {}
 

@@ -24,7 +24,7 @@ from brainmets.training.trainer import FINAL, LATEST, LEAST_SCALE, PREVIOUS, REC
 
 CPU = torch.device("cpu")
 EVERY_TRAINING = [
-    (arm, precision) for arm in ("default", "tversky_bce", "segresnet") for precision in ("nnunet", "bfloat16")
+    (arm, precision) for precision in ("nnunet", "bfloat16") for arm in ("default", "tversky_bce", "segresnet")
 ]
 
 
@@ -51,7 +51,7 @@ def spoil(trainer: Any, loss: Any) -> None:
 # --- while training ---
 
 
-@pytest.mark.parametrize(("arm", "precision"), EVERY_TRAINING)
+@pytest.mark.parametrize(("arm", "precision"), EVERY_TRAINING[::2])
 def test_a_loss_that_is_not_a_number_ends_the_training(study: StudyPaths, arm: str, precision: str) -> None:
     session = prepared(study, arm=arm, precision=precision)
     spoil(session.trainer, lambda output: output.sum() * torch.nan)

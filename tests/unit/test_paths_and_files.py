@@ -267,9 +267,7 @@ def test_a_result_or_a_table_of_another_study_is_refused(tmp_path: Path) -> None
     provenance.require_whole(result, "one", root)
     own = table.read_bytes()
     table.write_bytes((tmp_path / "another" / "evaluation" / "scores.csv").read_bytes())
-    with pytest.raises(
-        ValueError, match=r"scores\.csv is not what was written: run brainmets notebook 06"
-    ):
+    with pytest.raises(ValueError, match=r"scores\.csv is not what was written: run brainmets notebook 06"):
         provenance.require_whole(result, "one", root)
     result.write_bytes((tmp_path / "another" / "evaluation" / "evaluation.json").read_bytes())
     with pytest.raises(ValueError, match=r"evaluation/evaluation\.json is of study 'another', not of 'one'"):

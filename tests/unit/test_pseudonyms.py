@@ -275,6 +275,16 @@ def test_the_manifest_of_another_study_or_cohort_is_refused(two_studies: tuple[S
         read_manifest(one.manifest("target"))
 
 
+@pytest.mark.parametrize("cases", [[], {"a": 3}, {"a": {"patient": "a", "images": {}, "label": "x"}}, {"a": []}])
+def test_a_manifest_that_was_changed_is_refused(
+    two_studies: tuple[StudyPaths, StudyPaths], cases: list[object] | dict[str, object]
+) -> None:
+    path = two_studies[0].manifest("target")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cases": cases}))
+    with pytest.raises(CohortError, match=r"manifest\.json of the target cohort does not hold patient, images and"):
+        read_manifest(path)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -7,8 +7,10 @@ import pytest
 from helpers.score_examples import example_lesions, example_scores, write_study
 
 from brainmets import schemas, tables
+from brainmets.paths import StudyPaths
+from brainmets.provenance import Provenance
 from brainmets.schemas import CASES, DESCRIPTIVE, LESIONS, RATING_KEY, SCORES, Schema
-from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores
+from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 
 LESION = {
@@ -40,7 +42,7 @@ ROWS: list[tuple[Schema, dict]] = [
             "ci_high": "", "median": 0.5, "q1": 0.5, "q3": 0.5, "note": "",
         },
     ),
-    (RATING_KEY, {"case": "P1", "shown": "case 1", "model": "A", "arm": "default", "strategy": "scratch"}),
+    (RATING_KEY, {"case": "P1", "model": "A", "arm": "default", "strategy": "scratch"}),
 ]  # fmt: skip
 
 
@@ -167,3 +169,51 @@ def test_what_is_no_table_is_refused_with_its_name(tmp_path: Path, content: byte
         with pytest.raises(ScoreTableError, match=rf"{name}") as error:
             read(folder)
         assert len(str(error.value)) < 2000
+
+
+def own_study(work: Path) -> StudyPaths:
+    """Tables as notebooks 01 and 06 leave them, with their records."""
+    files = StudyPaths(str(work), "own")
+    scores = example_scores(2)
+    write_study(files.evaluations, scores, example_lesions(scores))
+    tables.write(files.cases("target"), pd.DataFrame({"case": ["case00", "case01"]}))
+    Provenance("01_data_audit", {"study": "own"}, files.work).write(files.audit, outputs=[files.audit.parent])
+    for arm, strategy in set(zip(scores["arm"], scores["strategy"], strict=True)):
+        written = [files.evaluation_folder(arm, strategy)]
+        record = Provenance("06_evaluation", {"study": "own", "arm": arm, "strategy": strategy}, files.work)
+        record.write(files.evaluation(arm, strategy), outputs=written)
+    return files
+
+
+AGAIN = r": run brainmets notebook 06_evaluation PARAMS arm=default strategy=scratch again, or brainmets study PARAMS"
+
+
+def test_a_studys_own_tables_are_those_that_their_step_wrote(tmp_path: Path) -> None:
+    files = own_study(tmp_path)
+    require_whole(files)
+    table = files.scores("default", "scratch")
+    whole = table.read_text()
+    for damage, what in (
+        ("".join(whole.splitlines(keepends=True)[:-1]), r"has \d+ rows, \d+ were written"),
+        (whole[:-3], "has .* written"),
+        (whole.replace("case00", "case99"), "is not what was written"),
+    ):
+        table.write_text(damage)
+        with pytest.raises(ValueError, match=rf"^evaluation/default/scratch/scores\.csv {what}{AGAIN}"):
+            require_whole(files)
+    table.write_text(whole)
+    require_whole(files)  # written anew, byte by byte
+    files.lesions("default", "scratch").unlink()
+    with pytest.raises(ValueError, match=rf"^evaluation/default/scratch/lesions\.csv is missing{AGAIN}"):
+        require_whole(files)
+
+
+def test_a_table_without_its_steps_record_is_refused(tmp_path: Path) -> None:
+    files = own_study(tmp_path)
+    record = files.evaluation("segresnet", "finetune")
+    for content in (None, "{", '{"provenance": 3}'):
+        record.unlink() if content is None else record.write_text(content)
+        with pytest.raises(
+            ValueError, match=r"^evaluation/segresnet/finetune/evaluation\.json is (missing|damaged): run"
+        ):
+            require_whole(files)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_a_training_killed_twenty_times_ends_as_if_it_had_not_been(small_study: 
     assert momenta[0].keys() == momenta[1].keys()
     names = {path.name for path in session.folder.iterdir()}
     assert not {name for name in names if name.startswith(".")}, "files of killed writers are left"
-    assert not {LATEST, PREVIOUS} & names
+    assert {LATEST, PREVIOUS} & names == {PREVIOUS}, "one epoch back, should the final checkpoint be damaged later"
 
 
 AUGMENTING = """
@@ -144,7 +144,7 @@ def continued(files: StudyPaths, seed: int) -> tuple[TrainingSession, list[str]]
     session.run(lines.append)
     assert session.curves().epoch.tolist() == [1, 2, 3, 4, 5]
     assert session.curves().learning_rate.tolist() == pytest.approx(polynomial(5))
-    assert {path.name for path in session.folder.glob("checkpoint_*.pth")} == {FINAL}
+    assert {path.name for path in session.folder.glob("checkpoint_*.pth")} == {FINAL, PREVIOUS}
     return session, lines
 
 
@@ -180,13 +180,17 @@ def test_no_whole_checkpoint_starts_anew_and_says_so(small_study: StudyPaths) ->
     assert lines[3].startswith("epoch 1 of 5")
 
 
-def test_a_damaged_final_checkpoint_is_trained_again(small_study: StudyPaths) -> None:
+@pytest.mark.parametrize("harm", [lambda path: cut(path, 0.5), Path.unlink], ids=["cut", "deleted"])
+def test_a_final_checkpoint_that_is_damaged_later_costs_one_epoch(
+    small_study: StudyPaths, harm: Callable[[Path], None]
+) -> None:
     stopped_training(small_study, 14)
     session, _ = continued(small_study, 14)
-    cut(session.folder / FINAL, 0.5)
+    harm(session.folder / FINAL)
     again, lines = continued(small_study, 14)
-    assert again.resumed_epoch == 0
-    assert lines[0].startswith(f"{FINAL} is damaged")
+    assert again.resumed_epoch == 4
+    assert next(line for line in lines if line.startswith("epoch")).startswith("epoch 5 of 5")
+    assert again.finished
 
 
 @contextmanager

@@ -15,10 +15,11 @@ import pytest
 from fake_checkout import FakeCheckout, steps, wait_for
 from raw_scans import NAMES, write_scan
 
+from brainmets.cohorts.pseudonyms import cases_of
 from brainmets.engine import devices, running, slurm, study
 from brainmets.engine.progress import PROGRESS
 from brainmets.engine.slurm import job_prefix
-from brainmets.params import ParameterError
+from brainmets.params import Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import locked
@@ -308,7 +309,7 @@ def test_a_cohort_folder_that_is_missing_or_empty_is_refused(checkout: FakeCheck
 def write_own_cohort(checkout: FakeCheckout, cases: tuple[str, ...], **changed: Any) -> None:
     """Have the study's target be empty files in ``own/``; ``changed`` replaces parts of its declaration."""
     content = checkout.content()
-    content["target"].pop("phantoms")
+    content["target"].pop("phantoms", None)
     content["target"] |= {"folder": "own", **changed}
     checkout.write(content)
     for case in cases:
@@ -378,6 +379,42 @@ def test_a_cohort_of_empty_files_passes_as_long_as_its_names_are_right(
     write_own_cohort(checkout, FOUR, held_out=["P03"])
     monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
     study.check(Study.read(checkout.params))
+
+
+def test_names_of_cases_neither_stop_the_engine_nor_stay_in_its_files(checkout: FakeCheckout) -> None:
+    """Snakemake takes braces for its own, and keeps and prints what a step's parameters were."""
+    names = ("Kowalczyk {1975}", "Kowalczyk {{case}}", "{wildcards.x} Kowalczyk", "Kowalczyk_1975")
+    write_own_cohort(checkout, names, pseudonyms=True)
+    for number in range(2):
+        ended = checkout.brainmets("study", "params/tiny.yaml", "--", "audit")
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        own_case(checkout, f"Kowalczyk more {number}")  # which calls for a new audit
+    assert checkout.ran() == {"01_data_audit": 2}
+    own = checkout.root / "own"
+    written = [path for path in checkout.root.rglob("*") if path.is_file() and not path.is_relative_to(own)]
+    assert len(written) > 10
+    assert [path for path in written if "kowalczyk" in f"{path}{path.read_bytes()!r}".lower()] == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_held_out_cases_are_listed_by_their_pseudonyms(
+    checkout: FakeCheckout, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    monkeypatch.setenv("BRAINMETS_ROOT", str(checkout.root))
+    write_own_cohort(checkout, FOUR, pseudonyms=True)
+    read = Study.read(checkout.params)
+    files = StudyPaths(read.content["work_dir"], read.content["study"])
+    cases_of("target", Cohort(**read.content["target"]), files)
+    for name, told in (("target-00004-000", ""), ("target-00005-000", "did you mean 'target-0000")):
+        write_own_cohort(checkout, (), held_out=[name])
+        if not told:
+            study.check(Study.read(checkout.params))
+            continue
+        with pytest.raises(ParameterError, match=told):
+            study.run(checkout.params, "local", dry_run=dry_run, further=[])
+    write_own_cohort(checkout, (), held_out=["P03"])
+    with pytest.raises(ParameterError, match=r"target\.held_out: lists other names than pseudonyms"):
+        study.run(checkout.params, "local", dry_run=dry_run, further=[])
 
 
 def test_an_unknown_profile_is_refused(checkout: FakeCheckout) -> None:

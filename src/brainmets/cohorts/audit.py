@@ -1,57 +1,60 @@
-"""The data audit: what each case holds, and what is wrong with it or unusual."""
+"""The data audit: what each case holds, and what is wrong with it or unusual.
+
+Every rule is one of ``cohorts.rules``; what is measured on one case is in ``examination``. Under ``audit.on_error:
+quarantine`` the cases with an error are left out before the split is drawn:
+
+- A file that cannot be used leaves out its case alone. Another scan of the patient is sound data, and since splits
+  keep a patient's scans together, nothing can leak from the case that is gone.
+- The same scan under two patients leaves out all cases of both: the two may be one person, and then any two of their
+  scans would be on both sides of a split.
+- A scan in both cohorts leaves out all cases of its patient in the source: the target's are the ones that are tested.
+
+A finding about a whole cohort stops the study in any case: no case could be left out for it.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import cc3d
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from brainmets import nifti
-from brainmets.cohorts.background import background
+from brainmets import tables
+from brainmets.cohorts import audit_page, plausibility
 from brainmets.cohorts.cohort import Case, CohortError
-from brainmets.cohorts.fingerprint import Fingerprint, fingerprint, pairs_of_one_scan
-from brainmets.cohorts.matching import CLEAR, Edges, edges, match
+from brainmets.cohorts.examination import Examination, Scan, examine
+from brainmets.cohorts.fingerprint import pairs_of_one_scan
+from brainmets.cohorts.rules import FINDING_COLUMNS, OF_A_COHORT, QUARANTINED, finding, noted
 from brainmets.params import Cohort
-from brainmets.paths import resolve
-from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS, region_mask
+from brainmets.paths import COHORTS, StudyPaths
+from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS
 
-Severity = Literal["error", "warning"]
 CASE_COLUMNS = (
     "case", "patient", "shape", "spacing_mm", "orientation",
     *(f"{region}_mL" for region in REGION_ORDER), "lesions", "smallest_lesion_mm3",
 )  # fmt: skip
-FINDING_COLUMNS = ("severity", "case", "file", "finding")
+QUARANTINE_COLUMNS = ("case", "rule", "finding")
 LONGEST_LIST = 20
 """Findings that a message repeats; the table has them all."""
-REGISTER = (
-    "register the scans of this patient to each other, onto one grid (resampling by the header alone leaves them "
-    "apart where the patient moved)"
-)
-FOLLOW = (
-    "bring it onto the t1c's grid together with the image that it was drawn on, by the same transform and with the "
-    "nearest neighbour"
-)
 SMALLEST_COHORT = 4
 EVERY_CASE_A_PATIENT = "(.+)"
 SCAN = re.compile(r"[-_. ]+(\d{4}([-_.])\d\d?\2\d\d?|\d\d?([-_.])\d\d?\3\d{4}|[A-Za-z]{0,5}\d+)$")
 """The end of a name that distinguishes the scans of a patient: a date, or a number, perhaps after a short word."""
 
 
-class Scan(NamedTuple):
-    """One image, by the name of its file below the cohort's folder, and the fingerprint of its content."""
+class Suspect(NamedTuple):
+    """A patient of a cohort whose cases are left out under ``quarantine``, and why."""
 
-    case: str
     patient: str
-    file: str
-    content: Fingerprint
+    rule: str
+    finding: str
 
 
 @dataclass
@@ -60,14 +63,21 @@ class Audit:
 
     ``cases`` has ``CASE_COLUMNS`` (shape and spacing in the file's axis order, spacing in mm; ``lesions`` counts
     26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
-    cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``scans`` are the images
-    that could be read; ``on_level`` are those with another value than 0 around the head, and that value.
+    cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``numbers``: ``case`` and
+    ``plausibility.NUMBERS``. ``scans`` are the images that could be read; ``on_level`` are those with another value
+    than 0 around the head, and that value. ``pictures``: by case,
+    ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole.
+    ``quarantined`` (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
     """
 
     cases: pd.DataFrame
     findings: pd.DataFrame
+    numbers: pd.DataFrame
     scans: list[Scan]
     on_level: dict[Path, float]
+    pictures: dict[str, bytes | None] = field(default_factory=dict)
+    suspects: list[Suspect] = field(default_factory=list)
+    quarantined: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(QUARANTINE_COLUMNS)))
 
     @property
     def loads(self) -> dict[str, float]:
@@ -95,165 +105,187 @@ class Audit:
         )
 
 
-@dataclass
-class _Examination:
-    row: dict[str, Any]
-    folder: Path
-    scans: list[Scan] = field(default_factory=list)
-    on_level: dict[Path, float] = field(default_factory=dict)
-    findings: list[dict[str, str]] = field(default_factory=list)
+def audit_cohorts(
+    cases: Mapping[str, Sequence[Case]],
+    cohorts: Mapping[str, Cohort],
+    workers: int = 1,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Audit]:
+    """Examine every case of every cohort by all rules but those of a split, ``workers`` cases at a time.
 
-    def named(self, path: Path) -> str:
-        """The file's path below the cohort's folder."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
-
-    def note(self, severity: Severity, path: Path, finding: str) -> None:
-        found = {"severity": severity, "case": self.row["case"], "file": self.named(path), "finding": finding}
-        self.findings.append(found)
-
-    @contextmanager
-    def reading(self, path: Path) -> Iterator[None]:
-        """A file that cannot be used is a finding about ``path``."""
-        try:
-            yield
-        except nifti.ImageError as error:
-            self.note("error", path, error.problem)
-        except OSError as error:
-            self.note("error", path, f"cannot be read ({error.strerror or type(error).__name__}); copy it again")
-
-
-def audit_cohorts(cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort]) -> dict[str, Audit]:
-    """Examine every case of every cohort: geometry, intensities, label values, volumes, lesions, repeated scans.
-
-    The two arguments and the result are by cohort. Errors (the study cannot run on them): a file that cannot be
-    read, a sequence on another grid, a value that is not finite, an unknown or fractional label, the same scan under
-    two patients, in both cohorts or as two sequences of a case. Warnings: a constant image, a background that is not
-    0, an empty label map, the same scan twice within a patient, a region that no case has, names that look like
-    several scans of a patient where each case counts as a patient.
+    The first two arguments and the result are by cohort. A worker reads each file once and holds one case: five
+    volumes of at most ``nifti.LARGEST_BYTES`` as stored. ``progress`` is called with one line per finished case.
+    Nothing that a file holds raises: it is a finding.
     """
-    audits = {name: _audit_cohort(cases[name], declaration) for name, declaration in cohorts.items()}
-    repeated: dict[str, list[dict[str, str]]] = {name: [] for name in audits}
-    for name, finding in _repeated_scans(audits):
-        repeated[name].append(finding)
-    for name, findings in repeated.items():
-        audits[name].add(pd.DataFrame(findings))
+    seen = _examine_all(cases, cohorts, workers, progress)
+    audits = {name: _collected(name, seen, cases[name], declaration) for name, declaration in cohorts.items()}
+    _note_repeats(audits)
+    for remark in plausibility.compare({name: audit.numbers for name, audit in audits.items()}):
+        audits[remark.cohort].add(_rows([noted(remark.rule, remark.case, "", remark.text)]))
     return audits
 
 
-def _audit_cohort(cases: Sequence[Case], declaration: Cohort) -> Audit:
-    folder = resolve(declaration.folder)
-    examinations = [_examine(case, declaration, folder) for case in cases]
-    table = pd.DataFrame([one.row for one in examinations], columns=list(CASE_COLUMNS))
-    findings = [finding for one in examinations for finding in one.findings]
-    warnings = [*_empty_regions(table, declaration), *_hidden_repeats(cases, declaration)]
-    of_all = [
-        *(("warning", text) for text in warnings),
-        *(("error", text) for text in (*_old_labels(table, declaration), *_no_tumour(table))),
+def _examine_all(
+    cases: Mapping[str, Sequence[Case]],
+    cohorts: Mapping[str, Cohort],
+    workers: int,
+    progress: Callable[[str], None] | None,
+) -> dict[tuple[str, str], Examination]:
+    """By cohort and case."""
+    jobs = [(name, case) for name in cohorts for case in cases[name]]
+    found: dict[tuple[str, str], Examination] = {}
+    began = time.monotonic()
+    for name, one in _run(jobs, cohorts, min(workers, len(jobs))):
+        found[name, one.row["case"]] = one
+        if progress is not None:
+            spent = time.monotonic() - began
+            left = spent / len(found) * (len(jobs) - len(found))
+            progress(f"case {len(found)} of {len(jobs)}: {one.row['case']}, {spent:.0f} s, {left:.0f} s left")
+    return found
+
+
+def _run(
+    jobs: list[tuple[str, Case]], cohorts: Mapping[str, Cohort], workers: int
+) -> Iterator[tuple[str, Examination]]:
+    if workers <= 1:
+        for name, case in jobs:
+            yield name, examine(case, cohorts[name])
+        return
+    # spawned, because a forked child of a notebook's kernel with its threads can hang
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(examine, case, cohorts[name]): name for name, case in jobs}
+        try:
+            for future in as_completed(running):
+                yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise CohortError(
+                f"a process of the audit died, most likely for want of memory: lower audit.workers (now {workers})"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collected(
+    name: str, seen: Mapping[tuple[str, str], Examination], cases: Sequence[Case], declaration: Cohort
+) -> Audit:
+    ones = [seen[name, case.case] for case in cases]
+    table = pd.DataFrame([one.row for one in ones], columns=list(CASE_COLUMNS))
+    numbers = [{"case": one.row["case"], **one.numbers} for one in ones]
+    found = [row for one in ones for row in one.findings]
+    return Audit(
+        table,
+        _rows([*found, *_of_the_cohort(table, cases, declaration)]),
+        pd.DataFrame(numbers, columns=["case", *plausibility.NUMBERS]),
+        [scan for one in ones for scan in one.scans],
+        {path: level for one in ones for path, level in one.on_level.items()},
+        {one.row["case"]: one.picture for one in ones},
+    )
+
+
+def _rows(findings: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(findings, columns=list(FINDING_COLUMNS))
+
+
+def write_page(path: Path, cohort: str, audit: Audit) -> Path:
+    """The page with a picture of every case of a cohort (``audit_page.write_page``); for its owner's eyes alone."""
+    shown = audit.findings.assign(severity=audit.findings.severity.replace(QUARANTINED, "error"))
+    found: dict[str, list[audit_page.Finding]] = {}
+    for severity, case, file, text in shown[["severity", "case", "file", "finding"]].itertuples(index=False):
+        found.setdefault(str(case), []).append(audit_page.Finding(str(severity), str(file), str(text)))
+    table = audit.numbers.merge(audit.cases, on="case", how="left")
+    rows = [
+        audit_page.Row(cohort, str(case), audit.pictures.get(str(case)), _in_words(row), found.get(str(case), []))
+        for case, row in table.set_index("case").iterrows()
     ]
-    findings += [{"severity": severity, "case": "all", "file": "", "finding": text} for severity, text in of_all]
-    scans = [scan for one in examinations for scan in one.scans]
-    on_level = {path: level for one in examinations for path, level in one.on_level.items()}
-    return Audit(table, pd.DataFrame(findings, columns=list(FINDING_COLUMNS)), scans, on_level)
+    return audit_page.write_page(path, rows, [(cohort, finding) for finding in found.get("all", [])])
 
 
-def _examine(case: Case, declaration: Cohort, folder: Path) -> _Examination:
-    one = _Examination({"case": case.case, "patient": case.patient}, folder)
-    first = None
-    with one.reading(case.images["t1c"]):
-        first = nifti.read_grid(case.images["t1c"])
-        _describe_grid(one, first)
-    structure: dict[str, Edges | None] = {}
-    for sequence, path in case.images.items():
-        if sequence != "t1c" or first is not None:  # else it has been said
-            with one.reading(path):
-                values, grid = nifti.read_volume(path)
-                on_grid = _check_grid(one, grid, first, REGISTER)
-                if _check_intensities(one, path, values):
-                    one.scans.append(Scan(case.case, case.patient, one.named(path), fingerprint(values, grid.affine)))
-                    if on_grid:
-                        structure[sequence] = edges(values, grid.affine)
-    _check_match(one, case, structure)
-    with one.reading(case.label):
-        _check_grid(one, nifti.read_grid(case.label), first, FOLLOW)
-        _describe_lesions(one, case, declaration)
-    return one
+def _in_words(row: pd.Series) -> dict[str, str]:
+    """The numbers of a case that the page shows, by title."""
+    numbers = {"shape": "shape", "voxel sides (mm)": "spacing_mm", "axes": "orientation"}
+    words = {title: str(row[name]) for title, name in numbers.items() if isinstance(row[name], str)}
+    measured = {"head (mL)": "head_mL", "whole tumour (mL)": "WT_mL", "lesions": "lesions"}
+    return words | {title: f"{row[name]:.4g}" for title, name in measured.items() if pd.notna(row[name])}
 
 
-def _describe_grid(one: _Examination, grid: nifti.Grid) -> None:
-    one.row["shape"] = "x".join(map(str, grid.shape))
-    one.row["spacing_mm"] = "x".join(f"{size:g}" for size in grid.spacing)
-    one.row["orientation"] = grid.orientation
+# --- cases that are left out ---------------------------------------------------------------------------------------
 
 
-def _check_grid(one: _Examination, grid: nifti.Grid, first: nifti.Grid | None, remedy: str) -> bool:
-    """Note another grid than the t1c's, if that could be read; gives whether they are known to be one."""
-    if first is None or grid.same(first):
-        return first is not None
-    if grid.shape != first.shape:
-        one.note("error", grid.path, f"its shape {grid.shape} differs from the t1c's {first.shape}; {remedy}")
-    elif grid.to_ras().same(first.to_ras()):
-        one.note(
-            "error", grid.path, f"its axes are {grid.orientation}, the t1c's {first.orientation}; reorient it"
-        )  # fmt: skip
-    else:
-        one.note(
-            "error", grid.path,
-            f"its affine {np.round(grid.affine, 3).tolist()} differs from the t1c's "
-            f"{np.round(first.affine, 3).tolist()}: corners lie {grid.distance_mm(first):.3g} mm apart; {remedy}",
-        )  # fmt: skip
-    return False
+def quarantine(
+    audits: Mapping[str, Audit], cases: Mapping[str, Sequence[Case]], cohorts: Mapping[str, Cohort]
+) -> dict[str, list[Case]]:
+    """Leave every case with an error out of the audits; gives those that stay, by cohort.
+
+    Which cases that are is said at the head of this module. Their findings stay, of severity "quarantined";
+    ``quarantined`` lists the cases; what is said of the cohort is said anew of those that stay. Raises ``CohortError``
+    where a held-out case that the parameters name would be left out.
+    """
+    kept = {}
+    for name, audit in audits.items():
+        patients = {case.case: case.patient for case in cases[name]}
+        errors = audit.findings[(audit.findings.severity == "error") & audit.findings.case.isin(patients)]
+        of_patients = {suspect.rule for suspect in audit.suspects} | {"scan in both cohorts"}
+        rows = [
+            (error.case, error.rule, error.finding) for error in errors.itertuples() if error.rule not in of_patients
+        ]
+        rows += [
+            (case, suspect.rule, suspect.finding)
+            for suspect in audit.suspects
+            for case, patient in patients.items()
+            if patient == suspect.patient
+        ]
+        left = pd.DataFrame(rows, columns=list(QUARANTINE_COLUMNS)).drop_duplicates(ignore_index=True)
+        _refuse_named(name, cohorts[name], left)
+        gone = set(left.case)
+        kept[name] = [case for case in cases[name] if case.case not in gone]
+        audit.findings.loc[errors.index, "severity"] = QUARANTINED
+        audit.findings = audit.findings[~audit.findings.rule.isin(OF_A_COHORT)].reset_index(drop=True)
+        audit.cases = audit.cases[~audit.cases.case.isin(gone)].reset_index(drop=True)
+        audit.scans = [scan for scan in audit.scans if scan.case not in gone]
+        audit.add(_rows(_of_the_cohort(audit.cases, kept[name], cohorts[name])))
+        audit.quarantined = left
+    return kept
 
 
-def _check_match(one: _Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
-    """Note what shows the head in another place than the t1c does, on the same grid."""
-    reference = structure.get("t1c")
-    for sequence, other in structure.items():
-        if reference is None or other is None or sequence == "t1c":
-            continue
-        found, path = match(reference, other), case.images[sequence]
-        if found.clear < CLEAR:
-            one.note(
-                "warning", path,
-                "its anatomy matches the t1c's in no place within 60 mm, though both share a grid: compare them in a "
-                "viewer; if they differ, register the scans of this patient to each other",
-            )  # fmt: skip
-        elif found.distance_mm:
-            one.note(
-                "error", path,
-                f"its anatomy lies about {found.distance_mm:.0f} mm from the t1c's, though both share a grid: the "
-                "scans are not registered to each other; register them (resampling by the header does not)",
-            )  # fmt: skip
+def _refuse_named(cohort: str, declaration: Cohort, left: pd.DataFrame) -> None:
+    named = declaration.held_out if isinstance(declaration.held_out, list) else []
+    wrong = left[left.case.isin(named)]
+    if len(wrong):
+        lines = [f"  {row.case}: {row.rule}: {row.finding}" for row in wrong.itertuples()]
+        raise CohortError(
+            f"{cohort}.held_out names case(s) that on_error: quarantine would leave out of the test; correct the "
+            "files, or take the cases from the list:\n" + "\n".join(lines)
+        )
 
 
-def _check_intensities(one: _Examination, path: Path, values: npt.NDArray[Any]) -> bool:
-    """Note what is wrong with the values; gives whether they show anything."""
-    if not np.isfinite(values).all():
-        one.note("error", path, f"{np.count_nonzero(~np.isfinite(values))} voxels are NaN or infinite")
-    elif values.min() == values.max():
-        one.note("warning", path, f"every voxel is {values.min()}: is it the right file?")
-    else:
-        if level := background(values):
-            one.on_level[path] = level
-            one.note("warning", path, f"{level:g} surrounds the head, not 0: a copy with 0 there is used instead")
-        return True
-    return False
+def quarantined(files: StudyPaths) -> pd.DataFrame:
+    """What notebook 01 left out of a study: ``cohort`` and ``QUARANTINE_COLUMNS``; no row where nothing was."""
+    parts = [
+        tables.read(files.quarantined(name), dtype=str).assign(cohort=name)
+        for name in COHORTS
+        if files.quarantined(name).is_file()
+    ]
+    columns = ["cohort", *QUARANTINE_COLUMNS]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _describe_lesions(one: _Examination, case: Case, declaration: Cohort) -> None:
-    labels = nifti.read_labels(case.label, declaration.values)
-    voxel_mm3 = nifti.read_grid(case.label).voxel_mm3
-    for region in REGION_ORDER:
-        one.row[f"{region}_mL"] = np.count_nonzero(region_mask(labels, region)) * voxel_mm3 / 1000
-    components = cc3d.connected_components(region_mask(labels, "WT"), connectivity=26)
-    sizes = np.bincount(components.ravel())[1:] * voxel_mm3
-    one.row["lesions"] = len(sizes)
-    one.row["smallest_lesion_mm3"] = float(sizes.min()) if len(sizes) else float("nan")
-    if not len(sizes):
-        one.note("warning", case.label, "holds no lesion")
+def left_out(files: StudyPaths) -> list[str]:
+    """``quarantined`` in sentences, one per cohort and rule, for the later notebooks and the report."""
+    told = []
+    for (cohort, rule), part in quarantined(files).groupby(["cohort", "rule"], sort=False):
+        names = sorted(set(part.case))
+        told.append(
+            f"The audit left {len(names)} case(s) of the {cohort} cohort out of the study (rule: {rule}): "
+            f"{', '.join(names)}."
+        )
+    return told
 
 
-def _repeated_scans(audits: Mapping[str, Audit]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(cohort, finding) for every scan that occurs twice, in one cohort or in both."""
+# --- what several cases show together ------------------------------------------------------------------------------
+
+
+def _note_repeats(audits: Mapping[str, Audit]) -> None:
+    """Add a finding for every scan that occurs twice, in one cohort or in both, and whom it makes suspect."""
     scans = [(cohort, scan) for cohort, audit in audits.items() for scan in audit.scans]
     reported = set()
     for one, other in pairs_of_one_scan([scan.content for _, scan in scans]):
@@ -262,19 +294,34 @@ def _repeated_scans(audits: Mapping[str, Audit]) -> Iterator[tuple[str, dict[str
         if pair in reported and earlier.case != later.case:
             continue  # one sequence of the two cases says it
         reported.add(pair)
-        severity, what = "error", f"holds the same image as {earlier.file}"
+        suspects: list[tuple[str, str]] = []
+        values: dict[str, Any] = {"twin": earlier.file}
         if elsewhere != cohort:
-            what += f" of the {elsewhere} cohort: a network would be tested on what it was pretrained on; remove one"
+            rule, suspects, values["cohort"] = "scan in both cohorts", [(elsewhere, earlier.patient)], elsewhere
         elif earlier.case == later.case:
-            what += ", another sequence of this case: correct the file or `layout`"
+            rule = "scan of two sequences"
         elif earlier.patient != later.patient:
-            what += f" of patient {earlier.patient}: a split could not keep them together"
+            rule, suspects = "scan of two patients", [(cohort, earlier.patient), (cohort, later.patient)]
+            values["patient"] = earlier.patient
         else:
-            severity = "warning"
-        yield cohort, {"severity": severity, "case": later.case, "file": later.file, "finding": what}
+            rule = "scan twice"
+        row = finding(rule, later.case, later.file, **values)
+        audits[cohort].add(_rows([row]))
+        for name, patient in suspects:
+            audits[name].suspects.append(Suspect(patient, rule, f"{later.file} {row['finding']}"))
 
 
-def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
+def _of_the_cohort(table: pd.DataFrame, cases: Sequence[Case], declaration: Cohort) -> list[dict[str, str]]:
+    """Findings about a cohort's cases together; ``table`` has ``CASE_COLUMNS``."""
+    return [
+        *_empty_regions(table, declaration),
+        *_repeated_patients(cases, declaration),
+        *_old_labels(table, declaration),
+        *_no_tumour(table),
+    ]
+
+
+def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[dict[str, str]]:
     """Regions that are empty in every case that could be read."""
     named = set(declaration.label_map.values())
     names = {value: name for name, value in LABELS.items()}
@@ -286,31 +333,24 @@ def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
             why = f"no label map holds a value that label_map calls {' or '.join(parts)}"
             if absent == parts:
                 why = f"label_map names no label {' or '.join(absent)}"
-            yield (
-                f"{region} ({' + '.join(parts)}) is empty in every case: {why}. Is label_map right? If it is, no "
-                f"network learns {region} from this cohort, and scores of {region} on it say nothing"
-            )
+            yield finding("empty region", "all", "", region=region, parts=" + ".join(parts), why=why)
 
 
-def _no_tumour(table: pd.DataFrame) -> Iterator[str]:
+def _no_tumour(table: pd.DataFrame) -> Iterator[dict[str, str]]:
     """A cohort whose label maps could be read and hold no tumour at all."""
     volumes = table.WT_mL.dropna()
     if len(volumes) and not volumes.any():
-        yield "no label map holds any tumour: nothing can be learnt from this cohort or tested on it; correct them"
+        yield finding("no tumour", "all", "")
 
 
-def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[str]:
+def _old_labels(table: pd.DataFrame, declaration: Cohort) -> Iterator[dict[str, str]]:
     """Resection cavities without any enhancing tumour: before 2023, BraTS wrote enhancing tumour as 4."""
     if table.RC_mL.any() and not table.ET_mL.any():
         value = next(value for value, name in declaration.label_map.items() if name == "rc")
-        yield (
-            f"label {value}, which label_map calls rc (resection cavity), is in {(table.RC_mL > 0).sum()} case(s), "
-            "and no case holds et (enhancing tumour): before 2023, BraTS wrote enhancing tumour as 4. If yours does, "
-            f"write label_map: {{1: netc, 2: snfh, {value}: et}}; if these are cavities, call them background"
-        )
+        yield finding("old labels", "all", "", value=value, count=(table.RC_mL > 0).sum())
 
 
-def _hidden_repeats(cases: Sequence[Case], declaration: Cohort) -> Iterator[str]:
+def _repeated_patients(cases: Sequence[Case], declaration: Cohort) -> Iterator[dict[str, str]]:
     """Case names that look like several scans of a patient, in a cohort that counts each case as a patient."""
     if len(cases) < SMALLEST_COHORT or declaration.files.patient != EVERY_CASE_A_PATIENT:
         return
@@ -319,8 +359,4 @@ def _hidden_repeats(cases: Sequence[Case], declaration: Cohort) -> Iterator[str]
         scans.setdefault(SCAN.sub("", case.own_name), []).append(case.case)
     repeated = [names for names in scans.values() if len(names) > 1]
     if repeated and len(scans) > 1:  # one stem for all is a cohort that is numbered through
-        yield (
-            f"each of the {len(cases)} cases counts as a patient, yet {', '.join(repeated[0][:3])} look like scans of "
-            "one: if they are, a patient would be trained and tested on; give layout.patient an expression whose "
-            "first group is the patient"
-        )
+        yield finding("repeated patient", "all", "", count=len(cases), names=", ".join(repeated[0][:3]))

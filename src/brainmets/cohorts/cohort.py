@@ -241,16 +241,26 @@ def write_manifest(path: Path, cases: list[Case]) -> Path:
 
 @shaped
 def read_manifest(path: Path) -> dict[str, Case]:
-    """The cases by name, as ``write_manifest`` wrote them; ``CohortError`` for the manifest of another study."""
-    return {
-        name: Case(
-            case=name,
-            patient=entry["patient"],
-            images={sequence: _found(image, path.parent) for sequence, image in entry["images"].items()},
-            label=_found(entry["label"], path.parent),
-        )
-        for name, entry in _manifest(path)["cases"].items()
-    }
+    """The cases by name, as ``write_manifest`` wrote them.
+
+    Raises ``CohortError`` for the manifest of another study and for one that was changed since.
+    """
+    content = _manifest(path)
+    try:
+        return {
+            name: Case(
+                case=name,
+                patient=entry["patient"],
+                images={sequence: _found(entry["images"][sequence], path.parent) for sequence in SEQUENCES},
+                label=_found(entry["label"], path.parent),
+            )
+            for name, entry in content["cases"].items()
+        }
+    except (AttributeError, KeyError, TypeError):
+        raise CohortError(
+            f"{path.name} of the {path.parent.name} cohort does not hold patient, images and label of each case: "
+            f"{RERUN}"
+        ) from None
 
 
 def digest_of(manifest: Path) -> str:

@@ -23,6 +23,8 @@ Edges = npt.NDArray[np.float32]
 RESOLUTION_MM = 4.0
 SEARCHED = 15
 """Shifts that are tried along each axis, in voxels of ``RESOLUTION_MM``: up to 60 mm."""
+EVEN = 0.02
+"""How far a whole number of voxels may be from ``RESOLUTION_MM``, as a share, to be taken for it."""
 RIM = 2
 """Voxels of ``RESOLUTION_MM`` that the head's outline takes up."""
 FEWEST = 1000
@@ -102,8 +104,24 @@ def _place(agreement: npt.NDArray[Any]) -> tuple[np.intp, ...]:
 
 def coarse(voxels: npt.NDArray[Any], affine: nifti.Affine) -> npt.NDArray[np.float32]:
     """The volume along R, A, S in voxels of about ``RESOLUTION_MM``, each the mean of what it covers."""
-    turned, along = nifti.to_ras(voxels.astype(np.float32), affine)
+    turned, along = nifti.to_ras(voxels, affine)
     sides = np.linalg.norm(along[:3, :3], axis=0)
-    smooth = ndimage.uniform_filter(turned, [max(1, round(RESOLUTION_MM / side)) for side in sides])
+    counts = [max(1, round(RESOLUTION_MM / side)) for side in sides]
+    if np.allclose(counts * sides, RESOLUTION_MM, rtol=EVEN) and min(turned.shape) >= max(counts):
+        for axis in np.argsort(np.abs(turned.strides))[::-1]:  # first along what lies furthest apart in memory
+            turned = _means(turned, int(axis), counts[axis])
+        return turned
+    smooth = ndimage.uniform_filter(turned.astype(np.float32), counts)
     wanted = [max(1, round(size * side / RESOLUTION_MM)) for size, side in zip(turned.shape, sides, strict=True)]
     return ndimage.zoom(smooth, [new / size for new, size in zip(wanted, turned.shape, strict=True)], order=1)
+
+
+def _means(voxels: npt.NDArray[Any], axis: int, count: int) -> npt.NDArray[np.float32]:
+    """The means of ``count`` neighbours along an axis, which becomes so much shorter; what is left over falls off."""
+    end = voxels.shape[axis] // count * count
+    before = (slice(None),) * axis
+    total = voxels[(*before, slice(0, end, count))].astype(np.float32)
+    for start in range(1, count):
+        total += voxels[(*before, slice(start, end, count))]
+    total /= np.float32(count)
+    return total

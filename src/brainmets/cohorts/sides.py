@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
-from brainmets.cohorts.audit import FINDING_COLUMNS, Severity
+from brainmets.cohorts.rules import FINDING_COLUMNS, finding
 from brainmets.cohorts.splits import Split
 from brainmets.vocabulary import REGIONS
 
@@ -44,47 +45,32 @@ def absent_regions(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
     the networks of some folds cannot learn a region, or where the test or a fold's validation says nothing about one.
     A region that no case has is the audit's own finding.
     """
-    found: dict[tuple[Severity, str], list[str]] = {}
+    found: dict[tuple[str, tuple[tuple[str, Any], ...]], list[str]] = {}
     for region in REGIONS:
         holders = set(cases.case[cases[f"{region}_mL"] > 0])
-        for about in _absences(region, holders, split) if holders else ():
-            found.setdefault(about, []).append(region)
+        for rule, values in _absences(region, holders, split) if holders else ():
+            found.setdefault((rule, tuple(values.items())), []).append(region)
     rows = [
-        {"severity": severity, "case": "all", "file": "", "finding": f"{_listed(regions)} {text}"}
-        for (severity, text), regions in found.items()
+        finding(rule, "all", "", regions=_listed(regions), **dict(values)) for (rule, values), regions in found.items()
     ]
     return pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
 
 
-def _absences(region: str, holders: set[str], split: Split) -> Iterator[tuple[Severity, str]]:
+def _absences(region: str, holders: set[str], split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rules that a region breaks, with the values of their messages."""
     tested = sorted(holders & set(split["held_out"]))
     if len(tested) == len(holders):
-        yield (
-            "error",
-            f"in no training case, yet in {len(tested)} held-out one(s) ({', '.join(tested[:3])}"
-            f"{', ...' if len(tested) > 3 else ''}): no network can learn it; hold out other cases (a list, `draw: "
-            "by_load` or another seed), or add cases",
-        )
+        shown = ", ".join(tested[:3]) + (", ..." if len(tested) > 3 else "")
+        yield "not taught", {"count": len(tested), "cases": shown}
         return
     if split["held_out"] and not tested:
-        if region == "WT":
-            yield "error", "in no held-out case: no lesion could be found in the test; hold out other cases"
-        else:
-            yield "warning", "in no held-out case: the test says nothing about finding it; hold out other cases"
-    untaught = [number for number, fold in enumerate(split["folds"]) if not holders & set(fold["train"])]
+        yield "nothing to find" if region == "WT" else "not tested", {}
+    untaught = [str(number) for number, fold in enumerate(split["folds"]) if not holders & set(fold["train"])]
     if untaught:
-        yield (
-            "warning",
-            f"in no training case of fold(s) {', '.join(map(str, untaught))}: the networks of these folds cannot "
-            "learn it; do not train such a fold alone, and draw anew (another seed, `draw: by_load`) where you can",
-        )
-    unseen = [number for number, fold in enumerate(split["folds"]) if not holders & set(fold["val"])]
+        yield "not taught in a fold", {"folds": ", ".join(untaught)}
+    unseen = [str(number) for number, fold in enumerate(split["folds"]) if not holders & set(fold["val"])]
     if unseen:
-        yield (
-            "warning",
-            f"in no validation case of fold(s) {', '.join(map(str, unseen))}: the validation of these folds says "
-            "nothing about it",
-        )
+        yield "not validated in a fold", {"folds": ", ".join(unseen)}
 
 
 def _listed(regions: list[str]) -> str:

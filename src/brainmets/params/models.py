@@ -465,12 +465,18 @@ class Preparation(NotebookParameters):
 
 
 class Audit(NotebookParameters):
-    """Notebook 01."""
+    """Notebook 01.
+
+    ``on_error``: what becomes of a case with a finding of severity error: "stop" ends the study, "quarantine" leaves
+    the case out before the split is drawn. ``workers`` cases are read at a time, each in a process of its own.
+    """
 
     seed: Seed
     source: Cohort
     target: Cohort
     n_folds: Folds
+    on_error: Literal["stop", "quarantine"]
+    workers: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _something_to_test(self) -> Self:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from brainmets import nifti, tables
-from brainmets.cohorts.audit import FINDING_COLUMNS
 from brainmets.cohorts.cohort import files_of, patient_of
+from brainmets.cohorts.rules import FINDING_COLUMNS
 from brainmets.figures import save
 from brainmets.files import read_json, shaped
 from brainmets.params import Cohort
@@ -90,7 +90,9 @@ def _told_always(records: Mapping[str, dict[str, Any]], plan: Collection[str]) -
 def findings(flagged: pd.DataFrame) -> pd.DataFrame:
     """The flags as findings of the audit (``FINDING_COLUMNS``), one per case and text."""
     advice = " (see quality.html; a case that is right all the same is named in raw.accepted)"
-    table = flagged.assign(file="", finding=flagged.text.where(flagged.severity != "error", flagged.text + advice))
+    wrong = flagged.severity == "error"
+    rule = wrong.map({True: "preparation error", False: "preparation"})
+    table = flagged.assign(rule=rule, file="", finding=flagged.text.where(~wrong, flagged.text + advice))
     return table[list(FINDING_COLUMNS)].drop_duplicates(ignore_index=True)
 
 

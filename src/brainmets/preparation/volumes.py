@@ -201,7 +201,7 @@ def _image(path: Path, who: str) -> sitk.Image:
     """In the file's own axes and values."""
     if path.name.lower().endswith(nifti.SUFFIXES):
         try:
-            voxels, grid = nifti.read_volume(path)
+            voxels, grid = nifti.read_scan(path)
         except nifti.ImageError as error:
             raise ScanError(f"{who}: {error.problem.replace(path.name, 'the file')}") from None
         return image_of(voxels, grid.affine)

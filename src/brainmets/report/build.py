@@ -18,6 +18,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from brainmets import tables
+from brainmets.cohorts import audit
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
@@ -100,13 +101,14 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
-    regions, rows, notes = content.result_table(read_by(files.statistics / "descriptive.csv", DESCRIPTIVE))
+    regions, rows, remarks = content.result_table(read_by(files.statistics / "descriptive.csv", DESCRIPTIVE))
     html = _page(
         study, "index.html.j2",
         question=QUESTION,
         phantoms=all(study.content[name].get("phantoms") for name in ("source", "target")),
         answer=answer, conclusion=conclusion,
-        regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows, notes=notes,
+        regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
+        notes=[*audit.left_out(files), *remarks],
         figures=figures, cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
         without_3d=without_3d, without_sorting=without_sorting,
         tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from brainmets.engine.steps import SHOWS_HEADS, result, step_name
-from brainmets.files import read_json
+from brainmets.files import read_json, shaped
 from brainmets.params import MODELS
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -55,16 +55,26 @@ def conclusions(files: StudyPaths) -> tuple[list[str], list[str], list[Picture]]
 
     Raises ``ValueError`` where ``statistics.json`` holds no answer or no conclusion.
     """
-    written = _results(files.statistics / "statistics.json", "07")
+    return _conclusions(files.statistics / "statistics.json")
+
+
+@shaped
+def _conclusions(path: Path) -> tuple[list[str], list[str], list[Picture]]:
+    written = _results(path, "07")
     if not written.get("answer") or not written.get("conclusion"):
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
-    figures = [_picture(files.statistics, entry) for entry in written.get("figures", [])]
-    return written["answer"], written["conclusion"].split("\n\n"), figures
+    figures = [_picture(path.parent, entry) for entry in written.get("figures", [])]
+    return [str(sentence) for sentence in written["answer"]], written["conclusion"].split("\n\n"), figures
 
 
 def best_model(files: StudyPaths) -> str:
     """Notebook 07's sentence on the model that is explained and handed to experts, and how it was chosen."""
-    return str(_results(files.best_model, "07")["sentence"])
+    return _sentence(files.best_model)
+
+
+@shaped
+def _sentence(path: Path) -> str:
+    return str(_results(path, "07")["sentence"])
 
 
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]], list[str]]:
@@ -118,13 +128,18 @@ def cases(files: StudyPaths) -> tuple[list[dict[str, Any]], list[Picture], str]:
     A case has ``name, explanation, volumes`` and ``pictures``. Raises ``ValueError`` where an earlier version
     of the notebook wrote ``review.json``.
     """
-    content = _results(files.review / "review.json", "08")
+    return _cases(files.review / "review.json")
+
+
+@shaped
+def _cases(path: Path) -> tuple[list[dict[str, Any]], list[Picture], str]:
+    content = _results(path, "08")
     if not all("volumes" in case and "focus" in case["volumes"] for case in content["cases"]):
         raise ValueError("review.json is from an earlier version of notebook 08: run brainmets notebook 08 again")
     reviewed = [
-        case | {"pictures": [_picture(files.review, entry) for entry in case["figures"]]} for case in content["cases"]
+        case | {"pictures": [_picture(path.parent, entry) for entry in case["figures"]]} for case in content["cases"]
     ]
-    return reviewed, [_picture(files.review, entry) for entry in content["figures"]], content["rule"]
+    return reviewed, [_picture(path.parent, entry) for entry in content["figures"]], content["rule"]
 
 
 def steps(files: StudyPaths, study: Study) -> list[Step]:
@@ -134,10 +149,20 @@ def steps(files: StudyPaths, study: Study) -> list[Step]:
         for job in study.jobs(notebook):
             name = step_name(notebook, job)
             executed = files.runs / f"{name}.ipynb"
-            record = _results(result(files, notebook, job), name)["provenance"]
+            record = _record(result(files, notebook, job), name)
             shown = executed.is_file() and notebook not in SHOWS_HEADS
             found.append(Step(name, executed if shown else None, record))
     return found
+
+
+@shaped
+def _record(path: Path, step: str) -> dict[str, Any]:
+    """The record of a step, with what the report says of it: seconds, device, commit and versions."""
+    record: dict[str, Any] = _results(path, step)["provenance"]
+    kinds = {"seconds": int | float, "device": str, "commit": str, "versions": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(record[name], kind)]:
+        raise TypeError(f"{wrong[0]} is {record[wrong[0]]!r}")
+    return record
 
 
 def versions(found: list[Step]) -> dict[str, str]:

@@ -233,7 +233,10 @@ def read_ratings(sheets: list[Path], key: pd.DataFrame) -> pd.DataFrame:
     twice = ratings[ratings.duplicated(["rater", "case", "arm", "strategy"])]
     if len(twice):
         first = twice.iloc[0]
-        raise RatingError(f"{first['rater']} rated case {first['case']} twice with the same model; keep one row")
+        where = ", ".join(sheet.name for sheet in sheets)
+        raise RatingError(
+            f"{first['rater']} rated case {first['case']} twice with the same model ({where}); keep one row"
+        )
     return ratings
 
 

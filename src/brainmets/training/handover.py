@@ -332,11 +332,14 @@ def _place_pretraining(
             _require_the_trainings_own(study, staged, files, wanted[arm, fold])
             folder, new = (one.training_folder("pretraining", arm, fold) for one in (files, staged))
             locks.enter_context(locked(folder / LOCK, f"the training {arm}, fold {fold}, pretraining"))
-            if (folder / FINAL).is_file() and sha256(folder / FINAL) == sha256(new / FINAL):
-                if (folder / RECORD).is_file() and not damaged(folder / RECORD, files.work):
-                    report(f"{arm}, fold {fold}: there already, and whole")
-                    continue
-            elif held := [name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]:
+            packed_model = sha256(new / FINAL)
+            recorded = (folder / RECORD).is_file() and read_json(folder / RECORD).get("checkpoint_sha256")
+            if recorded == packed_model and not damaged(folder / RECORD, files.work):
+                report(f"{arm}, fold {fold}: there already, and whole")
+                continue
+            same = recorded == packed_model or _is_file_of(folder / FINAL, packed_model)  # lost since, or unrecorded
+            held = [name for name in (FINAL, LATEST, PREVIOUS) if (folder / name).is_file()]
+            if held and not same:
                 raise HandOverError(
                     f"{folder / held[0]} is of another pretraining of {arm}, fold {fold}; "
                     "move that folder away first if it is not needed"
@@ -401,7 +404,11 @@ def _move(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
 
 
 def _is_packed(path: Path, entry: Mapping[str, Any]) -> bool:
-    return path.is_file() and path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
+    return _is_file_of(path, entry["sha256"])
+
+
+def _is_file_of(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest
 
 
 def _require_json(path: Path) -> Any:

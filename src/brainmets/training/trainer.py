@@ -311,11 +311,16 @@ class StudyTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
 
     def on_train_end(self) -> None:
-        """Keep the final checkpoint and nnU-Net's picture of the curves, then drop the other checkpoints."""
+        """Keep the final checkpoint, nnU-Net's picture of the curves, and the checkpoint of one epoch before.
+
+        Where the final one is found damaged or gone later, that one epoch is trained again, and not all of them.
+        """
         with matplotlib.rc_context():  # it sets seaborn's style and huge letters for every figure that follows
             self.logger.plot_progress_png(self.output_folder)
-        super().on_train_end()
-        (Path(self.output_folder) / PREVIOUS).unlink(missing_ok=True)
+        folder = Path(self.output_folder)
+        if (folder / LATEST).is_file():  # of one epoch before: the last epoch writes the final one alone
+            (folder / LATEST).replace(folder / PREVIOUS)
+        super().on_train_end()  # which would delete the latest
 
 
 def choose_convolutions(device: torch.device) -> None:
