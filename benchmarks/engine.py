@@ -185,7 +185,7 @@ def run(arms: tuple[str, ...], folds: int, slots: int, mean: float, seed: int = 
 
 
 def start_of_a_step(repeats: int) -> tuple[float, float]:
-    """Seconds of `brainmets notebook` on a notebook that does nothing, and of the interpreter's start; medians."""
+    """Wall seconds (median) and CPU seconds (mean) of `brainmets notebook` on a notebook that does nothing."""
     with tempfile.TemporaryDirectory(prefix="brainmets_") as folder:
         checkout = FakeCheckout(Path(folder) / "checkout", arms=("default",))
 
@@ -194,17 +194,18 @@ def start_of_a_step(repeats: int) -> tuple[float, float]:
             subprocess.run(command, cwd=checkout.root, env=checkout.environment(), capture_output=True, check=True)
             return time.monotonic() - began
 
+        before = os.times()
         step = checkout.command("notebook", "--threads", "1", "01_data_audit", "params/tiny.yaml")
-        bare = [sys.executable, "-c", "import brainmets"]
-        medians = [statistics.median(seconds(command) for _ in range(repeats)) for command in (step, bare)]
-        return medians[0], medians[1]
+        median = statistics.median(seconds(step) for _ in range(repeats))
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        return median, cpu / repeats
 
 
-def report(empty: Run, runs: list[Run], step: float, bare: float) -> str:
+def report(empty: Run, runs: list[Run], step: float, cpu: float) -> str:
     """The two tables with what they mean, in Markdown."""
-    loads = " to ".join(
-        f"{load:.1f}" for load in sorted({min(one.load for one in runs), max(one.load for one in runs)})
-    )
+    runs = sorted(runs, key=lambda one: one.slots)
+    loads = sorted(one.load for one in runs)
     schedule = empty.makespan / empty.trainings
     lines = [
         f"Machine: {os.cpu_count()} cores, Python {platform.python_version()}, Snakemake {version('snakemake')}; load "
@@ -231,7 +232,7 @@ def report(empty: Run, runs: list[Run], step: float, bare: float) -> str:
         "|---|---|",
         f"| scheduling and starting a step that does nothing (one slot, {empty.trainings} steps) | {schedule:.3f} |",
         f"| `brainmets notebook` on one that does nothing: interpreter, papermill, kernel, record | {step:.2f} |",
-        f"| of it, the bare interpreter with `import brainmets` | {bare:.2f} |",
+        f"| of it, CPU: what an idle machine takes | {cpu:.2f} |",
         "",
         f"Together {schedule + step:.1f} s a step: {100 * (schedule + step) / 3600:.2f}% of a training of one hour.",
     ]
@@ -248,14 +249,14 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     trainings = 3 * len(ARMS) * arguments.folds
-    step, bare = start_of_a_step(arguments.repeats)
+    step, cpu = start_of_a_step(arguments.repeats)
     empty = run(ARMS, arguments.folds, 1, 0)
     means = {slots: max(SHORTEST_MEAN, arguments.seconds * slots / trainings) for slots in arguments.slots}
     runs = []
     for slots, mean in means.items():
         runs.append(run(ARMS, arguments.folds, slots, mean))
         print(runs[-1], flush=True)
-    text = report(empty, runs, step, bare)
+    text = report(empty, runs, step, cpu)
     print(text)
     if arguments.write:
         command = "Repeat with:\n\n```\nOMP_NUM_THREADS=1 python benchmarks/engine.py --write\n```"
