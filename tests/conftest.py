@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def real_data() -> Path:
     folder = Path(named)
     assert folder.is_dir(), f"BRAINMETS_TEST_DATA: {named} is not a folder"
     return folder
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    """Every test starts with the umask of most machines: commands and notebooks that run in it set their own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture

@@ -244,7 +244,6 @@ def explained(shown, folds: int) -> explain.Explanation:
     drop[5:15, 5:15] = 0.2
     return explain.Explanation(
         case="P01",
-        name=shown.name,
         model=("default", "finetune"),
         folds=folds,
         z=z,
@@ -277,17 +276,16 @@ def test_table_is_deleted_where_nothing_is_explained(tmp_path: Path, reviewed):
 @pytest.mark.parametrize("folds", [1, 2])
 def test_pictures_come_with_what_they_show_and_do_not(tmp_path: Path, reviewed, folds: int):
     _, shown = reviewed
-    one = explained(replace(shown, name="case 01"), folds)
+    one = explained(shown, folds)
     entries = explain_figures.draw_explanation(one, shown, tmp_path)
     entries += explain_figures.draw_withheld(explain.table([one]), tmp_path)
     assert [entry["file"].removeprefix("panels/") for entry in entries] == [
-        "case_01_uncertainty.png", "case_01_occlusion.png", "withheld_sequences.png",
+        "P01_uncertainty.png", "P01_occlusion.png", "withheld_sequences.png",
     ]  # fmt: skip
     for entry in entries:
         assert (tmp_path / entry["file"]).stat().st_size > 10_000
         assert entry["shows"]
         assert entry["cannot_show"]
-        assert "P01" not in " ".join(entry.values())
     assert ("one fold cannot disagree" in entries[0]["shows"]) == (folds == 1)
     assert explain_figures.draw_withheld(explain.table([]), tmp_path) == []
 
@@ -302,10 +300,10 @@ def test_what_was_not_evaluated_or_trained_is_named(reviewed):
     files, _ = reviewed
     model = ("default", "finetune")
     assert explain.explain_cases(files, [], [model], model, [0], 0.5, print) == []
+    files.evaluation(*model).unlink()
     with pytest.raises(FileNotFoundError, match="default finetune was not evaluated"):
         explain.explain_cases(files, ["P01"], [model], model, [0], 0.5, print)
-    study_on_disk.write_json(
-        files.evaluation(*model), {"provenance": {"parameters": {"lesion_definition": "brats_2023"}}}
-    )
+    parameters = {"study": files.study, "lesion_definition": "brats_2023"}
+    study_on_disk.write_json(files.evaluation(*model), {"provenance": {"parameters": parameters}})
     with pytest.raises(FileNotFoundError, match=r"default finetune has no finished training of fold 0, 2: .* 04"):
         explain.explain_cases(files, ["P01"], [model], model, [0, 2], 0.5, print)

@@ -476,7 +476,7 @@ class Audit(NotebookParameters):
     target: Cohort
     n_folds: Folds
     on_error: Literal["stop", "quarantine"]
-    workers: Annotated[int, Field(ge=1)]
+    workers: Processes
 
     @model_validator(mode="after")
     def _something_to_test(self) -> Self:
