@@ -1,6 +1,6 @@
 # make study                             the demonstration study, from nothing to reports/demo/index.html
 # make study STUDY=params/smoke.yaml     another study; PROFILE=slurm sends its steps to a cluster
-# make test                              style, types and tests
+# make test                              style, types and tests, in TEST_PROCESSES processes (2)
 # make coverage                          what the tests without the slow ones run of the package
 # make paper SCORES=folder               the paper's printed numbers beside those of its released score files
 # make bill                              docs/dependencies.md: every pinned package, its version, its licence
@@ -13,6 +13,7 @@ PYTHON ?= python3
 STUDY ?= params/demo.yaml
 PROFILE ?= local
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 SCORES ?=
 PAPER := work/paper_reanalysis
 
@@ -32,7 +33,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)

@@ -59,6 +59,7 @@ PURPOSES = {
     "pynrrd": "tests: reads NRRD beside SimpleITK",
     "pytest": "tests",
     "pytest-cov": "tests: lines and branches that run",
+    "pytest-xdist": "tests: several at a time",
     "ruff": "tests: style",
     "scipy-stubs": "tests: types of SciPy",
     "types-pyyaml": "tests: types of PyYAML",
