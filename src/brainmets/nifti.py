@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -49,8 +49,8 @@ LARGEST_BYTES = 4 * 2**30
 """Voxels that are decoded: no scan of a head is larger (512 x 512 x 512 voxels of 8 bytes are 1 GiB)."""
 DENSEST = 1040
 """Bytes that one byte of a gzip file can stand for: deflate writes at best 258 bytes in two bits."""
-PIECE = 2**20
-"""Bytes that are inflated at a time, whatever a stream would inflate to."""
+PIECE = 2**18
+"""Bytes that are inflated at a time, whatever a stream would inflate to; a piece stays in the processor's cache."""
 
 
 class ImageError(ValueError):
@@ -211,6 +211,24 @@ def as_labels(
         if known[int(value)]:
             mapped[labels == value] = known[int(value)]
     return mapped
+
+
+def labelled(labels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Where a label map is not 0: an array of indices per axis, in the order of memory.
+
+    Looks only at 8-byte words that are not all zero: most of a label map is.
+    """
+    order: Literal["F", "C"] = "F" if labels.flags.f_contiguous else "C"
+    flat = labels.ravel(order)
+    whole = flat.size // 8 * 8
+    words = np.flatnonzero(flat[:whole].view(np.uint64) != 0)
+    near = np.append(8 * words[:, None] + np.arange(8), np.arange(whole, flat.size))
+    return np.unravel_index(near[flat[near] != 0], labels.shape, order)
+
+
+def around(places: tuple[npt.NDArray[np.intp], ...]) -> tuple[slice, ...]:
+    """The box around places (an array of indices per axis), as slices; the first voxel where there are none."""
+    return tuple(slice(int(axis.min()), int(axis.max()) + 1) if axis.size else slice(0, 1) for axis in places)
 
 
 def write(path: Path, voxels: npt.NDArray[Any], affine: Affine) -> Path:

@@ -352,3 +352,15 @@ def test_a_file_under_the_wrong_name_is_told(tmp_path: Path) -> None:
 def test_real_files_are_read_as_nibabel_reads_them(real_data: Path) -> None:
     for path in sorted((real_data / "data").rglob("*.nii.gz")):
         assert np.array_equal(nifti.read_volume(path)[0], np.asanyarray(nib.load(path).dataobj))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (4, 4, 4), (1, 2, 3)])
+def test_where_a_label_map_is_not_zero(order: str, shape: tuple[int, int, int]) -> None:
+    labels = np.zeros(shape, np.uint8, order=order)
+    assert nifti.around(nifti.labelled(labels)) == (slice(0, 1),) * 3
+    last = tuple(size - 1 for size in shape)  # behind the last whole word of eight bytes
+    labels[0, 1, 0], labels[last] = 1, 255
+    assert set(zip(*nifti.labelled(labels), strict=True)) == set(zip(*np.nonzero(labels), strict=True))
+    labels[last] = 0
+    assert nifti.around(nifti.labelled(labels)) == (slice(0, 1), slice(1, 2), slice(0, 1))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import cc3d
 import jinja2
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -121,9 +122,10 @@ def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None
     an empty picture, and what is not finite in 32 bits is shown as 0. The slice goes through the middle of the largest
     lesion, or of the volume where there is none. The patient's right is on the left, the front above.
     """
-    lesions, along = nifti.to_ras(np.zeros(grid.shape, np.uint8) if labels is None else labels, grid.affine)
+    drawn = np.zeros(grid.shape, np.uint8) if labels is None else labels
+    lesions, along = nifti.to_ras(drawn, grid.affine)
     sides = np.linalg.norm(along[:3, :3], axis=0)
-    height = _slice(lesions)
+    height = lesions.shape[2] // 2 if labels is None else _slice(labels, grid)
     outline = lesions[:, :, height] > 0
     upright = {name: nifti.to_ras(image, grid.affine)[0][:, :, height] for name, image in images.items()}
     centre, scale = _window(list(upright.values()), sides)
@@ -137,16 +139,19 @@ def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None
     return written.getvalue()
 
 
-def _slice(lesions: npt.NDArray[np.uint8]) -> int:
-    """The axial slice through the middle of the largest lesion, else of the volume."""
-    heights = np.flatnonzero(lesions.any(axis=(0, 1)))
-    if not len(heights):
-        return lesions.shape[2] // 2
-    part = np.ascontiguousarray(lesions[:, :, heights[0] : heights[-1] + 1] > 0)
-    pieces = cc3d.connected_components(part, connectivity=26)
+def _slice(labels: npt.NDArray[np.uint8], grid: nifti.Grid) -> int:
+    """The axial slice (along S) through the middle of the largest lesion, else of the volume."""
+    places = nifti.labelled(labels)
+    if not len(places[0]):
+        return grid.to_ras().shape[2] // 2
+    box = nifti.around(places)
+    corner = nib.affines.from_matvec(np.eye(3), [part.start for part in box])
+    part, along = nifti.to_ras(labels[box] > 0, grid.affine @ corner)
+    pieces = cc3d.connected_components(np.ascontiguousarray(part), connectivity=26)
     largest = int(np.argmax(np.bincount(pieces.ravel())[1:])) + 1
     areas = np.count_nonzero(pieces == largest, axis=(0, 1))
-    return int(heights[0] + np.searchsorted(np.cumsum(areas), areas.sum() / 2))
+    lowest = round(float((np.linalg.inv(grid.to_ras().affine) @ along)[2, 3]))
+    return int(lowest + np.searchsorted(np.cumsum(areas), areas.sum() / 2))
 
 
 def _window(slices: Sequence[Voxels], sides: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:

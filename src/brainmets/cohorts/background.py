@@ -33,11 +33,7 @@ def background(voxels: npt.NDArray[Any]) -> float | None:
     faces = _faces(voxels)
     if not len(faces):
         return None
-    middle = (
-        (len(faces) - 1) // 2,
-        len(faces) // 2,
-    )  # what half of the values are stands in the middle of their order
-    for value in np.partition(faces, middle)[list(middle)]:
+    for value in _middle(faces):  # what half of the values are stands in the middle of their order
         if 2 * np.count_nonzero(faces == value) >= len(faces):
             return float(value)
     return None
@@ -49,8 +45,14 @@ def air_level(voxels: npt.NDArray[Any]) -> float:
     Of large volumes some ``SAMPLED`` voxels are looked at.
     """
     some = voxels.ravel("K")[:: max(1, voxels.size // SAMPLED)]
-    low, high = float(np.median(_faces(voxels))), float(np.percentile(some, 99))
+    low, high = float(_middle(_faces(voxels)).mean()), float(np.percentile(some, 99))
     return low + 0.1 * (high - low)
+
+
+def _middle(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The two values in the middle of their order, whose mean is the median; of an odd number, one value twice."""
+    middle = [(len(values) - 1) // 2, len(values) // 2]
+    return np.partition(values, middle)[middle]
 
 
 def _faces(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:

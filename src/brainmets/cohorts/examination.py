@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cc3d
 import numpy as np
@@ -18,7 +18,7 @@ from brainmets.cohorts.audit_page import thumbnail
 from brainmets.cohorts.background import background
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.fingerprint import Fingerprint, fingerprint
-from brainmets.cohorts.matching import CLEAR, Edges, edges, match
+from brainmets.cohorts.matching import CLEAR, Edges, edges, match_each
 from brainmets.cohorts.rules import finding, noted
 from brainmets.params import Cohort
 from brainmets.paths import resolve
@@ -148,11 +148,12 @@ def _check_grid(one: Examination, grid: nifti.Grid, first: nifti.Grid | None, re
 
 def _check_match(one: Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
     """Note what shows the head in another place than the t1c does, on the same grid."""
-    reference = structure.get("t1c")
-    for sequence, other in structure.items():
-        if reference is None or other is None or sequence == "t1c":
-            continue
-        found, path = match(reference, other), case.images[sequence]
+    shown = {sequence: one for sequence, one in structure.items() if one is not None}
+    reference = shown.pop("t1c", None)
+    if reference is None:
+        return
+    for sequence, found in zip(shown, match_each(reference, list(shown.values())), strict=True):
+        path = case.images[sequence]
         if found.clear < CLEAR:
             one.find("no common anatomy", path)
         elif found.distance_mm:
@@ -162,10 +163,10 @@ def _check_match(one: Examination, case: Case, structure: Mapping[str, Edges | N
 def _check_intensities(one: Examination, path: Path, values: npt.NDArray[Any]) -> bool:
     """Note what is wrong with the values; gives whether they show anything."""
     whole = values.dtype.kind in "iu"
-    if not whole and not np.isfinite(values).all():
+    low, high = values.min(), values.max()
+    if not whole and not np.isfinite([low, high]).all():  # NaN is the least where there is one
         one.find("not finite", path, count=np.count_nonzero(~np.isfinite(values)))
         return False
-    low, high = values.min(), values.max()
     if low == high:
         one.find("constant image", path, value=low)
         return False
@@ -193,23 +194,12 @@ def _fits_by_far(low: Any, high: Any, count: int) -> bool:
 
 
 def _describe_lesions(one: Examination, case: Case, labels: npt.NDArray[np.uint8], grid: nifti.Grid) -> None:
-    box = tuple(slice(int(part.argmax()), len(part) - int(part[::-1].argmax())) for part in _occupied(labels))
-    drawn = np.ascontiguousarray(labels[box])
+    drawn = labels[nifti.around(nifti.labelled(labels))]
     for region in REGION_ORDER:
         one.row[f"{region}_mL"] = np.count_nonzero(region_mask(drawn, region)) * grid.voxel_mm3 / 1000
     components = cc3d.connected_components(region_mask(drawn, "WT"), connectivity=26)
-    sizes = np.bincount(components.ravel())[1:] * grid.voxel_mm3
+    sizes = np.bincount(components.ravel("K"))[1:] * grid.voxel_mm3
     one.row["lesions"] = len(sizes)
     one.row["smallest_lesion_mm3"] = float(sizes.min()) if len(sizes) else float("nan")
     if not len(sizes):
         one.find("no lesion", case.label)
-
-
-def _occupied(labels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.bool_]]:
-    """Per axis, which planes hold a label."""
-    order: Literal["F", "C"] = "F" if labels.flags.f_contiguous else "C"
-    places = np.unravel_index(np.flatnonzero(labels.ravel(order)), labels.shape, order)
-    found = [np.zeros(size, bool) for size in labels.shape]
-    for part, at in zip(found, places, strict=True):
-        part[at] = True
-    return found

@@ -9,6 +9,7 @@ of the head is left out, since one brain mask may have been laid over all sequen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,13 +81,27 @@ def edges_within(image: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) 
 
 def match(first: Edges, second: Edges) -> Match:
     """Where the second image's edges match the first's best; both of one shape."""
+    return match_each(first, [second])[0]
+
+
+def match_each(first: Edges, others: Sequence[Edges]) -> list[Match]:
+    """As ``match`` of the first image with each of the others; all of one shape."""
     reach = [min(SEARCHED, size - 1) for size in first.shape[1:]]
-    shape = [fft.next_fast_len(size + far, real=True) for size, far in zip(first.shape[1:], reach, strict=True)]
+    box = nifti.around(np.nonzero(np.any([np.any(one, axis=0) for one in (first, *others)], axis=0)))
+    sizes = [part.stop - part.start for part in box]
+    shape = [fft.next_fast_len(size + far, real=True) for size, far in zip(sizes, reach, strict=True)]
     axes = (1, 2, 3)
-    spectrum = np.conj(fft.rfftn(first, shape, axes)) * fft.rfftn(second, shape, axes)
-    whole = fft.irfftn(spectrum.sum(axis=0), shape)
-    shifts = np.ix_(*(np.arange(-far, far + 1) for far in reach))
-    agreement = whole[shifts]  # a negative index is a negative shift
+    reference = np.conj(fft.rfftn(first[:, *box], shape, axes))
+    shifts = np.ix_(*(np.arange(-far, far + 1) for far in reach))  # a negative index is a negative shift
+    found = []
+    for other in others:
+        spectrum = np.einsum("cxyz,cxyz->xyz", reference, fft.rfftn(other[:, *box], shape, axes))
+        found.append(_best(fft.irfftn(spectrum, shape)[shifts], reach))
+    return found
+
+
+def _best(agreement: npt.NDArray[Any], reach: list[int]) -> Match:
+    """The best of the agreements at all shifts up to ``reach`` voxels along each axis, either way."""
     near = tuple(slice(far - 1, far + 2) for far in reach)
     elsewhere = np.ones(agreement.shape, bool)
     elsewhere[tuple(slice(max(0, far - 3), far + 4) for far in reach)] = False
@@ -108,9 +123,15 @@ def coarse(voxels: npt.NDArray[Any], affine: nifti.Affine) -> npt.NDArray[np.flo
     sides = np.linalg.norm(along[:3, :3], axis=0)
     counts = [max(1, round(RESOLUTION_MM / side)) for side in sides]
     if np.allclose(counts * sides, RESOLUTION_MM, rtol=EVEN) and min(turned.shape) >= max(counts):
-        for axis in np.argsort(np.abs(turned.strides))[::-1]:  # first along what lies furthest apart in memory
-            turned = _means(turned, int(axis), counts[axis])
-        return turned
+        order = [int(axis) for axis in np.argsort(np.abs(turned.strides))[::-1]]
+        apart, count = order[0], counts[order[0]]  # along what lies furthest apart in memory, a slab stays in cache
+        slabs = []
+        for start in range(0, turned.shape[apart] // count * count, count):
+            slab = turned[(slice(None),) * apart + (slice(start, start + count),)]
+            for axis in order:
+                slab = _means(slab, axis, counts[axis])
+            slabs.append(slab)
+        return np.concatenate(slabs, axis=apart)
     smooth = ndimage.uniform_filter(turned.astype(np.float32), counts)
     wanted = [max(1, round(size * side / RESOLUTION_MM)) for size, side in zip(turned.shape, sides, strict=True)]
     return ndimage.zoom(smooth, [new / size for new, size in zip(wanted, turned.shape, strict=True)], order=1)

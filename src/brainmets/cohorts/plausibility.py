@@ -465,11 +465,10 @@ def _examine_label(
     head: _Head | None,
 ) -> Iterator[Remark]:
     """Fill ``row`` with the label's numbers, and give the remarks; ``labels`` holds a lesion."""
-    order: Literal["F", "C"] = "F" if labels.flags.f_contiguous else "C"
-    at = np.unravel_index(np.flatnonzero(labels.ravel(order)), labels.shape, order)
+    at = nifti.labelled(labels)
     values = labels[at]
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in at)
-    sizes = np.bincount(cc3d.connected_components(labels[box] != 0, connectivity=26).ravel())[1:]
+    drawn = labels[nifti.around(at)] != 0
+    sizes = np.bincount(cc3d.connected_components(drawn, connectivity=26).ravel("K"))[1:]
     row["pieces"], row["one_voxel_pieces"] = float(len(sizes)), float(np.count_nonzero(sizes == 1))
     edge = [(axis == 0) | (axis == size - 1) for axis, size in zip(at, labels.shape, strict=True)]
     row["at_border_voxels"] = float(np.count_nonzero(np.any(edge, axis=0)))
