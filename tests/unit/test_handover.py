@@ -356,6 +356,18 @@ BAD_PLANS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
         plan_with(lambda one: one["architecture"]["arch_kwargs"].update(conv_op="planted_code.run")),
         r"names 'planted_code\.run' to be imported",
     ),
+    "code through a network's module": (  # it would run the hubconf.py of any folder that its arguments name
+        plan_with(
+            lambda one: one["architecture"].update(
+                network_class_name="dynamic_network_architectures.architectures.unet.torch.hub.load"
+            )
+        ),
+        r"unet\.torch\.hub\.load' to be imported",
+    ),
+    "code through a layer's module": (
+        plan_with(lambda one: one["architecture"]["arch_kwargs"].update(conv_op="torch.nn.functional.torch.hub.load")),
+        r"torch\.nn\.functional\.torch\.hub\.load' to be imported",
+    ),
     "arrays elsewhere": (plan_with(lambda one: one.update(data_identifier="../../x")), r"is no folder's name"),
     "another plan": (plan_with(lambda one: one.update(batch_size=7)), r"would not be the one .*: plan is"),
     "no array": (array_with(b"x"), r"is no array of Blosc2"),
