@@ -77,6 +77,18 @@ def test_a_lock_file_is_a_plain_file_of_one_name(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+def test_a_pipe_in_place_of_a_lock_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """It would be opened for reading until someone writes to it: `brainmets stop` would never end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(__file__)
+    ask = "import sys, pathlib; from brainmets.processes import is_held, signed; "
+    for name in ("pipe", "folder", "link"):
+        code = f"{ask}path = pathlib.Path({str(tmp_path / name)!r}); print(is_held(path), repr(signed(path)))"
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert asked.stdout.split() == ["False", "''"]
+
+
 def test_the_kernel_is_asked_who_holds_a_lock(tmp_path: Path) -> None:
     """Also where the one that took it has ended and one that it started holds it on."""
     path, other = tmp_path / "lock", tmp_path / "other"
