@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_nobody_can_put_a_link_where_a_file_is_written_aside(tmp_path: Path) -> None:
+    """In a folder that others may write to: the number of a process can be guessed."""
+    with files.replacing(tmp_path / "table.csv") as one, files.replacing(tmp_path / "table.csv") as other:
+        one.touch()
+        other.touch()
+        assert one != other
+        assert str(os.getpid()) not in (one.name.split(".")[1], other.name.split(".")[1])
 
 
 def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:

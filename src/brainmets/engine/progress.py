@@ -236,9 +236,8 @@ class Progress:
 
     def update(self) -> None:
         """Show what is new."""
-        events = events_in(
-            line for _, line in self._events.lines()
-        )  # before the logs: a step's log is complete when Snakemake says it ended
+        # before the logs: a step's log is complete when Snakemake says it ended
+        events = events_in(line for _, line in self._events.lines())
         for step, line in self._logs.lines():
             if step != "snakemake":
                 self._log_line(step, line)
