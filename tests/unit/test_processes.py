@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from brainmets import processes
+from brainmets.engine import running
 from brainmets.engine.devices import free_device
+from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, holders, is_held, locked, private_folder, signed
 
 
@@ -87,6 +89,17 @@ def test_a_pipe_in_place_of_a_lock_file_keeps_nobody_waiting(tmp_path: Path) -> 
         code = f"{ask}path = pathlib.Path({str(tmp_path / name)!r}); print(is_held(path), repr(signed(path)))"
         asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
         assert asked.stdout.split() == ["False", "''"]
+
+
+def test_a_link_among_a_studys_locks_leads_to_no_other_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`brainmets stop` would end what works there."""
+    files, other = (StudyPaths(str(tmp_path), name) for name in ("mine", "other"))
+    monkeypatch.setattr(running, "_is_ours", lambda process: True)
+    with locked(other.step_lock("step"), "x"):
+        assert [*running.at_work(other).steps] == ["step"]
+        files.runs.mkdir(parents=True)
+        files.step_lock("step").symlink_to(other.step_lock("step"))
+        assert running.at_work(files).steps == {}
 
 
 def test_the_kernel_is_asked_who_holds_a_lock(tmp_path: Path) -> None:
