@@ -245,6 +245,15 @@ def test_what_is_not_as_it_was_written_is_named(tmp_path: Path) -> None:
     }
 
 
+def test_a_device_in_place_of_an_output_is_not_read(tmp_path: Path) -> None:
+    """A pipe or /dev/zero has no bytes by its size, and no end."""
+    os.mkfifo(tmp_path / "pipe")
+    was = {"bytes": 0, "sha256": "", "changed_ns": 0}
+    files.write_json(tmp_path / "result.json", {"provenance": {"outputs": {"pipe": was, "/dev/zero": was}}})
+    wrong = provenance.damaged(tmp_path / "result.json", tmp_path)
+    assert wrong == {"pipe": "is no file", "/dev/zero": "is no file"}
+
+
 def test_a_copy_of_a_finished_study_is_whole(tmp_path: Path) -> None:
     """Its files have another time of change: they are read instead."""
     (tmp_path / "study").mkdir()
