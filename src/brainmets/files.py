@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -24,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     file, such as that of a full disk, is raised with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    # drawn by chance: no other process or machine has it, and nobody can have put a link there
+    aside = path.with_name(f".{secrets.randbelow(10**9)}.{path.name}")
     try:
         yield aside
         with aside.open("rb+") as handle:

@@ -154,11 +154,17 @@ def sign(handle: int, pid: int) -> None:
 
 
 def signed(path: Path) -> str:
-    """What the last holder wrote into the lock file; empty where there is nothing to read."""
+    """What the last holder wrote into the lock file, its first 200 bytes; empty where there is nothing to read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(handle, 200).decode(errors="replace").strip()
+    except OSError:  # a folder, or a pipe that someone holds open
+        return ""
+    finally:
+        os.close(handle)
 
 
 def holder(path: Path) -> str:
@@ -170,7 +176,7 @@ def holder(path: Path) -> str:
 def is_held(path: Path) -> bool:
     """Whether any process holds the lock file, on another machine too where they share it."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

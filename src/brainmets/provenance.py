@@ -193,6 +193,8 @@ def _damage(path: Path, was: Mapping[str, Any]) -> str:
         stat = path.stat()
     except OSError:
         return "is missing"
+    if not path.is_file():
+        return "is no file"
     if stat.st_size == was["bytes"] and (stat.st_mtime_ns == was["changed_ns"] or sha256(path) == was["sha256"]):
         return ""
     if "rows" in was:

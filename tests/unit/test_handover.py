@@ -1,6 +1,7 @@
 """A plan carried to another machine, a pretraining carried back, and archives that are not what they should be."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import blosc2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -285,6 +288,22 @@ def twice(archive: Path, out: Path) -> Path:
     return out
 
 
+def deep_manifest(out: Path) -> Path:
+    with zipfile.ZipFile(out, "w") as written:
+        written.writestr(MANIFEST, "[" * 100_000)
+    return out
+
+
+def compressed_model() -> bytes:
+    """A checkpoint of a megabyte of zeros in a few kilobytes; torch would read it."""
+    stored, packed = io.BytesIO(), io.BytesIO()
+    torch.save({"network_weights": {"a": torch.zeros(2**18)}, "init_args": {"plans": {}}}, stored)
+    with zipfile.ZipFile(stored) as taken, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as written:
+        for name in taken.namelist():
+            written.writestr(name, taken.read(name))
+    return packed.getvalue()
+
+
 LINK = {"external_attr": (stat.S_IFLNK | 0o777) << 16}
 ALLOWED_NAME = f"training/pretraining/default/fold_1/{FINAL}"
 BAD: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
@@ -313,6 +332,10 @@ BAD: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "another fold": (
         with_member(ALLOWED_NAME), r"it holds default fold 1, which params/yours\.yaml does not train",
     ),
+    "a manifest without end": (
+        lambda archive, out: deep_manifest(out), r"its manifest\.json cannot be read \(maximum recursion",
+    ),
+    "a compressed model": (model_of(lambda: compressed_model()), r"cannot be read as plain weights"),
     "a pickle as model": (model_of(lambda: pickle.dumps(Payload())), r"cannot be read as plain weights"),
 }  # fmt: skip
 
@@ -347,6 +370,47 @@ def array_with(data: bytes) -> Callable[[Path, Path], Path]:
     return lambda archive, out: remade(archive, out, members=edit)
 
 
+SOURCE = f"nnunet/preprocessed/{plans.DATASETS['source']}"
+
+
+def edited(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Path], Path]:
+    """The archive with one JSON file of it changed."""
+
+    def edit(held: dict[str, bytes]) -> None:
+        content = json.loads(held[name])
+        change(content)
+        held[name] = json.dumps(content).encode()
+
+    return lambda archive, out: remade(archive, out, members=edit)
+
+
+def zeros(archive: Path, out: Path) -> Path:
+    """The archive with an array of 4 TB in some hundred bytes."""
+    blosc2.zeros((10**5, 10**5, 100), dtype=np.float32, urlpath=str(out.with_suffix(".b2nd")))
+    made = array_with(out.with_suffix(".b2nd").read_bytes())(archive, out)
+    out.with_suffix(".b2nd").unlink()
+    return made
+
+
+def not_finite(archive: Path, out: Path) -> Path:
+    def edit(held: dict[str, bytes]) -> None:
+        name = next(name for name in held if name.endswith(".b2nd") and not name.endswith("_seg.b2nd"))
+        values = np.asarray(blosc2.ndarray_from_cframe(held[name])[:])
+        values[0, 0, 0, 0] = np.nan
+        held[name] = bytes(blosc2.asarray(values).to_cframe())
+
+    return remade(archive, out, members=edit)
+
+
+def compressed_places(archive: Path, out: Path) -> Path:
+    def edit(held: dict[str, bytes]) -> None:
+        name, file = next(name for name in held if name.endswith(".npz")), io.BytesIO()
+        np.savez_compressed(file, **dict(np.load(io.BytesIO(held[name]))))
+        held[name] = file.getvalue()
+
+    return remade(archive, out, members=edit)
+
+
 BAD_PLANS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "code as network": (
         plan_with(lambda one: one["architecture"].update(network_class_name="planted_code.Payload")),
@@ -356,8 +420,35 @@ BAD_PLANS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
         plan_with(lambda one: one["architecture"]["arch_kwargs"].update(conv_op="planted_code.run")),
         r"names 'planted_code\.run' to be imported",
     ),
+    "code through a network's module": (  # it would run the hubconf.py of any folder that its arguments name
+        plan_with(
+            lambda one: one["architecture"].update(
+                network_class_name="dynamic_network_architectures.architectures.unet.torch.hub.load"
+            )
+        ),
+        r"unet\.torch\.hub\.load' to be imported",
+    ),
+    "code through a layer's module": (
+        plan_with(lambda one: one["architecture"]["arch_kwargs"].update(conv_op="torch.nn.functional.torch.hub.load")),
+        r"torch\.nn\.functional\.torch\.hub\.load' to be imported",
+    ),
     "arrays elsewhere": (plan_with(lambda one: one.update(data_identifier="../../x")), r"is no folder's name"),
     "another plan": (plan_with(lambda one: one.update(batch_size=7)), r"would not be the one .*: plan is"),
+    "an array without end": (zeros, r"promises 3\.7\de\+03 GiB"),
+    "an array that is not finite": (not_finite, r"values are not finite"),
+    "an array of no case": (
+        with_member(f"{SOURCE}/nnUNetPlans_3d_fullres/stray.b2nd"),
+        r"stray\.b2nd' is of no case",
+    ),
+    "places compressed": (compressed_places, r"it is compressed"),
+    "files to look for": (
+        edited("alignment/alignment.json", lambda one: one["provenance"].update(outputs={"/dev/zero": {}})),
+        r"alignment\.json is not as `brainmets pack` writes it",
+    ),
+    "folds of another cohort": (
+        edited("audit/splits.json", lambda one: one.update(target={})),
+        r"holds more than the source cohort's folds",
+    ),
     "no array": (array_with(b"x"), r"is no array of Blosc2"),
     "lacks alignment.json": (without("alignment/alignment.json"), r"lacks splits\.json or alignment\.json"),
 }

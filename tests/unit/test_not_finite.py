@@ -181,6 +181,31 @@ def test_a_model_whose_plan_names_code_is_not_built(study: StudyPaths, tmp_path:
     Ensemble.load([tmp_path / "model.pth"], CPU, 0.5, False)
 
 
+def endless() -> list[object]:
+    values: list[object] = []
+    values.append(values)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"network_weights": {"a": torch.zeros(1).as_strided((10**12,), (0,))}}, "larger than what is stored"),
+        ({"network_weights": {"a": torch.sparse_coo_tensor([[0]], [1.0], (10**12,))}}, "larger than what is stored"),
+        ({"optimizer_state": {"state": [torch.zeros(3, device="meta")]}}, "larger than what is stored"),
+        ({"optimizer_state": endless()}, "nested without end"),
+    ],
+    ids=["repeated", "sparse", "without values", "nested"],
+)
+def test_a_small_model_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, changed: dict[str, object], what: str
+) -> None:
+    torch.save({"network_weights": {}, "init_args": {"plans": {}}, **changed}, tmp_path / "model.pth")
+    assert (tmp_path / "model.pth").stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=rf"model\.pth .*{what}"):
+        read_checkpoint(tmp_path / "model.pth", CPU)
+
+
 # --- a finished model that is no longer what was written ---
 
 

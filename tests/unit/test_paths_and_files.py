@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_nobody_can_put_a_link_where_a_file_is_written_aside(tmp_path: Path) -> None:
+    """In a folder that others may write to: the number of a process can be guessed."""
+    with files.replacing(tmp_path / "table.csv") as one, files.replacing(tmp_path / "table.csv") as other:
+        one.touch()
+        other.touch()
+        assert one != other
+        assert str(os.getpid()) not in (one.name.split(".")[1], other.name.split(".")[1])
 
 
 def test_the_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
@@ -233,6 +243,15 @@ def test_what_is_not_as_it_was_written_is_named(tmp_path: Path) -> None:
         "scores.csv": "is missing",
         "volumes/P1.nii.gz": "has 3 bytes, 4 were written",
     }
+
+
+def test_a_device_in_place_of_an_output_is_not_read(tmp_path: Path) -> None:
+    """A pipe or /dev/zero has no bytes by its size, and no end."""
+    os.mkfifo(tmp_path / "pipe")
+    was = {"bytes": 0, "sha256": "", "changed_ns": 0}
+    files.write_json(tmp_path / "result.json", {"provenance": {"outputs": {"pipe": was, "/dev/zero": was}}})
+    wrong = provenance.damaged(tmp_path / "result.json", tmp_path)
+    assert wrong == {"pipe": "is no file", "/dev/zero": "is no file"}
 
 
 def test_a_copy_of_a_finished_study_is_whole(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from brainmets import processes
+from brainmets.engine import running
 from brainmets.engine.devices import free_device
+from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, holders, is_held, locked, private_folder, signed
 
 
@@ -75,6 +77,29 @@ def test_a_lock_file_is_a_plain_file_of_one_name(tmp_path: Path) -> None:
         with pytest.raises(PermissionError, match=f"{name} {why}.*remove it, then run again"):
             locked(tmp_path / name, "x").__enter__()
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_pipe_in_place_of_a_lock_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """It would be opened for reading until someone writes to it: `brainmets stop` would never end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(__file__)
+    ask = "import sys, pathlib; from brainmets.processes import is_held, signed; "
+    for name in ("pipe", "folder", "link"):
+        code = f"{ask}path = pathlib.Path({str(tmp_path / name)!r}); print(is_held(path), repr(signed(path)))"
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert asked.stdout.split() == ["False", "''"]
+
+
+def test_a_link_among_a_studys_locks_leads_to_no_other_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`brainmets stop` would end what works there."""
+    files, other = (StudyPaths(str(tmp_path), name) for name in ("mine", "other"))
+    monkeypatch.setattr(running, "_is_ours", lambda process: True)
+    with locked(other.step_lock("step"), "x"):
+        assert [*running.at_work(other).steps] == ["step"]
+        files.runs.mkdir(parents=True)
+        files.step_lock("step").symlink_to(other.step_lock("step"))
+        assert running.at_work(files).steps == {}
 
 
 def test_the_kernel_is_asked_who_holds_a_lock(tmp_path: Path) -> None:

@@ -398,6 +398,16 @@ def test_snakemakes_events_count_the_steps_and_the_log_gives_the_seconds(followe
     assert followed(status=0) == ["study tiny is finished, in 0:00."]
 
 
+def test_lines_that_are_no_events_are_passed_over(followed: Callable[..., list[str]]) -> None:
+    """A full disk or a power cut leaves half a line; who follows the study must not fall over it."""
+    events = StudyPaths("work", "tiny").runs / "snakemake.jsonl"
+    with events.open("ab") as file:
+        file.write(b'{"event": "job_fin\n[1]\nnull\n3\n\xff\xfe\n{"event": []}\n{"event": "job_error"}\n')
+        file.write(b'{"event": "run_info", "stats": 3}\n' + b"[" * 100_000 + b"\n")
+    assert followed(event="job_finished", job_id=4) == ["[ 1 of 2] 01_data_audit finished; 0:00 since the start"]
+    assert Progress.joined(StudyPaths("work", "tiny"), "params/tiny.yaml", "local").done == 1
+
+
 def test_a_job_that_is_killed_is_reported_at_once_with_the_schedulers_reason(
     followed: Callable[..., list[str]],
 ) -> None:

@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -152,6 +152,28 @@ class Tail:
                 yield path.stem, line.rstrip()
 
 
+FIELDS: Mapping[str, tuple[tuple[str, type], ...]] = {
+    "run_info": (("stats", dict),),
+    "job_info": (("jobid", int), ("rule_name", str), ("wildcards", dict)),
+    "job_finished": (("job_id", int),),
+    "job_error": (("jobid", int),),
+}
+"""What is read of each of Snakemake's events."""
+
+
+def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Snakemake's events, one a line; a line that is none, as a full disk or a power cut leaves it, is passed over."""
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+            if all(isinstance(event[name], kind) for name, kind in FIELDS[event["event"]]):
+                found.append(event)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return found
+
+
 def step_of_job(event: dict[str, Any]) -> str | None:
     """The step that Snakemake's ``job_info`` is about; ``None`` for the rule that only collects."""
     rule = event["rule_name"]
@@ -202,8 +224,8 @@ class Progress:
         """That of a study at work: what it has done so far is counted, what runs now is shown."""
         progress = cls(files, origin, profile)
         progress._events = Tail(files.runs, "snakemake.jsonl", from_start=True)
-        for _, line in progress._events.lines():
-            progress._count(json.loads(line))
+        for event in events_in(line for _, line in progress._events.lines()):
+            progress._count(event)
         for step, since in progress._begun().items():
             progress.running[step] = time.monotonic() - since
         parts = [f"{step} for {clock(time.monotonic() - since)}" for step, since in progress.running.items()]
@@ -214,12 +236,13 @@ class Progress:
 
     def update(self) -> None:
         """Show what is new."""
-        events = list(self._events.lines())  # before the logs: a step's log is complete when Snakemake says it ended
+        # before the logs: a step's log is complete when Snakemake says it ended
+        events = events_in(line for _, line in self._events.lines())
         for step, line in self._logs.lines():
             if step != "snakemake":
                 self._log_line(step, line)
-        for _, line in events:
-            self._event(json.loads(line))
+        for event in events:
+            self._event(event)
         if sys.stdout.isatty() and self.running:  # one line that is written over: what is running, and for how long
             parts = [f"{step} {clock(time.monotonic() - since)}" for step, since in self.running.items()]
             width = shutil.get_terminal_size().columns - 1

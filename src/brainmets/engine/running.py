@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,12 @@ class AtWork:
 
 
 def at_work(files: StudyPaths) -> AtWork:
-    """Who works on the study now. Holders of its locks that are no BrainMets process are left out."""
-    locks = {path.name[1:-5]: path for path in sorted(files.runs.glob(".*.lock"))}
+    """Who works on the study now.
+
+    Holders of its locks that are no BrainMets process are left out, and links among the locks, which could lead to
+    another study's.
+    """
+    locks = {path.name[1:-5]: path for path in sorted(files.runs.glob(".*.lock")) if not path.is_symlink()}
     found = holders([files.lock, *locks.values()])
     of_study = [one for one in found[files.lock] if _is_ours(one)]
     steps = {step: [one for one in found[path] if _is_ours(one)] for step, path in locks.items()}
@@ -93,10 +98,9 @@ def stop(files: StudyPaths, origin: str, patience: float = PATIENCE_SECONDS) -> 
     if killed:
         _say(f"killed what did not end: {', '.join(map(str, killed))}")
     _wait(everything, patience)
-    _cancel(files)
-    left = at_work(files)
-    if left.processes:
-        print(f"study {files.study}: still at work: {', '.join(map(str, left.processes))}", file=sys.stderr)
+    queued = [f"job {number} of the cluster" for number in _cancel(files)]
+    if left := [*map(str, at_work(files).processes), *queued]:
+        print(f"study {files.study}: still at work: {', '.join(left)}", file=sys.stderr)
         return 1
     on_cluster = " with its --profile" if jobs else ""
     print(f"study {files.study} is stopped. To go on from there: {command('study', origin)}{on_cluster}")
@@ -124,25 +128,27 @@ def _jobs(files: StudyPaths) -> list[slurm.QueuedJob]:
         return []
 
 
-def _cancel(files: StudyPaths) -> None:
-    """Cancel this study's jobs, and wait until the queue has none of them."""
+def _cancel(files: StudyPaths) -> list[str]:
+    """Cancel this study's jobs, and wait until the queue has none of them; gives the numbers of those still there."""
     jobs = _jobs(files)
     if not jobs:
-        return
+        return []
     numbers = [job.number for job in jobs]
     _say(f"cancelling {len(jobs)} job{'s' * (len(jobs) != 1)} of the cluster: {', '.join(numbers)} ...")
-    subprocess.run(["scancel", *numbers], check=True)
+    subprocess.run(["scancel", *numbers], check=False)  # it fails of a job that has just ended: the queue tells
     end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end and _jobs(files):
+    while (left := _jobs(files)) and time.monotonic() < end:
         time.sleep(1)
+    return [job.number for job in left]
 
 
 def _interrupt_group(engine: Process) -> None:
     """Ctrl-C for Snakemake and the steps that it has started: it leads a group of its own."""
-    if engine.is_running() and os.getpgid(engine.pid) == engine.pid:
-        os.killpg(engine.pid, signal.SIGINT)
-    else:
-        engine.send(signal.SIGINT)
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        if engine.is_running() and os.getpgid(engine.pid) == engine.pid:
+            os.killpg(engine.pid, signal.SIGINT)
+        else:
+            engine.send(signal.SIGINT)
 
 
 def _wait(processes: Iterable[Process], seconds: float) -> None:

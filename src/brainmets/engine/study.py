@@ -21,7 +21,7 @@ from types import FrameType
 import yaml
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, in_words, memory_mb
-from brainmets.engine.progress import Progress, step_of_job, why_again
+from brainmets.engine.progress import Progress, events_in, step_of_job, why_again
 from brainmets.engine.running import at_work, follow, named
 from brainmets.engine.slurm import QueuedJob, QueueWatch, queued, slurm_options
 from brainmets.engine.steps import (
@@ -434,7 +434,7 @@ def _plan(study: Study, files: StudyPaths, options: list[str], further: list[str
         planned = subprocess.run(
             call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), text=True, check=False
         )
-        said = [json.loads(line) for line in events.read_text().splitlines()] if events.is_file() else []
+        said = events_in(events.read_text().splitlines()) if events.is_file() else []
     if planned.returncode or not said:
         print("Snakemake could not plan the study; it said:", file=sys.stderr)
         print("\n".join(planned.stdout.splitlines()[-40:]), file=sys.stderr)
@@ -472,7 +472,8 @@ def _work(
         asked += 1
         progress.say("stopping: ending the running steps ..." if asked == 1 else "stopping at once")
         if engine is not None:
-            os.killpg(engine.pid, signal.SIGINT if asked == 1 else signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.killpg(engine.pid, signal.SIGINT if asked == 1 else signal.SIGKILL)
 
     # before the start: where this process was told to ignore Ctrl-C (nohup, a shell's &), Snakemake would too
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -482,6 +483,8 @@ def _work(
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(),
             pass_fds=[lock], start_new_session=True,  # a terminal that goes away does not take it along
         )  # fmt: skip
+    if asked:  # while it was being started
+        os.killpg(engine.pid, signal.SIGINT)
     sign(lock, engine.pid)  # whoever reads the lock file finds the one that holds it longest
     try:
         ended = False

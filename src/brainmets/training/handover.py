@@ -29,7 +29,7 @@ from brainmets.paths import StudyPaths
 from brainmets.processes import locked
 from brainmets.provenance import commit, damaged, sha256, versions
 from brainmets.training import plans
-from brainmets.training.preprocessed import PROPERTIES, open_array, read_places
+from brainmets.training.preprocessed import PROPERTIES, require_sound
 from brainmets.training.session import IDENTITY, LOCK, identity
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, RECORD, read_checkpoint
 from brainmets.vocabulary import ARMS
@@ -42,6 +42,8 @@ FORMAT = "brainmets hand-over 1"
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 64 * 2**20
 """Bytes; 10,000 cases take 5 MB."""
+KEPT = ("notebook", "versions", "commit", "device", "started", "seconds")
+"""What an archive holds of notebook 02's record: no parameter, and no file to be looked for."""
 PIECE = 2**20
 
 _SOURCE = f"nnunet/preprocessed/{plans.DATASETS['source']}"
@@ -99,13 +101,12 @@ def _gather_plan(
         name, what = next(iter(wrong.items()))
         raise HandOverError(f"notebook 02 has not finished, or what it wrote has changed since: {name} {what}; run it")
     alignment, made = read_json(files.alignment), read_json(files.alignment)["provenance"]
-    kept = ("notebook", "versions", "commit", "device", "started", "seconds")
     dataset = {name: value for name, value in plans.read_dataset(files, "source").items() if name != "dataset"}
     texts = {
         f"{_SOURCE}/dataset.json": _text(dataset),
         "audit/splits.json": _text({"source": read_json(files.splits)["source"]}),
         "alignment/alignment.json": _text(
-            {"aligned": alignment["aligned"], "provenance": {name: made[name] for name in kept if name in made}}
+            {"aligned": alignment["aligned"], "provenance": {name: made[name] for name in KEPT if name in made}}
         ),
     }
     paths = {_below(files, path): path for path in plans.outputs(files, "source")}
@@ -217,7 +218,7 @@ def _read_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
         manifest = json.loads(_bounded(archive, MANIFEST, LARGEST_MANIFEST))
         kind, listed = manifest["holds"], manifest["files"]
         sizes = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise HandOverError(f"its {MANIFEST} cannot be read ({error})") from None
     if manifest.get("format") != FORMAT or kind not in KINDS:
         raise HandOverError(f"it is {manifest.get('format')!r} of {kind!r}, and this version unpacks {FORMAT!r}")
@@ -268,20 +269,25 @@ def _place_plan(
     report: Callable[[str], None],
 ) -> list[Path]:
     for path in plans.outputs(staged, "source"):
-        if path.suffix == ".b2nd":
-            open_array(path)
-        elif path.suffix == ".npz":
-            read_places(path)
-        elif path.suffix == ".json":
+        if path.suffix == ".json":
             _require_json(path)
     arrays = plans.arrays_folder(staged, "source")
     cases = sorted(_require_json(staged.nnunet_preprocessed / plans.DATASETS["source"] / plans.CONTENT))
-    needed = [f"{case}{end}" for case in cases for end in (".b2nd", "_seg.b2nd")]
-    needed += [f"{PROPERTIES}/{case}.npz" for case in cases]
-    if lacking := [name for name in needed if not (arrays / name).is_file()]:
-        raise HandOverError(f"it lacks {lacking[0]}")
+    names = [f"{case}{end}" for case in cases for end in (".b2nd", "_seg.b2nd")]
+    names += [f"{PROPERTIES}/{case}.npz" for case in cases]
+    needed = {f"{_below(staged, arrays)}/{name}" for name in names}
+    found = {name for name in manifest["files"] if name.endswith((".b2nd", ".npz"))}
+    if odd := sorted(needed ^ found):
+        raise HandOverError(f"{odd[0]!r} is lacking" if odd[0] in needed else f"{odd[0]!r} is of no case")
+    for case in cases:
+        require_sound(arrays, case)
     if not (staged.splits.is_file() and staged.alignment.is_file()):
         raise HandOverError(f"it lacks {staged.splits.name} or {staged.alignment.name}")
+    alignment = _require_json(staged.alignment)
+    if {*alignment} != {"aligned", "provenance"} or {*alignment["provenance"]} - {*KEPT}:
+        raise HandOverError(f"{staged.alignment.name} is not as `brainmets pack` writes it")
+    if {*_require_json(staged.splits)} != {"source"}:
+        raise HandOverError(f"{staged.splits.name} holds more than the source cohort's folds")
     wanted = {(p.arm, p.fold): identity(staged, p, "pretraining") for p in _pretrainings(study)}
     packed = {(one["arm"], one["fold"]): one["identity"] for one in manifest["trainings"]}
     if {*wanted} != {*packed}:
@@ -414,7 +420,7 @@ def _is_file_of(path: Path, digest: str) -> bool:
 def _require_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HandOverError(f"{path.name} is not JSON ({error})") from None
 
 

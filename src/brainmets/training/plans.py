@@ -59,8 +59,9 @@ channel order, and of its label map in BraTS labels."""
 WRITTEN = "written.json"
 """The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
 
-NETWORKS = "dynamic_network_architectures."
-"""The package of the networks that nnU-Net plans."""
+NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.[A-Z]\w*")
+LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
+"""The classes that a plan may name: no name of a module's own imports, through which any function can be reached."""
 
 ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
@@ -288,17 +289,14 @@ def require_known_network(plan: Mapping[str, Any], origin: str) -> None:
         architecture = configuration.get("architecture") or {}
         given = architecture.get("arch_kwargs") or {}
         layers = [given.get(key) for key in architecture.get("_kw_requires_import") or ()]
-        network = architecture.get("network_class_name", f"{NETWORKS}none")
-        foreign = [one for one in layers if one is not None and not _is_below("torch.nn.", one)]
-        if foreign := ([] if _is_below(NETWORKS, network) else [network]) + foreign:
+        foreign = [one for one in layers if one is not None and not (isinstance(one, str) and LAYER.fullmatch(one))]
+        if architecture and not NETWORK.fullmatch(str(network := architecture.get("network_class_name"))):
+            foreign = [network, *foreign]
+        if foreign:
             raise ValueError(
                 f"{origin}, configuration {name}, names {foreign[0]!r} to be imported, which is no network of "
                 "nnU-Net's and no layer of torch: the plan does not come from notebook 02"
             )
-
-
-def _is_below(package: str, name: Any) -> bool:
-    return isinstance(name, str) and name.startswith(package)
 
 
 def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ once its header says that it is a plain one.
 from __future__ import annotations
 
 import json
+import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from brainmets.files import replacing
+from brainmets.nifti import LARGEST_BYTES
 from brainmets.vocabulary import LABELS, SEQUENCES
 
 PROPERTIES = "properties"
@@ -116,7 +119,8 @@ def open_array(path: Path) -> blosc2.NDArray:
 
     Opened only once the header says that it is one whole, plain array of float32 or int16: Blosc2 takes lazy
     expressions, functions, proxies and stores for arrays too, whatever the file is called, and rebuilds them as it
-    opens the file. Raises ``DamagedError`` naming the file.
+    opens the file. A few bytes can stand for any number of zeros: an array of more than ``LARGEST_BYTES`` is refused.
+    Raises ``DamagedError`` naming the file.
     """
     _require_plain_array(path)
     try:
@@ -125,6 +129,8 @@ def open_array(path: Path) -> blosc2.NDArray:
         raise DamagedError(f"{path} cannot be read ({error}); notebook 02 makes it anew") from error
     if type(array) is not blosc2.NDArray:
         raise DamagedError(f"{path} holds a {type(array).__name__}, not a plain array; notebook 02 makes it anew")
+    if (size := math.prod(array.shape) * array.dtype.itemsize) > LARGEST_BYTES:
+        raise DamagedError(f"{path} promises {size / 2**30:.3g} GiB; notebook 02 makes it anew")
     return array
 
 
@@ -173,9 +179,13 @@ def write_places(path: Path, properties: Mapping[str, Any]) -> None:
 
 
 def read_places(path: Path) -> dict[int | tuple[int, ...], npt.NDArray[np.int32]]:
-    """The places of each label and region as nnU-Net's loader takes them: key -> (voxel, 4)."""
+    """The places of each label and region as nnU-Net's loader takes them: key -> (voxel, 4).
+
+    Raises ``DamagedError`` naming a file that is missing or anything but what ``write_places`` writes.
+    """
     places: dict[int | tuple[int, ...], npt.NDArray[np.int32]] = {}
     try:
+        require_stored(path)
         with np.load(path, allow_pickle=False) as stored:
             for name in stored.files:
                 key, array = json.loads(name), stored[name]
@@ -185,6 +195,35 @@ def read_places(path: Path) -> dict[int | tuple[int, ...], npt.NDArray[np.int32]
     except Exception as error:  # a zip archive's, NumPy's and JSON's errors alike
         raise DamagedError(f"{path} holds no places of labels ({error}); notebook 02 makes it anew") from error
     return places
+
+
+def require_stored(path: Path) -> None:
+    """Raise ``ValueError`` unless a zip archive holds its members as they are, side by side.
+
+    Compressed, or one within another, a few kilobytes would fill the memory of who reads them.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("it is compressed")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("its parts are larger than the whole")
+
+
+def require_sound(folder: Path, case: str) -> None:
+    """Read all that preprocessing left of a case, and refuse what it would not have kept.
+
+    Raises ``DamagedError`` as ``open_array`` and ``read_places`` do, and ``ValueError`` for values that are not finite
+    and unknown labels.
+    """
+    images, labels = (open_array(folder / f"{case}{end}.b2nd") for end in ("", "_seg"))
+    try:
+        values, known = np.asarray(images[:]), np.asarray(labels[:])
+    except RuntimeError as error:  # Blosc2's, for a chunk that cannot be unpacked
+        raise DamagedError(f"{case} cannot be read ({error}); notebook 02 makes it anew") from error
+    require_finite(values, case)
+    require_known_labels(known, case)
+    read_places(_places_file(folder / case))
 
 
 def _places_file(case: Path) -> Path:

@@ -31,7 +31,7 @@ from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
 from brainmets.training.plans import CONFIGURATION, require_known_network
-from brainmets.training.preprocessed import StudyDataset
+from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.vocabulary import NETWORK_REGIONS
 
@@ -384,6 +384,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             f"{recorded}; {repair}"
         )
     try:
+        require_stored(path)
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors alike
         raise CheckpointError(
@@ -396,7 +397,13 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         require_known_network(checkpoint["init_args"]["plans"], str(path))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} holds no plan of notebook 02 ({error}); {repair}") from error
-    if wrong := not_finite(checkpoint):
+    try:
+        if any(map(_is_unreal, _tensors([checkpoint["network_weights"], checkpoint.get("optimizer_state")]))):
+            raise CheckpointError(f"{path} holds tensors that are larger than what is stored of them; {repair}")
+        wrong = not_finite(checkpoint)
+    except RecursionError:
+        raise CheckpointError(f"{path} is no checkpoint of nnU-Net: it is nested without end; {repair}") from None
+    if wrong:
         raise CheckpointError(f"{path} is of no use: {wrong} is not finite; {repair}")
     return checkpoint
 
@@ -426,6 +433,13 @@ def not_finite(checkpoint: Mapping[str, Any]) -> str | None:
         if _spoilt(value):
             return "a value that the optimiser remembers"
     return None
+
+
+def _is_unreal(value: torch.Tensor) -> bool:
+    """Whether a tensor is none of plain numbers, or repeats few of them: one stored number can stand for 10^12."""
+    if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return True
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _spoilt(value: Any) -> bool:
