@@ -284,7 +284,7 @@ def test_braces_in_names_of_files_are_refused_or_run_under_pseudonyms(tmp_path: 
     checkout = with_own_cohort(tmp_path / "a {checkout}", ("{brace}", "{0}", "P}", "P{"))
     ended = checkout.brainmets(*AUDIT)
     assert ended.returncode == 2
-    assert "4 case(s) with a name such as '{0}'" in ended.stderr
+    assert "4 case(s) with a name such as 'P{'" in ended.stderr
     assert "rename the files, or set pseudonyms: true for the cohort" in ended.stderr
     assert not checkout.work.exists(), "refused before any work"
 
