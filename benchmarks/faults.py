@@ -522,8 +522,13 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
+def quoted(text: str) -> str:
+    """The text as Markdown's code, also where it holds backticks itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
 def row(seen: Seen) -> str:
-    said = "<br>".join(f"`{plain(line)}`" for line in seen.said if line.strip()) or "nothing"
+    said = "<br>".join(quoted(plain(line)) for line in seen.said if line.strip()) or "nothing"
     return f"| {seen.fault} | {seen.lost} | {said} | {plain(seen.then)} |"
 
 

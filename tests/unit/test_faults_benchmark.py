@@ -25,6 +25,7 @@ def faults() -> ModuleType:
 def test_what_was_said_is_kept_without_numbers_times_and_places(faults: ModuleType) -> None:
     said = f"process 71 on {os.uname().nodename}, since 2026-01-31 09:30:00: run /opt/x/bin/brainmets stop a | b\n"
     assert faults.plain(said) == "process N on HOST, since DATE: run brainmets stop a \\| b"
+    assert faults.quoted("of `brainmets pack`") == "`` of `brainmets pack` ``"
     assert faults.plain("see /tmp/ab/checkout/work/x.log, finished in 1.5 s") == "see work/x.log, finished in T s"
 
 
