@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "helpers"))
 import nbformat
+from damaged_images import patch_header
 from fake_checkout import FakeCheckout, steps, wait_for
 from real_checkout import RealCheckout, profile
 
@@ -299,12 +301,18 @@ class Miniature:
         for section in ("pretraining", "fine_tuning", "from_scratch"):
             content[section]["epochs"] = EPOCHS
         self.checkout = RealCheckout.make(folder / "checkout")
+        self.content = content
         self.checkout.write_params(content)
         self.files = StudyPaths(str(self.checkout.root / "work"), "mini")
         self.scratch = self.files.training("scratch", "default", 0)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.checkout.run("study", "params/mini.yaml", *words)
+
+    def another(self, name: str, **target: object) -> StudyPaths:
+        """Write params/<name>.yaml: this study under another name, its target declared otherwise; gives its files."""
+        self.checkout.write_params({**self.content, "study": name, "target": {**self.content["target"], **target}})
+        return StudyPaths(str(self.checkout.root / "work"), name)
 
     def log(self) -> str:
         path = self.files.runs / "05_from_scratch_default_fold_0.log"
@@ -371,6 +379,72 @@ def cut_at_a_line(path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(True)[:-3]))
 
 
+class Touch:
+    """As a pickle: makes an empty file in the process that opens it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def planted_pickle(mini: Miniature) -> Seen:
+    opened = mini.checkout.root / "opened"
+    cases = [path for path in mini.files.nnunet_preprocessed.rglob("*.b2nd") if not path.stem.endswith("_seg")]
+    for case in cases:
+        case.with_suffix(".pkl").write_bytes(pickle.dumps(Touch(opened)))
+    mini.files.checkpoint("scratch", "default", 0).unlink()  # so that the next start trains
+    before = mini.epochs()
+    ended = mini.run("--", str(mini.scratch))
+    again, closed = mini.epochs() - before, bool(cases) and not opened.exists()
+    for case in cases:
+        case.with_suffix(".pkl").unlink()
+    return Seen(
+        "a file of code (`.pkl`, which stock nnU-Net opens) beside every preprocessed case", "nothing", [],
+        f"trains on, and never opens one (exit status {ended.returncode})" if closed else "opens one",
+        closed and again == 1 and ended.returncode == 0,
+    )  # fmt: skip
+
+
+def cut_archive(mini: Miniature) -> Seen:
+    archive, half = (mini.checkout.root / name for name in ("plan.zip", "half.zip"))
+    packed = mini.checkout.run("pack", "plan", "params/mini.yaml", "--out", str(archive))
+    shutil.copy(archive, half)
+    cut_in_half(half)
+    there = mini.another("there")
+    refused = mini.checkout.run("unpack", str(half), "params/there.yaml")
+    left = there.work.exists()
+    whole = mini.checkout.run("unpack", str(archive), "params/there.yaml")
+    return Seen(
+        "an archive of `brainmets pack` cut on its way", "nothing: no file is put into the study",
+        [last(refused.stderr).replace(f"{mini.checkout.root}/", "")],
+        f"`brainmets unpack` refuses it (exit status {refused.returncode}) and takes the whole one "
+        f"(exit status {whole.returncode})",
+        [packed.returncode, refused.returncode, whole.returncode] == [0, 2, 0] and not left,
+    )  # fmt: skip
+
+
+def not_finite(mini: Miniature) -> Iterator[Seen]:
+    """An image that float32 cannot hold: before the audit, and changed after it, with notebook 02 run by hand."""
+    folder = mini.checkout.root / mini.content["target"]["folder"]
+    patch_header(sorted(folder.glob("*/*_T2.nii.gz"))[0], scl_slope=3e38, scl_inter=0.0)
+    name = "an image with values that float32 cannot hold (`scl_slope` 3e38 in its header)"
+    own = mini.another("own", phantoms=None)
+    ended = mini.checkout.run("study", "params/own.yaml", "--", "audit")
+    said = [line for line in ended.stdout.splitlines() if re.match(r"FAILED|    (error|  ) ", line)]
+    then = f"stops at the audit until the image is corrected or left out (exit status {ended.returncode})"
+    yield Seen(
+        name, "nothing: no step after the audit runs", said, then, ended.returncode == 1 and not own.splits.exists()
+    )
+    ended = mini.checkout.run("notebook", "02_plan_alignment", "params/mini.yaml")
+    said = [line for line in (ended.stdout + ended.stderr).splitlines() if "finite" in line][:1]
+    then = f"notebook 02 refuses it before any training (exit status {ended.returncode})"
+    yield Seen(
+        f"{name}, changed after the audit", "the work of notebook 02", said, then, bool(said) and ended.returncode == 1
+    )
+
+
 def of_data(folder: Path) -> Iterator[Seen]:
     mini = Miniature(folder)
     yield power_cut(mini)
@@ -395,6 +469,9 @@ def of_data(folder: Path) -> Iterator[Seen]:
         cut_in_half,
         None,
     )
+    yield planted_pickle(mini)
+    yield cut_archive(mini)
+    yield from not_finite(mini)
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
@@ -410,13 +487,18 @@ Each of these faults was played against the laboratory; what is quoted was said.
 writes this page. The rule behind it: a step writes its result whole and last, a training keeps a checkpoint after each
 epoch, and a step counts as done only as long as all that it wrote is there as it was written (size and hash).
 
-- `brainmets study PARAMS`, started again, is the answer to every one of them. Where the study is still at work it
-  watches it; where only steps are, it waits for them; else it runs what is missing, out of date or damaged.
+- `brainmets study PARAMS`, started again, is the answer to most of them. Where the study is still at work it watches
+  it; where only steps are, it waits for them; else it runs what is missing, out of date or damaged. Where a person
+  must act first (make room on a disk, correct an image, copy an archive anew), the message says so.
 - The study does not end with the terminal that started it. `brainmets stop PARAMS` ends it: engine, steps and jobs.
-- A step whose Snakemake was killed goes on and is waited for: it loses nothing by that, and it may be a day of
-  training.
+- A step whose Snakemake was killed goes on and is waited for: it loses nothing, even if it is a day of training.
 - Of a step's failures the newest three executed copies are kept in `runs/failed/`; a log beyond 2 MB begins anew at
   the next start of its step, the old one is kept as `.log.1`.
+
+What a cluster adds (a cancelled job, a time limit, a lost node) is in [cluster.md](cluster.md).
+
+The faults of data, from the power cut on, were played one after another on one study: the steps that a row lists
+include those that the rows before it had left to do.
 
 | fault | what is lost | what is read | what the next `brainmets study` does |
 |---|---|---|---|
@@ -440,8 +522,13 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
 
 
+def quoted(text: str) -> str:
+    """The text as Markdown's code, also where it holds backticks itself."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
 def row(seen: Seen) -> str:
-    said = "<br>".join(f"`{plain(line)}`" for line in seen.said if line.strip())
+    said = "<br>".join(quoted(plain(line)) for line in seen.said if line.strip()) or "nothing"
     return f"| {seen.fault} | {seen.lost} | {said} | {plain(seen.then)} |"
 
 
@@ -452,7 +539,7 @@ def main() -> int:
         "--only", metavar="WORD", default="", help="only the faults of processes with WORD in their name"
     )
     args = parser.parse_args()
-    rows, bad = [], []
+    rows, bad, start = [], [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="brainmets_faults_") as name:
         root = Path(name)
         played: list[Callable[[], Iterator[Seen]]] = [
@@ -468,7 +555,10 @@ def main() -> int:
                 bad += [] if seen.within_bounds else [seen.fault]
                 print(rows[-1], flush=True)
     if args.write and not args.only:
-        RESULTS.write_text(HEADING + "\n".join(rows) + "\n", encoding="utf-8")
+        minutes = (time.monotonic() - start) / 60
+        cores = len(os.sched_getaffinity(0))
+        took = f"All of it was played in {minutes:.0f} minutes on {cores} CPU cores, without a GPU."
+        RESULTS.write_text(HEADING + "\n".join([*rows, "", took]) + "\n", encoding="utf-8")
     print("\n".join(f"NOT AS IT SHOULD BE: {fault}" for fault in bad) or "every fault within its bounds")
     return 1 if bad else 0
 

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = """\
 from pathlib import Path
 from brainmets.params import {model}
-from brainmets.paths import StudyPaths
+from brainmets.paths import StudyPaths, resolve
 from brainmets.provenance import Provenance
 from brainmets.engine.steps import result
 from brainmets.files import read_json
@@ -47,10 +47,14 @@ while trap_says == "wait" and trap.exists(): time.sleep(0.05)
 if trap_says == "die": os._exit(9)
 """
 RESULT = """\
-record = Provenance("{notebook}", p.model_dump(mode="json"), root=files.work)
+root, folder = files.work, target.parent
+if "case" in job:  # what notebook 00 writes lies in the cohort's folder
+    root = resolve(p.declaration.folder)
+    folder = root / job["case"]
+record = Provenance("{notebook}", p.model_dump(mode="json"), root=root)
 plan = files.preparation(job["cohort"]).plan if "case" in job else None
 more = {{"files": read_json(plan)["cases"][job["case"]]["digest"]}} if plan and plan.is_file() else {{}}
-table = target.with_name("numbers.csv")
+table = folder / "numbers.csv"
 table.parent.mkdir(parents=True, exist_ok=True)
 _ = table.write_text("case,value\\nP01,0.5\\nP02,0.25\\n")
 more |= {{"threads": os.environ["OMP_NUM_THREADS"], "slurm": os.environ.get("SLURM_JOB_ID")}}

@@ -328,7 +328,7 @@ LAYOUT = {
     ("cohort", "expected"),
     [
         ({"held_out": 0}, "target.held_out: 0 leaves no case to test; hold out one or more"),
-        ({"held_out": True}, "target.held_out: must be a number of cases or a list of case names (given: True)"),
+        ({"held_out": True}, "target.held_out: must be a number of cases or a list of case names (given: true)"),
         ({"held_out": 9}, "target.held_out: 9 of 4 cases: nothing is left to train on; lower it, or add cases"),
         (
             {"held_out": ["P1"]},
@@ -528,8 +528,7 @@ def test_each_raw_scan_is_a_step_before_the_audit_and_only_a_changed_one_is_repe
     assert checkout.ran() == {**first, "01_data_audit": 1}
     for number in (1, 2, 3):
         folder = checkout.root / "cohort" / f"site-0000{number}-000"
-        folder.mkdir(parents=True)
-        for name in ("t1n", "t1c", "t2w", "t2f", "seg"):  # the notebooks of this checkout write nothing but records
+        for name in ("t1n", "t1c", "t2w", "t2f", "seg"):  # the notebooks of this checkout write no images
             (folder / f"{folder.name}-{name}.nii.gz").write_bytes(b"")
     write_scan(checkout.root / "raw" / "Clark", seed=9)
     (checkout.root / "raw" / "labels" / "Clark.nii.gz").write_bytes(b"")
@@ -544,6 +543,12 @@ def test_each_raw_scan_is_a_step_before_the_audit_and_only_a_changed_one_is_repe
     listed = [line.strip() for line in ended.stdout.splitlines() if line.strip().startswith("00")]
     missing = ["00_preparation_target_site-00002-000", "00_preparation_target_site-00004-000"]
     assert listed == missing, "a prepared case that lacks a file is made again; site 4 never had one"
+    (checkout.root / "cohort" / "site-00001-000" / "numbers.csv").write_text("")
+    ended = checkout.brainmets("study", "params/tiny.yaml", "-n", "--", "audit")
+    assert (
+        "00_preparation_target_site-00001-000 is to be run again: its file site-00001-000/numbers.csv has"
+        in ended.stdout
+    ), "what notebook 00 wrote lies in the cohort's folder, not in the study's"
 
 
 def test_scans_that_a_person_must_decide_on_stop_the_study_before_any_step(checkout: FakeCheckout) -> None:

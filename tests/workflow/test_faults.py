@@ -200,7 +200,7 @@ def test_other_options_than_those_of_the_study_at_work_are_refused(checkout: Fak
     [
         (lambda path: path.unlink(), "is missing"),
         (lambda path: path.write_text("case,value\nP01,0.5\n"), "has 1 rows, 2 were written"),
-        (lambda path: path.write_text("case,value\nP01,0.5\nP02,0.5\n"), "has 30 bytes, 31 were written"),
+        (lambda path: path.write_text("case,value\nP01,0.5\nP02,0.5\n"), "has 27 bytes, 28 were written"),
         (lambda path: path.write_text("case,value\nP01,0.5\nP02,0.24\n"), "is not what was written"),
     ],
 )
@@ -280,8 +280,17 @@ def test_a_cohort_copied_with_new_times_says_why_the_audit_is_repeated(tmp_path:
     ]  # fmt: skip
 
 
-def test_braces_in_names_of_files_do_not_stop_a_study(tmp_path: Path) -> None:
+def test_braces_in_names_of_files_are_refused_or_run_under_pseudonyms(tmp_path: Path) -> None:
     checkout = with_own_cohort(tmp_path / "a {checkout}", ("{brace}", "{0}", "P}", "P{"))
+    ended = checkout.brainmets(*AUDIT)
+    assert ended.returncode == 2
+    assert "4 case(s) with a name such as 'P{'" in ended.stderr
+    assert "rename the files, or set pseudonyms: true for the cohort" in ended.stderr
+    assert not checkout.work.exists(), "refused before any work"
+
+    content = checkout.content()
+    content["target"]["pseudonyms"] = True
+    checkout.write(content)
     ended = checkout.brainmets(*AUDIT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert steps(ended.stdout) == ["01_data_audit"]
