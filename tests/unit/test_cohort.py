@@ -157,11 +157,13 @@ def test_the_manifest_reads_back_as_written(own: Cohort, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("a b", "1 case(s) with a name such as 'a b', which becomes part of files' names and may hold letters"),
+        ("a b", "1 case(s) with a name such as 'a b', which becomes part of files' names and may"),
         ("{brace}", "1 case(s) with a name such as '{brace}'"),
         ("-a", "1 case(s) with a name such as '-a'"),
         ("a\u0301", "1 case(s) with a name such as 'a\u0301'"),  # an accent of its own: another name that looks alike
         ("x_seg", "1 case(s) with a name such as 'x_seg', which becomes part of files' names"),
+        ("n" * 101, f"1 case(s) with a name such as '{'n' * 101}'"),  # with what is appended too long for a disk
+        ("all", "1 case(s) with a name such as 'all'"),  # the name of a whole cohort in findings
         ("A", "cases 'A' and 'a' differ in capital letters alone"),
     ],
 )

@@ -25,8 +25,12 @@ from brainmets.paths import project_root, resolve
 from brainmets.provenance import sha256
 from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES
 
-CASE_NAME = re.compile(r"[^\W_][\w.-]*")
-"""What a case without a pseudonym may be called. Nor may it end with _seg, which nnU-Net appends for label maps."""
+CASE_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+"""What a case without a pseudonym may be called; a disk's 255 bytes leave room for what later steps append. Nor may it
+end with _seg, which nnU-Net appends for label maps, or be ``WHOLE_COHORT``."""
+
+WHOLE_COHORT = "all"
+"""What stands for a case where a finding of the audit is about the cohort as a whole."""
 
 LOOKED_AT = 10_000
 """Files of a folder whose names are looked at for other formats, once its patterns find nothing."""
@@ -125,8 +129,13 @@ def _refuse_names(names: Iterable[str], declaration: Cohort) -> None:
         )
     if declaration.pseudonyms:
         return
-    allowed = "letters, digits, '.', '_' and '-' alone, a letter or digit first, and not end with _seg"
-    if wrong := [name for name in names if not CASE_NAME.fullmatch(name) or name.endswith("_seg")]:
+    allowed = (
+        "at most 100 letters, digits, '.', '_' and '-', a letter or digit first, and neither end with _seg nor be "
+        f"{WHOLE_COHORT!r}, which findings call a whole cohort"
+    )
+    if wrong := [
+        name for name in names if not CASE_NAME.fullmatch(name) or name.endswith("_seg") or name == WHOLE_COHORT
+    ]:
         raise CohortError(
             f"{declaration.folder}: {len(wrong)} case(s) with a name such as {wrong[0]!r}, which becomes part of "
             f"files' names and may hold {allowed}: rename the files, or set pseudonyms: true for the cohort"
