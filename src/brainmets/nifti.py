@@ -356,7 +356,10 @@ def _fill(stream: io.RawIOBase | BinaryIO, view: memoryview) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    """The file behind its header; what goes wrong until the block ends is an ``ImageError``, or an ``OSError``."""
+    """The file behind its header; what goes wrong until the block ends is an ``ImageError``, or an ``OSError``.
+
+    Want of memory is neither: it says nothing of the file.
+    """
     name = path.name.lower()
     if not name.endswith(NIFTI_SUFFIXES):
         raise ImageError(path, f"is no NIfTI file ({' or '.join(NIFTI_SUFFIXES)}); {CONVERT}")
@@ -364,7 +367,7 @@ def _opened(path: Path) -> Iterator[_File]:
         with path.open("rb", buffering=0) as handle:
             stream = _Inflated(handle) if name.endswith(".gz") else handle
             yield _File(path, stream, *_header(path, stream))
-    except (ImageError, OSError):
+    except (ImageError, OSError, MemoryError):
         raise
     except EOFError:
         if not path.stat().st_size:

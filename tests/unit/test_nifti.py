@@ -334,6 +334,18 @@ def test_a_stream_that_inflates_without_end_takes_no_memory(tmp_path: Path) -> N
     tracemalloc.stop()
 
 
+def test_want_of_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or ``quarantine`` would leave sound cases out of a study on a small machine."""
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    path = written(tmp_path, VOXELS)
+    monkeypatch.setattr(nifti, "_fill", full)
+    with pytest.raises(MemoryError):
+        nifti.read_volume(path)
+
+
 def test_a_file_under_the_wrong_name_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, VOXELS)
     wrong = tmp_path / "image.nii"

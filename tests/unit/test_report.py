@@ -148,6 +148,18 @@ def test_a_step_that_is_not_done_is_named(reviewed_checkout):
         report.build(other, study)
 
 
+def test_a_picture_that_has_changed_since_its_step_stops_the_report(reviewed_checkout):
+    _, files, study = reviewed_checkout
+    panel = next((files.review / "panels").glob("*.png"))
+    whole = panel.read_bytes()
+    panel.write_bytes(whole[:-100])
+    try:
+        with pytest.raises(ValueError, match=rf"{panel.name} has .* written: run brainmets notebook 08"):
+            report.build(files, study)
+    finally:
+        panel.write_bytes(whole)
+
+
 def test_a_notebook_run_by_hand_is_listed_without_a_page(reviewed_checkout):
     _, files, study = reviewed_checkout
     copy = files.runs / "02_plan_alignment.ipynb"

@@ -19,6 +19,7 @@ from brainmets.cohorts.pseudonyms import cases_of
 from brainmets.engine import devices, running, slurm, study
 from brainmets.engine.progress import PROGRESS
 from brainmets.engine.slurm import job_prefix
+from brainmets.engine.steps import _made_with
 from brainmets.params import Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -672,3 +673,11 @@ def test_stop_cancels_the_jobs_of_this_study_alone(
     assert running.stop(files, "params/own.yaml") == 0
     assert (tmp_path / "cancelled").read_text() == "7\n"
     assert "cancelling 1 job of the cluster: 7 ..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{", "[" * 100_000, '{"provenance": 3}', '{"provenance": {"parameters": [1]}}']
+)
+def test_a_result_whose_record_cannot_be_read_counts_as_made_otherwise(tmp_path: Path, content: str) -> None:
+    (tmp_path / "audit.json").write_text(content)
+    assert not _made_with(tmp_path / "audit.json", {"seed": 1})

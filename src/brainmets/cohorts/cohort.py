@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from brainmets import nifti
-from brainmets.files import read_json, shaped, write_json
+from brainmets.files import read_json, write_json
 from brainmets.params import Cohort
 from brainmets.paths import project_root, resolve
 from brainmets.provenance import sha256
@@ -248,7 +248,6 @@ def write_manifest(path: Path, cases: list[Case]) -> Path:
     return write_json(path, {**_place(path), "digest": digest, "cases": entries})
 
 
-@shaped
 def read_manifest(path: Path) -> dict[str, Case]:
     """The cases by name, as ``write_manifest`` wrote them.
 

@@ -5,7 +5,6 @@ The Snakefile, the notebook runner and the command line share these words.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -176,7 +175,6 @@ def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: 
 
 def _made_with(path: Path, expected: dict[str, Any]) -> bool:
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["provenance"]["parameters"]
-        return decisive(recorded) == decisive(expected)
-    except (ValueError, KeyError, TypeError):
+        return decisive(read_json(path)["provenance"]["parameters"]) == decisive(expected)
+    except (ValueError, LookupError, TypeError, AttributeError):
         return False

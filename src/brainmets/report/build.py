@@ -17,8 +17,9 @@ import jinja2
 import yaml
 from bs4 import BeautifulSoup
 
-from brainmets import tables
+from brainmets import provenance, tables
 from brainmets.cohorts import audit
+from brainmets.engine.steps import jobs, result
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
@@ -39,6 +40,8 @@ TABLES = (
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
 )  # fmt: skip
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
+SHOWN = ("01_data_audit", "06_evaluation", "07_statistics", "08_case_review")
+"""Notebooks whose tables and pictures the report shows."""
 PARTS = ("notebooks", "figures", "tables", "viewer", "scripts")
 PAGES = jinja2.Environment(
     loader=jinja2.PackageLoader("brainmets.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -54,8 +57,9 @@ def build(files: StudyPaths, study: Study) -> Path:
     """Make the report of a finished study and return its ``index.html``.
 
     Everything is made in a folder beside the report's; the pages take their place when all are whole, the index last.
-    Other files in the report's folder stay. Raises ``FileNotFoundError`` naming a step that is not done, and
-    ``ReportError`` where a page still holds an absolute path, or the user's or the machine's name.
+    Other files in the report's folder stay. Raises ``FileNotFoundError`` naming a step that is not done,
+    ``ValueError`` where a step's files are not what it wrote or of another study, and ``ReportError`` where a page
+    still holds an absolute path, or the user's or the machine's name.
     """
     partial = files.report.with_name(f".{files.report.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what an interrupted run left
@@ -86,6 +90,9 @@ def _redactor(files: StudyPaths, study: Study) -> Redactor:
 
 def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redactor) -> None:
     steps = content.steps(files, study)
+    for notebook, job in jobs(study):
+        if notebook in SHOWN:
+            provenance.require_whole(result(files, notebook, job), files.study, files.work)
     cases, overviews, rule = content.cases(files)
     answer, conclusion, figures = content.conclusions(files)
     for picture in [*figures, *overviews, *(picture for case in cases for picture in case["pictures"])]:
