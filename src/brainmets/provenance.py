@@ -11,6 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -134,10 +135,13 @@ class Provenance:
 
 
 def state(path: Path) -> dict[str, Any]:
-    """What a file is: "bytes", "sha256", "changed_ns" (its time of change), and of a CSV its "rows"."""
+    """What a file is: "bytes", "sha256", "changed_ns" (its time of change), and of a table its "rows"."""
     stat = path.stat()
     found = {"bytes": stat.st_size, "sha256": sha256(path), "changed_ns": stat.st_mtime_ns}
-    return found | ({"rows": len(tables.lines(path, "# ")) - 1} if path.suffix == ".csv" else {})
+    if path.suffix == ".csv":
+        with suppress(ValueError):  # a CSV of someone else's in the same folder
+            found["rows"] = len(tables.lines(path, "# ")) - 1
+    return found
 
 
 def damaged(path: Path, root: Path, folders: Mapping[str, Path] | None = None) -> dict[str, str]:

@@ -261,7 +261,7 @@ def _refuse_named(cohort: str, declaration: Cohort, left: pd.DataFrame) -> None:
 def quarantined(files: StudyPaths) -> pd.DataFrame:
     """What notebook 01 left out of a study: ``cohort`` and ``QUARANTINE_COLUMNS``; no row where nothing was."""
     parts = [
-        tables.read(files.quarantined(name), dtype=str).assign(cohort=name)
+        tables.read(files.quarantined(name), dtype=str, keep_default_na=False).assign(cohort=name)
         for name in COHORTS
         if files.quarantined(name).is_file()
     ]

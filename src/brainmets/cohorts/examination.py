@@ -81,8 +81,12 @@ class Examination:
             yield
         except nifti.ImageError as error:
             self.note(error.rule, path, error.problem)
-        except OSError as error:
-            self.find("unreadable", path, why=error.strerror or type(error).__name__)
+        except (
+            FileNotFoundError,
+            PermissionError,
+            IsADirectoryError,
+        ) as error:  # a disk that fails is no fault of a case
+            self.find("unreadable", path, why=error.strerror)
 
 
 def examine(case: Case, declaration: Cohort) -> Examination:

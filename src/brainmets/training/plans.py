@@ -307,7 +307,10 @@ def read_dataset(files: StudyPaths, cohort: str) -> dict[str, Any]:
 def read_folds(files: StudyPaths, cohort: str) -> list[FoldCases]:
     """A cohort's folds as nnU-Net reads them; ``AlignmentError`` where ``splits.json`` has others."""
     path = files.nnunet_preprocessed / DATASETS[cohort] / "splits_final.json"
-    folds: list[FoldCases] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        folds: list[FoldCases] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} of the {cohort} cohort is not JSON ({error}); run notebook 02 again") from error
     if files.splits.is_file() and read_json(files.splits).get(cohort, {}).get("folds") != folds:
         raise AlignmentError(
             f"{path.name} of the {cohort} cohort has other folds than splits.json: one of them is another study's, or "
