@@ -81,11 +81,8 @@ class Examination:
             yield
         except nifti.ImageError as error:
             self.note(error.rule, path, error.problem)
-        except (
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-        ) as error:  # a disk that fails is no fault of a case
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            # any other is a disk that fails, which is no fault of a case
             self.find("unreadable", path, why=error.strerror)
 
 

@@ -332,10 +332,6 @@ class Cohort(Parameters):
     def _zero_is_background(cls, value: dict[int, Label]) -> dict[int, Label]:
         if value.get(0, "background") != "background":
             raise ValueError(f"0 is background, not {value[0]!r}")
-        if not set(value.values()) - {"background"}:
-            raise ValueError(
-                f"names no label; say which value is which, such as {{1: netc, 2: snfh, 3: et}}{given(value)}"
-            )
         return value
 
     @model_validator(mode="after")
