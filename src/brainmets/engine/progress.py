@@ -153,6 +153,7 @@ class Tail:
 
 
 FIELDS: Mapping[str, tuple[tuple[str, type], ...]] = {
+    "workflow_started": (),  # all that is said where nothing is to be done
     "run_info": (("stats", dict),),
     "job_info": (("jobid", int), ("rule_name", str), ("wildcards", dict)),
     "job_finished": (("job_id", int),),
