@@ -137,7 +137,6 @@ def _cut(text: str) -> str:
 
 _TEXT, _NUMBER, _TRUTH = Column(), Column("number"), Column("truth")
 _NOTE, _ANY = Column(empty=True), Column("number", empty=True)
-_AMOUNT = Column("number", low=0)
 _COUNT = Column("whole", low=0, empty=True)
 _MODEL = {"arm": _TEXT, "strategy": Column(known=STRATEGIES)}
 _REGION = Column(known=REGION_ORDER)
@@ -160,16 +159,6 @@ LESIONS = Schema(
     },
     key=(),
     again="score the cases anew (notebook 06, brainmets score)",
-)  # fmt: skip
-CASES = Schema(
-    {
-        "case": _TEXT, "patient": _TEXT, "shape": _TEXT, "spacing_mm": _TEXT, "orientation": _TEXT,
-        **{f"{region}_mL": _AMOUNT for region in REGION_ORDER},
-        "lesions": Column("whole", low=0), "held_out": _TRUTH,
-    },
-    key=("case",),
-    again="run notebook 01 again",
-    rows=False,
 )  # fmt: skip
 DESCRIPTIVE = Schema(
     {

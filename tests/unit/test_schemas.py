@@ -9,7 +9,7 @@ from helpers.score_examples import example_lesions, example_scores, write_study
 from brainmets import schemas, tables
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
-from brainmets.schemas import CASES, DESCRIPTIVE, LESIONS, RATING_KEY, SCORES, Schema
+from brainmets.schemas import DESCRIPTIVE, LESIONS, RATING_KEY, SCORES, Schema
 from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 
@@ -25,13 +25,6 @@ ROWS: list[tuple[Schema, dict]] = [
         {
             "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "metric": "dice", "value": 1,
             "unit": "1",
-        },
-    ),
-    (
-        CASES,
-        {
-            "case": "P1", "patient": "P1", "shape": "2x2x2", "spacing_mm": "1x1x1", "orientation": "RAS", "ET_mL": 0.1,
-            "TC_mL": 0.1, "WT_mL": 0.2, "RC_mL": 0, "lesions": 1, "smallest_lesion_mm3": "", "held_out": False,
         },
     ),
     (

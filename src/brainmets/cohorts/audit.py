@@ -193,19 +193,12 @@ def write_page(path: Path, cohort: str, audit: Audit) -> Path:
     for severity, case, file, text in shown[["severity", "case", "file", "finding"]].itertuples(index=False):
         found.setdefault(str(case), []).append(audit_page.Finding(str(severity), str(file), str(text)))
     table = audit.numbers.merge(audit.cases, on="case", how="left")
-    rows = [
-        audit_page.Row(cohort, str(case), audit.pictures.get(str(case)), _in_words(row), found.get(str(case), []))
-        for case, row in table.set_index("case").iterrows()
-    ]
+    rows = []
+    for numbers in table.to_dict("records"):
+        case = str(numbers["case"])
+        words = audit_page.in_words({str(name): value for name, value in numbers.items()})
+        rows.append(audit_page.Row(cohort, case, audit.pictures.get(case), words, found.get(case, [])))
     return audit_page.write_page(path, rows, [(cohort, finding) for finding in found.get("all", [])])
-
-
-def _in_words(row: pd.Series) -> dict[str, str]:
-    """The numbers of a case that the page shows, by title."""
-    numbers = {"shape": "shape", "voxel sides (mm)": "spacing_mm", "axes": "orientation"}
-    words = {title: str(row[name]) for title, name in numbers.items() if isinstance(row[name], str)}
-    measured = {"head (mL)": "head_mL", "whole tumour (mL)": "WT_mL", "lesions": "lesions"}
-    return words | {title: f"{row[name]:.4g}" for title, name in measured.items() if pd.notna(row[name])}
 
 
 # --- cases that are left out ---------------------------------------------------------------------------------------
