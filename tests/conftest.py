@@ -11,13 +11,6 @@ from fake_checkout import FakeCheckout
 from brainmets.paths import StudyPaths
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one process, since they share what is costly to make; those of SLURM share a node."""
-    for item in items:
-        group = "slurm" if item.get_closest_marker("slurm") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data that is no part of the repository; CONTRIBUTING.md says what it holds."""

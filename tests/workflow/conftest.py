@@ -1,5 +1,7 @@
 """A one-node SLURM, and the shipped profile cut down to it."""
 
+import fcntl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,15 @@ from fake_checkout import REPOSITORY
 from one_node_slurm import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One at a time on the machine: a second process of the tests waits here until the first one's has ended."""
+    with Path(tempfile.gettempdir(), "brainmets-tests-slurm.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from _cluster(tmp_path_factory)
+
+
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("slurm")
     for parent in (folder, *folder.parents):
         if parent.stat().st_mode & 0o777 == 0o700:

@@ -93,6 +93,8 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **values: Any) -> None:
+        if stray := [name for name in values if not isinstance(name, str)]:  # of a model within a model, by pydantic
+            raise ParameterError(f"{stray[0]!r}: unknown parameter; a parameter's name is text")
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -42,6 +42,8 @@ ALIASES = {
     "t2flair": ("t2f",),
 }  # fmt: skip
 """What people write for a sequence, and the names it may mean."""
+LARGEST = 2**53
+"""Of a whole number in the table; above it floats skip some."""
 
 
 class UncertainError(ValueError):
@@ -332,7 +334,7 @@ def _number(text: str, *, whole: bool) -> float | int:
     if not text and not whole:
         return math.nan
     value = float(text.replace(",", "."))
-    if whole and not value.is_integer():
+    if whole and not (value.is_integer() and abs(value) < LARGEST):
         raise ValueError(text)
     return int(value) if whole else value
 
