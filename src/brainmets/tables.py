@@ -47,9 +47,10 @@ def read(path: Path, **options: Any) -> pd.DataFrame:
 
     Raises ``TableError`` as ``lines`` does, and for cells that do not fit ``options``.
     """
-    lines(path, str(options.get("comment", "")))
+    written = decoded(path.read_bytes())
+    _lines_of(written, path, str(options.get("comment", "")))
     try:
-        table = pd.read_csv(io.StringIO(decoded(path.read_bytes())), **options)
+        table = pd.read_csv(io.StringIO(written), **options)
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise TableError(f"{path}: {error}; run the step that writes it again") from error
     for name in table.columns:
@@ -64,8 +65,12 @@ def lines(path: Path, comment: str = "") -> list[tuple[int, list[str]]]:
     Lines that start with ``comment`` are passed over. Raises ``TableError`` for a file without text, a row with more
     or fewer fields than there are names, a column without a name, and a name that occurs twice.
     """
+    return _lines_of(decoded(path.read_bytes()), path, comment)
+
+
+def _lines_of(written: str, path: Path, comment: str) -> list[tuple[int, list[str]]]:
     try:
-        reader = csv.reader(io.StringIO(decoded(path.read_bytes()), newline=""), strict=True)
+        reader = csv.reader(io.StringIO(written, newline=""), strict=True)
         found = [(reader.line_num, [field.strip() for field in row]) for row in reader if row]
     except csv.Error as error:
         raise TableError(f"{path} is not a table of comma-separated values: {error}") from error

@@ -23,7 +23,7 @@ FLOORS = (
     ("params", "provenance"),
     ("nifti", "figures", "schemas"),
     ("paths", "tables"),
-    ("vocabulary", "files", "places", "processes"),
+    ("vocabulary", "files", "parallel", "places", "processes"),
 )
 """From the roof down. A room (a folder or a module of the package) imports from lower floors only."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

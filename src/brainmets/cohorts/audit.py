@@ -14,11 +14,9 @@ A finding about a whole cohort stops the study in any case: no case could be lef
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +30,7 @@ from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.examination import Examination, Scan, examine
 from brainmets.cohorts.fingerprint import pairs_of_one_scan
 from brainmets.cohorts.rules import FINDING_COLUMNS, OF_A_COHORT, QUARANTINED, finding, noted
+from brainmets.parallel import results
 from brainmets.params import Cohort
 from brainmets.paths import COHORTS, StudyPaths
 from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS
@@ -132,37 +131,34 @@ def _examine_all(
     progress: Callable[[str], None] | None,
 ) -> dict[tuple[str, str], Examination]:
     """By cohort and case."""
-    jobs = [(name, case) for name in cohorts for case in cases[name]]
+    jobs = [_Job(name, case, cohorts[name]) for name in cohorts for case in cases[name]]
+    workers = min(workers, len(jobs))
     found: dict[tuple[str, str], Examination] = {}
     began = time.monotonic()
-    for name, one in _run(jobs, cohorts, min(workers, len(jobs))):
-        found[name, one.row["case"]] = one
-        if progress is not None:
-            spent = time.monotonic() - began
-            left = spent / len(found) * (len(jobs) - len(found))
-            progress(f"case {len(found)} of {len(jobs)}: {one.row['case']}, {spent:.0f} s, {left:.0f} s left")
+    try:
+        for job, one in results(_examine, jobs, workers):
+            found[job.cohort, job.case.case] = one
+            if progress is not None:
+                spent = time.monotonic() - began
+                left = spent / len(found) * (len(jobs) - len(found))
+                progress(f"case {len(found)} of {len(jobs)}: {job.case.case}, {spent:.0f} s, {left:.0f} s left")
+    except BrokenProcessPool as error:
+        raise CohortError(
+            f"a process of the audit died, most likely for want of memory: lower audit.workers (now {workers})"
+        ) from error
     return found
 
 
-def _run(
-    jobs: list[tuple[str, Case]], cohorts: Mapping[str, Cohort], workers: int
-) -> Iterator[tuple[str, Examination]]:
-    if workers <= 1:
-        for name, case in jobs:
-            yield name, examine(case, cohorts[name])
-        return
-    # spawned, because a forked child of a notebook's kernel with its threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(examine, case, cohorts[name]): name for name, case in jobs}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        except BrokenProcessPool as error:
-            raise CohortError(
-                f"a process of the audit died, most likely for want of memory: lower audit.workers (now {workers})"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+class _Job(NamedTuple):
+    """A case to be examined, its cohort's name and declaration."""
+
+    cohort: str
+    case: Case
+    declaration: Cohort
+
+
+def _examine(job: _Job) -> Examination:
+    return examine(job.case, job.declaration)
 
 
 def _collected(

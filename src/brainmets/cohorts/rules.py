@@ -8,11 +8,11 @@ The rules are data, declared here and nowhere else (those on plausibility beside
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from brainmets.cohorts import plausibility
+from brainmets.cohorts.plausibility import Severity
 
-Severity = Literal["error", "warning"]
 QUARANTINED = "quarantined"
 """What ``severity`` says in the place of "error" once the finding's cases were left out."""
 FINDING_COLUMNS = ("severity", "rule", "case", "file", "finding")

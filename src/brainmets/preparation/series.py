@@ -23,6 +23,7 @@ from brainmets.cohorts import spreadsheet
 from brainmets.figures import Drawing
 from brainmets.preparation.judging import CERTAIN, judge
 from brainmets.preparation.scans import Finding, Series
+from brainmets.schemas import MOST
 from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
 
 SERIES_COLUMNS = (
@@ -42,8 +43,6 @@ ALIASES = {
     "t2flair": ("t2f",),
 }  # fmt: skip
 """What people write for a sequence, and the names it may mean."""
-LARGEST = 2**53
-"""Of a whole number in the table; above it floats skip some."""
 
 
 class UncertainError(ValueError):
@@ -334,7 +333,7 @@ def _number(text: str, *, whole: bool) -> float | int:
     if not text and not whole:
         return math.nan
     value = float(text.replace(",", "."))
-    if whole and not (value.is_integer() and abs(value) < LARGEST):
+    if whole and not (value.is_integer() and abs(value) < MOST):
         raise ValueError(text)
     return int(value) if whole else value
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from brainmets.nifti import SUFFIXES, ImageError, read_grid, read_labels
+from brainmets.parallel import results
 from brainmets.scoring.case import CaseScores, score_case
 from brainmets.vocabulary import LABELS, LESION_COLUMNS, REGIONS, RESECTION_CAVITY, SCORE_COLUMNS, LesionDefinition
 
@@ -220,22 +219,13 @@ def _check_grids(jobs: list[_Job]) -> None:
 def _run(jobs: list[_Job], workers: int) -> Iterator[tuple[str, CaseScores]]:
     """(case, scores) as they finish. Workers get paths and give rows, so memory is one case for each of them."""
     workers = min(workers, len(jobs))
-    if workers == 1:
-        for job in jobs:
-            yield job.case, _score(job)
-        return
-    # spawned, because a forked child of a process with running torch threads can hang
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(_score, job): job.case for job in jobs}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        except BrokenProcessPool as error:
-            raise ScoringError(
-                f"a scoring process died, most likely for want of memory: use fewer workers (now {workers})"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    try:
+        for job, scores in results(_score, jobs, workers):
+            yield job.case, scores
+    except BrokenProcessPool as error:
+        raise ScoringError(
+            f"a scoring process died, most likely for want of memory: use fewer workers (now {workers})"
+        ) from error
 
 
 def _score(job: _Job) -> CaseScores:

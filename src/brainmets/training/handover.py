@@ -306,7 +306,7 @@ def _place_plan(
     pairs = [(path, files.work / path.relative_to(staged.work)) for path in (staged.splits, staged.alignment)]
     there = [files.work / name for name in manifest["files"] if (files.work / name).exists()]
     if there:
-        if all(_is_packed(files.work / name, entry) for name, entry in manifest["files"].items()):
+        if all(_is_file_of(files.work / name, entry["sha256"]) for name, entry in manifest["files"].items()):
             report("the plan is there already, and whole: nothing to do")
             return []
         raise HandOverError(
@@ -407,10 +407,6 @@ def _move(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         raise
     return [target for _, target in pairs]
-
-
-def _is_packed(path: Path, entry: Mapping[str, Any]) -> bool:
-    return _is_file_of(path, entry["sha256"])
 
 
 def _is_file_of(path: Path, digest: str) -> bool:
