@@ -50,5 +50,6 @@ def test_durations_repeat_and_have_their_mean(benchmark: ModuleType) -> None:
 def test_a_study_of_sleeping_trainings_is_near_the_ideal(benchmark: ModuleType) -> None:
     run = benchmark.run(("default", "segresnet"), folds=5, slots=4, mean=4.0)
     assert run.trainings == 30
-    assert run.bound <= run.ideal <= run.makespan
+    assert run.bound <= run.ideal  # by priorities, not the shortest there is: a late start may beat it by a little
+    assert run.bound <= run.makespan
     assert run.ratio < 1.1, run

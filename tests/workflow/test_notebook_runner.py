@@ -216,6 +216,34 @@ def test_a_kernel_that_dies_is_a_failure(checkout: FakeCheckout) -> None:
     assert "cell       [5] under 'Work': trap = " in ended.stdout
 
 
+PORT_IS_TAKEN = """\
+import socket
+import sys
+from brainmets.cli import main
+from brainmets.engine.notebook import EnvironmentKernel
+launch, taken = EnvironmentKernel._async_launch_kernel, []
+async def after_another(kernel, *arguments, **options):
+    if len(taken) < int(sys.argv[1]):
+        taken.append(socket.create_server((kernel.ip, kernel.shell_port)))
+    await launch(kernel, *arguments, **options)
+EnvironmentKernel._async_launch_kernel = after_another
+sys.exit(main(["notebook", "01", "params/tiny.yaml"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "status"), [(1, 0), (3, 1)])
+def test_a_port_that_another_program_took_meanwhile_costs_a_new_start(
+    checkout: FakeCheckout, times: int, status: int
+) -> None:
+    command = [sys.executable, "-c", PORT_IS_TAKEN, str(times)]
+    ended = subprocess.run(command, cwd=checkout.root, env=checkout.environment(), capture_output=True, text=True)
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    assert "the kernel ended before its first word; start 2 of 3" in ended.stdout
+    assert ("start 3 of 3" in ended.stdout) == bool(status)
+    assert (checkout.work / "runs" / "01_data_audit.ipynb").exists() == (not status)
+
+
 SLOW_TO_SETTLE = """\
 import inspect, time
 kernel = get_ipython().kernel

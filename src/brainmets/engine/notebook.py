@@ -39,6 +39,9 @@ from brainmets.processes import locked
 
 KEPT_FAILURES = 3
 """How many executed copies of a step's failures are kept: the newest."""
+STARTS = 3
+"""How often a kernel is started that ends before its first word: between the choice of its ports and its start another
+program may have taken one of them."""
 ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
 """Notebooks that compute on a GPU where there is one."""
 
@@ -193,19 +196,15 @@ class _Execution:
         before = {number: signal.signal(number, self._leave) for number in (signal.SIGTERM, signal.SIGINT)}
         self.began = time.monotonic()
         try:
-            with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
-                papermill.execute_notebook(
-                    shown(self.source),
-                    shown(self.copy),
-                    parameters=values,
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    stdout_file=self.journal,
-                    stderr_file=self.journal,
-                    autosave_cell_every=30,
-                    kernel_manager_class=EnvironmentKernel,
-                )
+            for attempt in range(1, STARTS + 1):
+                try:
+                    self._execute(values)
+                except RuntimeError as error:
+                    if "before replying to kernel_info" not in str(error) or attempt == STARTS:
+                        raise
+                    self.journal.mark(f"note: the kernel ended before its first word; start {attempt + 1} of {STARTS}")
+                else:
+                    break
         except (PapermillExecutionError, DeadKernelError) as error:
             if isinstance(error, PapermillExecutionError):
                 self._failed(f"{error.ename}: {error.evalue}", error.cell_index + 2)  # papermill has put two before it
@@ -215,6 +214,21 @@ class _Execution:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _execute(self, values: dict[str, Any]) -> None:
+        with chdir(project_root()):  # the kernel's folder; and the copy names its files from there, not absolutely
+            papermill.execute_notebook(
+                shown(self.source),
+                shown(self.copy),
+                parameters=values,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                stdout_file=self.journal,
+                stderr_file=self.journal,
+                autosave_cell_every=30,
+                kernel_manager_class=EnvironmentKernel,
+            )
 
     def _leave(self, number: int, frame: FrameType | None) -> NoReturn:
         self._failed(f"ended by {signal.Signals(number).name} (a time limit, a cancelled job or Ctrl-C)")
