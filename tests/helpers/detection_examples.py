@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from brainmets.scoring.candidates import Hits
+from brainmets.schemas import CANDIDATES, OVERLAPS, TARGETS
+from brainmets.scoring.candidates import Detections, Hits
 
 LESIONS = ["arm", "strategy", "case", "region", "lesion", "volume_mm3", "diameter_mm", "score"]
 FALSE = ["arm", "strategy", "case", "region", "candidate", "score", "volume_mm3"]
@@ -46,3 +47,23 @@ def random_hits(random: np.random.Generator, n: int, shift: float = 1.0, model=(
     ]
     false = [(case, score(0.0)) for case in cases for _ in range(random.integers(0, 6))]
     return make_hits(cases, lesions, false, model=model)
+
+
+def make_detections(cases, lesions, false, region="TC", model=("default", "finetune")) -> Detections:
+    """``lesions``: (case, mm^3, score or -inf), each hit by a candidate of its own; ``false``: (case, score, mm^3)."""
+    candidates, targets, overlaps = [], [], []
+    for number, (case, volume, score) in enumerate(lesions, 1):
+        targets.append((*model, case, region, number, volume, (6 * volume / math.pi) ** (1 / 3), 0.0, 0.0, 0.0))
+        if math.isfinite(score):
+            hit = (score, score, volume, 0.0, 0.0, 0.0, 0.5, True, True, True)
+            candidates.append((*model, case, region, number, *hit))
+            overlaps.append((*model, case, region, number, number, volume, 1.0, True))
+    for number, (case, score, volume) in enumerate(false, 100):
+        missed = (score, score, volume, 0.0, 0.0, 0.0, 0.5, False, False, False)
+        candidates.append((*model, case, region, number, *missed))
+    return Detections(
+        tuple(cases),
+        pd.DataFrame(candidates, columns=list(CANDIDATES.columns)),
+        pd.DataFrame(targets, columns=list(TARGETS.columns)),
+        pd.DataFrame(overlaps, columns=list(OVERLAPS.columns)),
+    )
