@@ -36,8 +36,9 @@ VOLUMES_MM3: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 RULE = (
     "Of all pairs of a threshold (a score that a candidate of the training cases has) and of a smallest volume "
     f"({', '.join(f'{volume:g}' for volume in VOLUMES_MM3)} mm^3) whose false positives a case are at most the "
-    "target: the pair that finds most lesions; of equals the one with fewer false positives, then the higher threshold, then "
-    "the smaller volume. Where no pair meets the target: the one with the fewest false positives, by the same order."
+    "target: the pair that finds most lesions; of equals the one with fewer false positives, then the higher "
+    "threshold, then the smaller volume. Where no pair meets the target: the one with the fewest false positives, by "
+    "the same order."
 )
 
 
