@@ -39,14 +39,16 @@ def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) 
             ("hit", own["volume_mm3"][hit], own["score"][hit]),
             ("lesion not found", missed["volume_mm3"], np.zeros(len(missed))),
         ):
-            panel.plot(x, y, linestyle="", markersize=5, clip_on=False, **LOOKS[name])
+            panel.plot(x, y, linestyle="", markersize=5, **LOOKS[name])
         panel.axhline(threshold, color="grey", linewidth=0.8, linestyle=":")
         found = len(lesions) - len(missed)
         panel.set_title(f"{region}: {found} of {len(lesions)} found, {int((~hit).sum())} false", fontsize=9)
         panel.set_xlabel("Volume (mm³)")
-        panel.set_xscale("log")
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
+    volumes = np.concatenate([detections.candidates["volume_mm3"], detections.targets["volume_mm3"]])
+    panels[0].set_xscale("log")  # of all panels, which share it
+    panels[0].set_xlim(volumes.min(initial=10) / 1.5, volumes.max(initial=1000) * 1.5)
     panels[0].set_ylim(-0.03, 1.03)
     panels[0].set_ylabel("Score: highest probability")
     keys = [Line2D([], [], linestyle="", label=name, **look) for name, look in LOOKS.items()]
