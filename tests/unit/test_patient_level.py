@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from detection_examples import make_detections
 from sklearn.metrics import roc_auc_score
@@ -24,6 +25,10 @@ def applied(folder: Path, detections: Detections, patients: dict[str, str]) -> A
     return apply(path, folder, detections, MODEL, patients)
 
 
+def table_of(at_point: Applied, detections: Detections, patients: dict[str, str]) -> pd.DataFrame:
+    return patient_level.table({MODEL: at_point}, {MODEL: detections}, 0.05, patients)
+
+
 def test_patients_by_hand(tmp_path: Path) -> None:
     """a: both found, in two scans; b: one of two; c: none; free d with a false one, e with one below, f with nothing.
 
@@ -37,7 +42,7 @@ def test_patients_by_hand(tmp_path: Path) -> None:
     ]  # fmt: skip
     false = [("a1", 0.8, 90.0), ("d", 0.6, 90.0), ("e", 0.4, 90.0), ("f", 0.99, 9.0)]
     detections = make_detections(cases, lesions, false)
-    table = patient_level.table(applied(tmp_path, detections, patients), detections, 0.05, patients)
+    table = table_of(applied(tmp_path, detections, patients), detections, patients)
     rows = table.set_index("measure")
     assert list(rows.index) == list(patient_level.MEASURES)
     assert rows.loc["all_found", ["patients", "count"]].tolist() == [3, 1]
@@ -50,7 +55,7 @@ def test_patients_by_hand(tmp_path: Path) -> None:
 
 def test_without_lesion_free_patients_refused_in_words(tmp_path: Path) -> None:
     detections = make_detections("ab", [("a", 90.0, 0.9), ("b", 90.0, 0.4)], [])
-    rows = patient_level.table(applied(tmp_path, detections, {}), detections, 0.05, {}).set_index("measure")
+    rows = table_of(applied(tmp_path, detections, {}), detections, {}).set_index("measure")
     for measure in patient_level.NEEDS_LESION_FREE:
         assert math.isnan(rows.loc[measure, "value"])
         assert rows.loc[measure, "note"].startswith("no lesion-free patient among the held-out ones")
@@ -59,7 +64,7 @@ def test_without_lesion_free_patients_refused_in_words(tmp_path: Path) -> None:
 
 def test_without_any_lesion_the_other_measures_are_refused(tmp_path: Path) -> None:
     detections = make_detections("ab", [], [("a", 0.9, 90.0)])
-    rows = patient_level.table(applied(tmp_path, detections, {}), detections, 0.05, {}).set_index("measure")
+    rows = table_of(applied(tmp_path, detections, {}), detections, {}).set_index("measure")
     assert rows.loc["specificity", "value"] == 0.5
     for measure in ("all_found", "any_found", "auroc"):
         assert math.isnan(rows.loc[measure, "value"])
@@ -71,7 +76,7 @@ def test_other_cases_are_refused(tmp_path: Path) -> None:
     detections = make_detections("ab", [("a", 90.0, 0.9)], [])
     at_point = applied(tmp_path, detections, {})
     with pytest.raises(ValueError, match="of other cases"):
-        patient_level.table(at_point, make_detections("abc", [("a", 90.0, 0.9)], []), 0.05, {})
+        table_of(at_point, make_detections("abc", [("a", 90.0, 0.9)], []), {})
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,6 +16,7 @@ import pandas as pd
 from brainmets.scoring.candidates import Detections
 from brainmets.scoring.intervals import Interval, auroc, clopper_pearson, patients_of
 from brainmets.statistics.operating_point import Applied
+from brainmets.vocabulary import Model
 
 COLUMNS = ["arm", "strategy", "region", "measure", "patients", "count", "value", "low", "high", "note"]
 MEASURES = {
@@ -27,16 +28,26 @@ MEASURES = {
 NEEDS_LESION_FREE = ("specificity", "auroc")
 
 
-def table(applied: Applied, detections: Detections, alpha: float, patients: Mapping[str, str]) -> pd.DataFrame:
-    """One row for each of ``MEASURES``: arm, strategy, region, measure, patients, count, value, low, high, note.
+def table(
+    applied: Mapping[Model, Applied],
+    detections: Mapping[Model, Detections],
+    alpha: float,
+    patients: Mapping[str, str],
+) -> pd.DataFrame:
+    """One row per model and each of ``MEASURES``, columns ``COLUMNS``.
 
-    ``detections``: the same held-out ones that the point was applied to; of them come the highest scores, of
+    ``detections``: the same held-out ones that the points were applied to; of them come the highest scores, of
     candidates of the point's smallest volume or more (a patient without one has -inf). ``patients`` maps every case to
     its patient. ``count`` of ``patients`` is the value, with Clopper and Pearson's interval at 1 - ``alpha``; of the
     area under the curve ``patients`` are all of both kinds, there is no ``count``, and the interval is that of
     ``intervals.auroc``. A value that does not exist is missing, and ``note`` says why. Raises ``ValueError`` for
     detections of other cases.
     """
+    rows = [row for model, one in applied.items() for row in _rows(one, detections[model], alpha, patients)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _rows(applied: Applied, detections: Detections, alpha: float, patients: Mapping[str, str]) -> list[list[object]]:
     if set(detections.cases) != set(applied.cases):
         raise ValueError("detections: of other cases than those that the operating point was applied to")
     whose = dict(zip(applied.cases, patients_of(applied.cases, patients), strict=True))
@@ -47,13 +58,12 @@ def table(applied: Applied, detections: Detections, alpha: float, patients: Mapp
     none = "" if len(found) else f"no lesion of {applied.aim.region} in any held-out patient"
     no_free = "" if free else "no lesion-free patient among the held-out ones: nothing can be said"
     quiet = sum(name not in called for name in free)
-    rows = [
+    return [
         _share(applied, "all_found", int((found["sum"] == found["size"]).sum()), len(found), alpha, none),
         _share(applied, "any_found", int((found["sum"] > 0).sum()), len(found), alpha, none),
         _share(applied, "specificity", quiet, len(free), alpha, no_free),
         _area(applied, _highest(applied, detections, whose).reindex(names), free, alpha, no_free or none),
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _highest(applied: Applied, detections: Detections, whose: Mapping[str, str]) -> pd.Series:
