@@ -24,10 +24,9 @@ from brainmets.nifti import Spacing, read_grid, read_labels
 from brainmets.scoring import probabilities as kept
 from brainmets.scoring.boxes import Labels, Mask, foreground_boxes
 from brainmets.scoring.metrics import check_spacing
-from brainmets.vocabulary import Model, region_mask
+from brainmets.vocabulary import ZONES, Model, region_mask
 
 BINS = 10
-ZONES = ("head", "near")
 NEAR_MM = 10.0
 SLACK_MM = 1e-4
 """Headers hold voxel sides in single precision: ten voxels of 1 mm may lie 10.0000012 mm apart."""
@@ -79,8 +78,7 @@ def reliability(
         zones = {"head": inside | truth | (p > 0)}
         zones["near"] = zones["head"] & near(truth | (p >= threshold), sides)
         places = np.flatnonzero(p)
-        for zone, mask in zones.items():
-            parts.append(_sums(p, truth, mask, places).assign(region=region, zone=zone))
+        parts += [_sums(p, truth, zones[zone], places).assign(region=region, zone=zone) for zone in ZONES]
     return pd.concat(parts, ignore_index=True)[["region", "zone", "bin", *SUMS]]
 
 
