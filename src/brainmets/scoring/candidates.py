@@ -134,13 +134,14 @@ def find(
             raise ValueError(
                 f"probabilities of {region} have shape {probability.shape}, the reference {reference.shape}"
             )
-        occupied |= probability >= threshold
+        occupied |= probability >= np.float32(threshold)
     box = around(labelled(occupied.view(np.uint8)))
     origin = np.array([side.start for side in box])
     found: tuple[list[pd.DataFrame], list[pd.DataFrame], list[pd.DataFrame]] = ([], [], [])
     for region, probability in probabilities.items():
-        own = np.asarray(probability[box], np.float64)
-        rows = _region(own, own >= threshold, region_mask(reference[box], region), origin, spacing, affine)
+        own = probability[box]
+        candidate, lesion = own >= np.float32(threshold), region_mask(reference[box], region)
+        rows = _region(own, candidate, lesion, origin, spacing, affine)
         for table, part in zip(found, rows, strict=True):
             part.insert(0, "region", region)
             table.append(part)
@@ -151,11 +152,11 @@ def find(
 
 
 def _region(
-    probability: Floats, candidate: Mask, lesion: Mask, origin: Ints, spacing: Spacing, affine: Affine
+    probability: Probability, candidate: Mask, lesion: Mask, origin: Ints, spacing: Spacing, affine: Affine
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     voxel_mm3 = float(np.prod(spacing))
     predicted, drawn = _numbered(candidate, origin, affine), _numbered(lesion, origin, affine)
-    values = probability[predicted.where]
+    values = probability[predicted.where].astype(np.float64)
     predicted, drawn = predicted.sorted(-_highest(predicted, values)), drawn.sorted(np.zeros(drawn.n))
     candidates = pd.DataFrame(
         {
