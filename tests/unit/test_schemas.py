@@ -9,7 +9,27 @@ from helpers.score_examples import example_lesions, example_scores, write_study
 from brainmets import schemas, tables
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
-from brainmets.schemas import CANDIDATES, DESCRIPTIVE, LESIONS, OVERLAPS, RATING_KEY, RELIABILITY, SCORES, TARGETS, Schema
+from brainmets.schemas import (
+    CANDIDATES,
+    DESCRIPTIVE,
+    LESIONS,
+    OVERLAPS,
+    RATING_KEY,
+    RELIABILITY,
+    SCORES,
+    TARGETS,
+    Schema,
+)
+    CANDIDATES,
+    DESCRIPTIVE,
+    LESIONS,
+    OVERLAPS,
+    RATING_KEY,
+    RELIABILITY,
+    SCORES,
+    TARGETS,
+    Schema,
+)
 from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 

@@ -1,4 +1,4 @@
-"""Are the probabilities right? A case's voxels by their probability, as sums from which every calibration figure follows.
+"""Are the probabilities right? A case's voxels by their probability, as sums that every calibration figure needs.
 
 Voxels are put into ``BINS`` equal bins of their kept probability, and into one of their own where that is exactly 0
 (below the floor that ``brainmets.scoring.probabilities`` keeps: nearly all of a head). Of each bin the number of
@@ -61,10 +61,10 @@ def reliability(
     shape, with voxel sides ``spacing`` in mm. A voxel outside ``head`` that the reference labels or whose probability
     is not 0 counts as head: nothing that either of them names is lost.
 
-    One row per region, zone of ``ZONES`` and bin, those without a voxel included. Columns: region, zone, bin, n, sum_p,
-    sum_p2, sum_p_positive (sum of p over the voxels that the reference labels), positive (their number). Bin 0 holds
-    p = 0, bin b of 1 to ``BINS`` what is above (b - 1) / ``BINS`` and at most b / ``BINS``. Distances run between voxel
-    centres. Without lesions and without a probability of ``threshold`` the zone ``near`` is empty.
+    One row per region, zone of ``ZONES`` and bin, those without a voxel included. Columns: region, zone, bin, n,
+    sum_p, sum_p2, sum_p_positive (sum of p over the voxels that the reference labels), positive (their number). Bin 0
+    holds p = 0, bin b of 1 to ``BINS`` what is above (b - 1) / ``BINS`` and at most b / ``BINS``. Distances run
+    between voxel centres. Without lesions and without a probability of ``threshold`` the zone ``near`` is empty.
 
     Raises ``ValueError`` for shapes that differ, and for a probability that is not between 0 and 1.
     """
@@ -129,7 +129,7 @@ def _sums(p: Probability, truth: Mask, zone: Mask, places: npt.NDArray[np.intp])
     return pd.DataFrame(table)
 
 
-def _turned(volume: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _turned[T: np.generic](volume: npt.NDArray[T]) -> npt.NDArray[T]:
     return np.asfortranarray(volume).T
 
 

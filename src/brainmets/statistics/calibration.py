@@ -58,10 +58,10 @@ _SLACK = 1e-6
 def read_reliability(folder: Path) -> pd.DataFrame:
     """Every ``reliability.csv`` in ``folder`` or below it, joined; columns ``scoring.calibration.COLUMNS``.
 
-    A table without rows where there is none. Raises ``TableError`` for what ``schemas.RELIABILITY`` does not allow, a
-    case that stands in two files or lacks a region, zone or bin, sums that no probabilities of their bin can have, a
-    folder with scores and no such table while another has one, models with different cases, and a region of which two
-    models count different reference voxels.
+    A table without rows where there is none. Raises ``TableError`` for what ``schemas.RELIABILITY`` does not allow,
+    a case that stands in two files or lacks a region, zone or bin, sums that no probabilities of their bin can have,
+    a folder with scores and no such table while another has one, models with different cases, and a region of which
+    two models count different reference voxels.
     """
     files = sorted(folder.rglob("reliability.csv"))
     if not files:
@@ -133,7 +133,9 @@ def reliability_bins(sums: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=BIN_COLUMNS))
 
 
-def scores_with_intervals(table: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator) -> dict[str, object]:
+def scores_with_intervals(
+    table: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator
+) -> dict[str, object]:
     """Brier score and ECE of patients' sums (patients, bins, ``SUMS``) that hold a voxel, as ``calibration`` gives them."""
     total, n = table.sum(axis=0), len(table)
     found: dict[str, object] = {"brier": float(brier(total)), "ece": float(ece(total)), "note": ""}
@@ -237,16 +239,19 @@ def _refuse_impossible(sums: pd.DataFrame) -> None:
 def _refuse_other_cases(sums: pd.DataFrame) -> None:
     head = sums[sums["zone"] == "head"]
     counts = head.groupby([*_OF_CASE, "region"])["positive"].sum().unstack(["arm", "strategy"])
-    for (case, region), row in counts.iterrows():
-        if row.isna().any():
-            lacking = " and ".join(" ".join(model) for model in row.index[row.isna()])
-            raise TableError(f"reliability.csv of {lacking} lacks case {case}; {RELIABILITY.again}")
-        if row.nunique() > 1:
-            shown = ", ".join(f"{value:.0f} of {' '.join(model)}" for model, value in row.items())
-            raise TableError(
-                f"reliability.csv: case {case}, {region}: models count other reference voxels ({shown}); score both "
-                "against the same reference"
-            )
+    lacking, other = counts.isna().any(axis=1), counts.nunique(axis=1) > 1
+    if lacking.any():
+        case, region = counts.index[lacking][0]
+        models = " and ".join(" ".join(model) for model in counts.columns[counts.loc[(case, region)].isna()])
+        raise TableError(f"reliability.csv of {models} lacks case {case}; {RELIABILITY.again}")
+    if other.any():
+        case, region = counts.index[other][0]
+        numbers = counts.loc[(case, region)].to_numpy(float)
+        shown = ", ".join(f"{n:.0f} of {' '.join(model)}" for model, n in zip(counts.columns, numbers, strict=True))
+        raise TableError(
+            f"reliability.csv: case {case}, {region}: models count other reference voxels ({shown}); score both "
+            "against the same reference"
+        )
 
 
 def _named(row: pd.Series) -> str:
@@ -257,7 +262,7 @@ def _named(row: pd.Series) -> str:
 
 
 def uncertainty(detections: Mapping[Model, Detections], settings: Settings) -> pd.DataFrame:
-    """How well a model's own doubt tells where it is wrong, by region and rule of a hit; columns ``UNCERTAINTY_COLUMNS``.
+    """How well a model's own doubt tells where it is wrong, by region and rule; columns ``UNCERTAINTY_COLUMNS``.
 
     Two questions. ``false``: does a candidate hit nothing? Asked of every candidate; predictors ``uncertainty`` (its
     mean entropy) and ``low_score`` (1 less its highest probability), so that both say "false" where they are high.

@@ -303,8 +303,8 @@ def auroc_interval(
         return NAN, NAN, [f"{n} patient(s): no interval for the AUROC"]
     ones, others = ([np.sort(values) for values in side] for side in (first, second))
     wins = np.array([[_wins(one, other) for other in others] for one in ones], float)
-    sizes = (np.array([len(values) for values in side], float) for side in (first, second))
-    low, high, remarks = _delta_interval(wins, *sizes, alpha, n_bootstrap, random, "the AUROC")
+    n_first, n_second = (np.array([len(values) for values in side], float) for side in (first, second))
+    low, high, remarks = _delta_interval(wins, n_first, n_second, alpha, n_bootstrap, random, "the AUROC")
     return (1 + low) / 2, (1 + high) / 2, remarks
 
 
