@@ -20,16 +20,6 @@ from brainmets.schemas import (
     TARGETS,
     Schema,
 )
-    CANDIDATES,
-    DESCRIPTIVE,
-    LESIONS,
-    OVERLAPS,
-    RATING_KEY,
-    RELIABILITY,
-    SCORES,
-    TARGETS,
-    Schema,
-)
 from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ SUMS = ("n", "sum_p", "sum_p2", "sum_p_positive", "positive")
 COLUMNS = ("arm", "strategy", "case", "region", "zone", "bin", *SUMS)
 """Of ``reliability.csv``, see ``schemas.RELIABILITY``."""
 
+Kind = TypeVar("Kind", bound=np.generic)
 Floats = npt.NDArray[np.float64]
 Probability = npt.NDArray[np.float32]
 
@@ -129,7 +131,7 @@ def _sums(p: Probability, truth: Mask, zone: Mask, places: npt.NDArray[np.intp])
     return pd.DataFrame(table)
 
 
-def _turned[T: np.generic](volume: npt.NDArray[T]) -> npt.NDArray[T]:
+def _turned(volume: npt.NDArray[Kind]) -> npt.NDArray[Kind]:
     return np.asfortranarray(volume).T
 
 

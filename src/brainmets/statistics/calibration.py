@@ -68,8 +68,8 @@ def read_reliability(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     if bare := sorted({file.parent for file in folder.rglob("scores.csv")} - {file.parent for file in files}):
         raise TableError(
-            f"{', '.join(map(str, bare))} has scores and no reliability.csv, which {files[0]} is: calibration would be "
-            f"shown of some models only; {RELIABILITY.again}"
+            f"{', '.join(map(str, bare))} has scores and no reliability.csv, which {files[0]} is: "
+            f"calibration would be shown of some models only; {RELIABILITY.again}"
         )
     sums = pd.concat([read_by(file, RELIABILITY).assign(file=str(file)) for file in files], ignore_index=True)
     _refuse_incomplete(sums)
@@ -136,7 +136,7 @@ def reliability_bins(sums: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def scores_with_intervals(
     table: Floats, alpha: float, n_bootstrap: int, random: np.random.Generator
 ) -> dict[str, object]:
-    """Brier score and ECE of patients' sums (patients, bins, ``SUMS``) that hold a voxel, as ``calibration`` gives them."""
+    """Brier score and ECE as ``calibration`` gives them, of sums (patients, bins, ``SUMS``) that hold a voxel."""
     total, n = table.sum(axis=0), len(table)
     found: dict[str, object] = {"brier": float(brier(total)), "ece": float(ece(total)), "note": ""}
     if n < 2:
@@ -213,8 +213,8 @@ def _refuse_incomplete(sums: pd.DataFrame) -> None:
     if len(wrong):
         row = wrong.iloc[0]
         raise TableError(
-            f"{row['file']}: {_named(row)} has {sizes[wrong.index[0]]} rows up to bin {row['bin']}, not {wanted} (each "
-            f"region, zone and bin of 0 to {BINS}); {RELIABILITY.again}"
+            f"{row['file']}: {_named(row)} has {sizes[wrong.index[0]]} rows up to bin {row['bin']}, not {wanted} "
+            f"(each region, zone and bin of 0 to {BINS}); {RELIABILITY.again}"
         )
 
 
