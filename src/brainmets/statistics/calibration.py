@@ -142,7 +142,7 @@ def scores_with_intervals(
     if n < 2:
         return found | {"note": f"{n} patient(s): no interval"}
     weights = _weights(n, n_bootstrap, random)
-    drawn = np.einsum("bp,pks->bks", weights, table)
+    drawn = np.tensordot(weights, table, 1)
     drawn, kept = drawn[drawn[:, :, 0].sum(axis=1) > 0], weights[(weights @ table[:, :, 0].sum(axis=1)) > 0]
     level = widened(alpha, n)
     for name, values in (("brier", brier(drawn)), ("ece", ece(drawn))):
@@ -186,7 +186,7 @@ def _ece_by_chance(table: Floats, weights: Floats) -> Floats:
 
 def _of_models(sums: pd.DataFrame, settings: Settings) -> Iterator[tuple[tuple[str, ...], int, int, Floats]]:
     """(arm, strategy, region, zone), cases, patients, and the patients' sums (patients, bins, ``SUMS``)."""
-    for key, group in sums.groupby(_MODEL, sort=False):
+    for key, group in sums.groupby(_MODEL):
         cases = sorted(set(group["case"]))
         whose = dict(zip(cases, patients_of(cases, settings.patients), strict=True))
         names = sorted(set(whose.values()))
@@ -208,13 +208,14 @@ def _refuse_incomplete(sums: pd.DataFrame) -> None:
         both = sorted(set(sums.loc[(sums[_OF_CASE] == row[_OF_CASE]).all(axis=1), "file"]))
         raise TableError(f"{' and '.join(both)}: {_named(row)} occurs twice; keep one")
     wanted = len(REGIONS) * len(ZONES) * (BINS + 1)
-    sizes = sums.groupby(_OF_CASE)["bin"].transform("size")
-    wrong = sums[(sizes != wanted) | (sums["bin"] > BINS)]
+    of_case = sums.groupby(_OF_CASE)["bin"]
+    sizes, last = of_case.transform("size"), of_case.transform("max")
+    wrong = sums[(sizes != wanted) | (last != BINS)]
     if len(wrong):
         row = wrong.iloc[0]
         raise TableError(
-            f"{row['file']}: {_named(row)} has {sizes[wrong.index[0]]} rows up to bin {row['bin']}, not {wanted} "
-            f"(each region, zone and bin of 0 to {BINS}); {RELIABILITY.again}"
+            f"{row['file']}: {_named(row)} has {sizes[wrong.index[0]]} rows up to bin "
+            f"{last[wrong.index[0]]}, not {wanted} (each region, zone and bin of 0 to {BINS}); {RELIABILITY.again}"
         )
 
 
