@@ -109,9 +109,10 @@ def test_pretrained_models_need_no_training_on_the_target(small_study: StudyPath
         assert grid.same(read_grid(path))
         painted = labels(path)
         above = {region: probability > 0.5 for region, probability in probabilities.items()}
-        assert np.array_equal(painted == LABELS["et"], above["ET"])
-        assert np.array_equal(painted == LABELS["netc"], above["TC"] & ~above["ET"])
-        assert np.array_equal(painted == LABELS["snfh"], above["WT"] & ~above["TC"] & ~above["ET"])
+        expected = np.select([above["ET"], above["TC"], above["WT"]], [LABELS["et"], LABELS["netc"], LABELS["snfh"]])
+        certain = np.all([abs(probability - 0.5) > 1 / 65535 for probability in probabilities.values()], axis=0)
+        assert certain.mean() > 0.99
+        assert np.array_equal(painted[certain], expected[certain])
     (together,) = predict_cases(ensemble, [cases[unseen["case"][0]]], tmp_path / "mine", lambda line: None)
     assert np.array_equal(labels(written[0]), labels(together))
     name = unseen["case"][0]

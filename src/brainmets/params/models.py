@@ -31,6 +31,7 @@ from brainmets.params.bounds import (
     Features,
     Filters,
     FirstEpochs,
+    Floor,
     Fold,
     Folds,
     FurtherProcesses,
@@ -50,6 +51,7 @@ from brainmets.params.bounds import (
     Seed,
     ShownCases,
     Side,
+    Threshold,
     TileStep,
     WeightDecay,
     shown,
@@ -557,7 +559,11 @@ class FromScratch(Training):
 
 
 class Evaluation(NotebookParameters):
-    """Notebook 06."""
+    """Notebook 06.
+
+    ``candidate_threshold``: the probability from which a voxel belongs to a candidate; ``probability_floor``: the one
+    from which it is kept, which is no higher.
+    """
 
     arm: Arm
     strategy: Strategy
@@ -565,7 +571,18 @@ class Evaluation(NotebookParameters):
     tile_step: TileStep
     mirroring: bool
     lesion_definition: LesionDefinition
+    candidate_threshold: Threshold
+    probability_floor: Floor
     workers: Processes
+
+    @model_validator(mode="after")
+    def _candidates_are_kept(self) -> Self:
+        if self.candidate_threshold < self.probability_floor:
+            raise ValueError(
+                f"candidate_threshold: {shown(self.candidate_threshold)} lies below probability_floor "
+                f"({shown(self.probability_floor)}), and what does is not kept: raise it, or lower the floor"
+            )
+        return self
 
 
 class Statistics(NotebookParameters):

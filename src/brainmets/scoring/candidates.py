@@ -290,6 +290,34 @@ def hits(detections: Detections, rule: HitRule, smallest_mm3: float = 0.0) -> Hi
     return Hits(detections.cases, lesions, false.reset_index(drop=True))
 
 
+def counts(detections: Detections) -> pd.DataFrame:
+    """How many candidates, lesions and hits there are at the threshold of the candidates, by region and rule.
+
+    One row per arm, strategy, region (ET, TC, WT; those without rows too) and rule. Columns: arm, strategy, region,
+    rule, cases, lesions, found, sensitivity (missing without lesions), candidates, false, false_per_case (missing
+    without cases). Detections without any row give none: they name no model.
+    """
+    models = pd.concat([detections.candidates, detections.targets])[["arm", "strategy"]].drop_duplicates()
+    n = len(detections.cases)
+    rows = []
+    for (arm, strategy), rule in product(models.itertuples(index=False, name=None), HIT_RULES):
+        outcome = hits(detections, rule)
+        for region in REGIONS:
+            lesions, false, candidates = (
+                table[(table["arm"] == arm) & (table["strategy"] == strategy) & (table["region"] == region)]
+                for table in (outcome.lesions, outcome.false, detections.candidates)
+            )
+            found = int(np.isfinite(lesions["score"]).sum())
+            share = found / len(lesions) if len(lesions) else math.nan
+            rate = len(false) / n if n else math.nan
+            rows.append(
+                (arm, strategy, region, rule, n, len(lesions), found, share, len(candidates), len(false), rate)
+            )
+    columns = ["arm", "strategy", "region", "rule", "cases", "lesions", "found", "sensitivity", "candidates"]
+    table = pd.DataFrame(rows, columns=[*columns, "false", "false_per_case"])
+    return table.sort_values(["arm", "strategy", "region"], kind="stable", ignore_index=True)
+
+
 def _matched(overlaps: pd.DataFrame, candidates: pd.DataFrame, rule: HitRule) -> pd.DataFrame:
     """The pairs of candidate and lesion that are hits, with the candidate's score."""
     pairs = overlaps.merge(candidates[[*_OF, "candidate", "score"]], on=[*_OF, "candidate"], validate="many_to_one")
