@@ -82,7 +82,7 @@ def test_intervals_count_patients_and_not_scans() -> None:
     assert (alone["patients"], paired["patients"], paired["cases"]) == (8, 4, 8)
     assert (alone["ece"], alone["brier"]) == pytest.approx((paired["ece"], paired["brier"]))
     assert (alone["ece_high"], alone["brier_low"]) != (paired["ece_high"], paired["brier_low"])
-    with pytest.raises(ValueError, match="nothing says whose scan P00 is"):
+    with pytest.raises(ValueError, match="nothing says whose scan P00, P01, "):
         calibration(sums, Settings(0.05, 400, 1, {"other": "x"}))
 
 

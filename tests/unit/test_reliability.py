@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.reliability_examples import write_sums
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from brainmets import nifti
-from brainmets.cohorts.background import inside
+from brainmets.cohorts.background import head_of
 from brainmets.nifti import ImageError
 from brainmets.scoring import probabilities as kept
-from brainmets.scoring.calibration import BINS, COLUMNS, SUMS, bins_of, near, reliability, reliability_of_case
-from brainmets.statistics.calibration import brier, ece
+from brainmets.scoring.calibration import BINS, COLUMNS, SUMS, bins_of, near, reliability, reliability_of_cases
+from brainmets.statistics.calibration import brier, ece, read_reliability
 from brainmets.vocabulary import REGIONS, ZONES
 
 EVERYWHERE = (1.0, 1.0, 1.0)
@@ -184,30 +185,48 @@ def test_another_shape_is_refused() -> None:
         sums(volume(), labels(), np.ones((2, 2, 2), bool))
 
 
-def test_files_of_a_case(tmp_path: Path) -> None:
+def test_files_of_cases(tmp_path: Path) -> None:
     affine = np.diag([2.0, 1.0, 1.0, 1.0])
     given = {"ET": volume(x4=0.5), "TC": volume(x4=0.6), "WT": volume(x4=0.7, x6=0.01)}
-    kept.write(tmp_path / "p.nii.gz", given, affine, floor=0.02)
-    nifti.write(tmp_path / "r.nii.gz", labels(4), affine)
-    head = np.ones((30, 5, 4), bool)
-    table = reliability_of_case(("default", "scratch"), "P1", tmp_path / "p.nii.gz", tmp_path / "r.nii.gz", head, 0.1)
+    model, images = ("default", "scratch"), {}
+    for case in ("P2", "P1"):
+        kept.write(tmp_path / "kept" / f"{case}.nii.gz", given, affine, floor=0.02)
+        nifti.write(tmp_path / "references" / f"{case}.nii.gz", labels(4), affine)
+        image = np.zeros((30, 5, 4), np.float32)
+        image[:-1, 1:, 1:] = 7  # a head of 29 by 4 by 3 voxels
+        images[case] = nifti.write(tmp_path / "images" / f"{case}_t1c.nii.gz", image, affine)
+    folders = (tmp_path / "kept", tmp_path / "references")
+    table = reliability_of_cases(model, images, *folders, head=head_of, threshold=0.1)
     assert list(table.columns) == list(COLUMNS)
-    assert len(table) == len(REGIONS) * len(ZONES) * (BINS + 1)
-    assert set(zip(table["arm"], table["strategy"], table["case"], strict=True)) == {("default", "scratch", "P1")}
-    own = table[(table["region"] == "WT") & (table["zone"] == "near")].set_index("bin")
-    assert own.loc[7, ["n", "positive"]].tolist() == [1, 1]
-    assert own["n"].sum() == 9 * 20 + 1, "up to 8 mm all of the short axes, at 10 mm (voxel 9) the line itself"
-    assert own.loc[1, "n"] == 0, "below the floor nothing is kept"
-    nifti.write(tmp_path / "r.nii.gz", labels(4), np.eye(4))
+    assert list(dict.fromkeys(table["case"])) == ["P1", "P2"]
+    assert len(table) == 2 * len(REGIONS) * len(ZONES) * (BINS + 1)
+    assert set(zip(table["arm"], table["strategy"], strict=True)) == {model}
+    own = table[(table["case"] == "P1") & (table["region"] == "WT")].set_index(["zone", "bin"])
+    assert own.loc[("near", 7), ["n", "positive"]].tolist() == [1, 1]
+    assert own.loc["near", "n"].sum() == 9 * 12 + 1, "8 mm all of the short axes, at 10 mm (voxel 9) the line itself"
+    assert own.loc["head", "n"].sum() == 29 * 12
+    assert own.loc[("head", 1), "n"] == 0, "below the floor nothing is kept"
+    two = reliability_of_cases(model, images, *folders, head=head_of, threshold=0.1, workers=2)
+    pd.testing.assert_frame_equal(two, table)
+    read = read_reliability(write_sums(tmp_path / "evaluation", table))
+    assert len(read) == len(table), "what notebook 06 writes is what notebook 07 reads"
+    nifti.write(tmp_path / "references" / "P2.nii.gz", labels(4), np.eye(4))
     with pytest.raises(ImageError, match="the probabilities are of another grid: predict the case anew"):
-        reliability_of_case(("default", "scratch"), "P1", tmp_path / "p.nii.gz", tmp_path / "r.nii.gz", head, 0.1)
+        reliability_of_cases(model, images, *folders, head=head_of, threshold=0.1)
+    (tmp_path / "kept" / "P1.nii.gz").unlink()
+    with pytest.raises(FileNotFoundError, match=r"P1\.nii\.gz"):
+        reliability_of_cases(model, images, *folders, head=head_of, threshold=0.1)
+    assert reliability_of_cases(model, {}, *folders, head=head_of, threshold=0.1).empty
 
 
-def test_the_head_of_a_stripped_and_of_a_whole_scan(rng: np.random.Generator) -> None:
+def test_the_head_of_a_stripped_and_of_a_whole_scan(tmp_path: Path, rng: np.random.Generator) -> None:
     stripped = np.zeros((12, 12, 12))
     stripped[3:9, 3:9, 3:9] = 5.0
-    assert inside(stripped).sum() == 6**3
-    assert inside(stripped - 3).sum() == 6**3, "a background of -3 is one, too"
     noisy = np.where(stripped > 0, 100.0, rng.random((12, 12, 12)))
-    assert inside(noisy)[4:8, 4:8, 4:8].all()
-    assert not inside(noisy)[stripped == 0].any(), "the air of a scan with its skull is noise, and no head"
+    found = {}
+    for name, voxels in {"zero": stripped, "minus": stripped - 3, "noisy": noisy}.items():
+        found[name] = head_of(nifti.write(tmp_path / f"{name}.nii.gz", voxels, np.eye(4)))
+    assert found["zero"].sum() == 6**3
+    assert np.array_equal(found["zero"], found["minus"]), "a background of -3 is one, too"
+    assert found["noisy"][4:8, 4:8, 4:8].all()
+    assert not found["noisy"][stripped == 0].any(), "the air of a scan with its skull is noise, and no head"

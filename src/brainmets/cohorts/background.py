@@ -68,11 +68,12 @@ def head(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return ndimage.binary_fill_holes(ndimage.binary_opening(voxels > air_level(voxels)))
 
 
-def inside(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """The voxels of a volume (3D, finite values) that belong to the head: all but the constant ``background``.
+def head_of(image: Path) -> npt.NDArray[np.bool_]:
+    """The voxels of a file (finite values) that belong to the head: all but the constant ``background``.
 
     A scan that keeps its skull has no such constant: there it is ``head``.
     """
+    voxels, _ = nifti.read_volume(image)
     around = background(voxels)
     return head(voxels) if around is None else voxels != around
 

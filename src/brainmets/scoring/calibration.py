@@ -12,9 +12,9 @@ of a voxel whose probability reaches the candidates' threshold. Most of a head i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import pandas as pd
 from scipy import ndimage
 
 from brainmets.nifti import Spacing, read_grid, read_labels
+from brainmets.parallel import results
 from brainmets.scoring import probabilities as kept
 from brainmets.scoring.boxes import Labels, Mask, foreground_boxes
 from brainmets.scoring.metrics import check_spacing
@@ -40,18 +41,48 @@ Floats = npt.NDArray[np.float64]
 Probability = npt.NDArray[np.float32]
 
 
-def reliability_of_case(
-    model: Model, case: str, probabilities: Path, reference: Path, head: Mask, threshold: float
-) -> pd.DataFrame:
-    """``reliability`` of a case's files, with its model and name: columns ``COLUMNS``.
+class _Job(NamedTuple):
+    case: str
+    probabilities: Path
+    reference: Path
+    image: Path
+    head: Callable[[Path], Mask]
+    threshold: float
 
-    ``probabilities`` is what ``scoring.probabilities.write`` kept, ``reference`` a label map in BraTS labels. Raises
-    ``ImageError`` where the two lie on different grids.
+
+def reliability_of_cases(
+    model: Model,
+    images: Mapping[str, Path],
+    probabilities: Path,
+    references: Path,
+    *,
+    head: Callable[[Path], Mask],
+    threshold: float,
+    workers: int = 1,
+) -> pd.DataFrame:
+    """``reliability`` of every case of ``images`` (case to the image that shows its head), cases by alphabet.
+
+    ``probabilities`` and ``references`` are folders of ``<case>.nii.gz``: what ``scoring.probabilities.write`` kept,
+    and label maps in BraTS labels. ``head`` gives the mask of an image's head; with several ``workers`` (processes
+    that hold one case each) it is a function of a module. Columns ``COLUMNS``; no case gives no rows. Raises
+    ``ImageError`` for a file that cannot be used or lies on another grid than the case's reference, ``OSError`` for
+    one that is not there.
     """
-    of_region, grid = kept.read(probabilities)
-    read_grid(reference).require_same(grid, "the probabilities are of another grid: predict the case anew")
-    table = reliability(of_region, read_labels(reference), head, grid.spacing, threshold)
-    return table.assign(arm=model[0], strategy=model[1], case=case)[list(COLUMNS)]
+    jobs = [
+        _Job(case, probabilities / f"{case}.nii.gz", references / f"{case}.nii.gz", image, head, threshold)
+        for case, image in sorted(images.items())
+    ]
+    found = {job.case: table for job, table in results(_reliability, jobs, workers)}
+    parts = [found[job.case].assign(arm=model[0], strategy=model[1], case=job.case) for job in jobs]
+    return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True)[list(COLUMNS)]
+
+
+def _reliability(job: _Job) -> pd.DataFrame:
+    of_region, grid = kept.read(job.probabilities)
+    reference = read_grid(job.reference)
+    reference.require_same(grid, "the probabilities are of another grid: predict the case anew")
+    read_grid(job.image).require_same(reference, "the image is not on the reference's grid: run notebook 01 again")
+    return reliability(of_region, read_labels(job.reference), job.head(job.image), grid.spacing, job.threshold)
 
 
 def reliability(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -33,7 +35,7 @@ CAPTION = {
 }
 PALETTE = sns.color_palette("colorblind")
 COLOURS = {"finetune": PALETTE[0], "scratch": PALETTE[1]}
-LINES = {"finetune": "-", "scratch": "--"}
+LINES: dict[str, Literal["-", "--"]] = {"finetune": "-", "scratch": "--"}
 MARKERS = {"finetune": "o", "scratch": "s"}
 HATCHES = {"finetune": None, "scratch": "////"}
 
