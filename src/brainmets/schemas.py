@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from brainmets.tables import TableError, lines, unguarded
-from brainmets.vocabulary import HIT_RULES, REGION_ORDER, REGIONS, STRATEGIES
+from brainmets.vocabulary import HIT_RULES, REGION_ORDER, REGIONS, STRATEGIES, ZONES
 
 TRUTH = ("True", "False")
 NOTHING = ("", "nan", "na")
@@ -184,6 +184,16 @@ OVERLAPS = Schema(
     },
     key=("arm", "strategy", "case", "region", "candidate", "lesion"),
     again=_DETECT_AGAIN,
+)  # fmt: skip
+RELIABILITY = Schema(
+    {
+        **_FOUND, "zone": Column(known=ZONES), "bin": Column("whole", low=0), "n": Column("whole", low=0),
+        **dict.fromkeys(("sum_p", "sum_p2", "sum_p_positive"), Column("number", low=0)),
+        "positive": Column("whole", low=0),
+    },
+    key=("arm", "strategy", "case", "region", "zone", "bin"),
+    again="add up the kept probabilities anew (notebook 06)",
+    rows=False,
 )  # fmt: skip
 DESCRIPTIVE = Schema(
     {

@@ -89,6 +89,10 @@ HIT_RULE_TITLES = {
     "centroid": "centroid inside the lesion",
 }
 
+Zone = Literal["head", "near"]
+"""Where calibration is asked for: in the whole head, or near lesions; see ``brainmets.scoring.calibration``."""
+ZONES: tuple[Zone, ...] = get_args(Zone)
+
 # --- metrics and tables ------------------------------------------------------------------------------------------
 
 PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")

@@ -9,7 +9,17 @@ from helpers.score_examples import example_lesions, example_scores, write_study
 from brainmets import schemas, tables
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
-from brainmets.schemas import CANDIDATES, DESCRIPTIVE, LESIONS, OVERLAPS, RATING_KEY, SCORES, TARGETS, Schema
+from brainmets.schemas import (
+    CANDIDATES,
+    DESCRIPTIVE,
+    LESIONS,
+    OVERLAPS,
+    RATING_KEY,
+    RELIABILITY,
+    SCORES,
+    TARGETS,
+    Schema,
+)
 from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 
@@ -56,6 +66,13 @@ ROWS: list[tuple[Schema, dict]] = [
         {
             "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "candidate": 1, "lesion": 1,
             "shared_mm3": 2.0, "iou": 0.05, "centroid_inside": False,
+        },
+    ),
+    (
+        RELIABILITY,
+        {
+            "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "zone": "near", "bin": 3, "n": 4,
+            "sum_p": 1.0, "sum_p2": 0.25, "sum_p_positive": 0.5, "positive": 2,
         },
     ),
 ]  # fmt: skip

@@ -68,6 +68,16 @@ def head(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return ndimage.binary_fill_holes(ndimage.binary_opening(voxels > air_level(voxels)))
 
 
+def head_of(image: Path) -> npt.NDArray[np.bool_]:
+    """The voxels of a file (finite values) that belong to the head: all but the constant ``background``.
+
+    A scan that keeps its skull has no such constant: there it is ``head``.
+    """
+    voxels, _ = nifti.read_volume(image)
+    around = background(voxels)
+    return head(voxels) if around is None else voxels != around
+
+
 def with_zero_background(cases: Sequence[Case], on_level: Mapping[Path, float], folder: Path) -> list[Case]:
     """The cases, with a copy in place of every image that ``on_level`` names, from which that value is subtracted.
 

@@ -271,6 +271,63 @@ def cliffs_delta_interval(
         return NAN, NAN, [f"{n} patient(s): no interval for Cliff's delta"]
     wins = own @ _signs(first[:, None, :, None], second[None, :, None, :]).sum(axis=(2, 3)) @ own.T
     n_first, n_second = (own @ (~np.isnan(side)).sum(axis=1) for side in (first, second))
+    return _delta_interval(wins, n_first, n_second, alpha, n_bootstrap, random, "Cliff's delta")
+
+
+def auroc(first: Floats, second: Floats) -> float:
+    """Area under the ROC curve: P(first > second) + P(first = second) / 2; NaN where one side has no value.
+
+    >>> auroc(np.array([0.9, 0.5]), np.array([0.5, 0.1]))  # three pairs in order, one tie
+    0.875
+    """
+    if len(first) == 0 or len(second) == 0:
+        return NAN
+    return (1 + float(_wins(np.sort(first), np.sort(second))) / (len(first) * len(second))) / 2
+
+
+def auroc_interval(
+    first: Sequence[Floats],
+    second: Sequence[Floats],
+    alpha: float,
+    n_bootstrap: int,
+    random: np.random.Generator,
+) -> tuple[float, float, list[str]]:
+    """BCa bootstrap interval of ``auroc`` over all values of both sides, resampling patients, and remarks.
+
+    ``first[i]`` and ``second[i]`` are the values of patient i, of any number, none NaN: those of one patient are alike
+    and are drawn together. It is Cliff's delta's interval, halved and moved: AUROC = (1 + delta) / 2. With one patient
+    there is no interval (NaN).
+    """
+    n = len(first)
+    if n < 2:
+        return NAN, NAN, [f"{n} patient(s): no interval for the AUROC"]
+    ones, others = ([np.sort(values) for values in side] for side in (first, second))
+    wins = np.array([[_wins(one, other) for other in others] for one in ones], float)
+    n_first, n_second = (np.array([len(values) for values in side], float) for side in (first, second))
+    low, high, remarks = _delta_interval(wins, n_first, n_second, alpha, n_bootstrap, random, "the AUROC")
+    return (1 + low) / 2, (1 + high) / 2, remarks
+
+
+def _wins(first: Floats, second: Floats) -> int:
+    """Pairs of two sorted arrays in which the first is greater, less those in which the second is."""
+    below = np.searchsorted(second, first, "left").sum()
+    return int(below + np.searchsorted(second, first, "right").sum()) - len(first) * len(second)
+
+
+def _delta_interval(
+    wins: Floats,
+    n_first: Floats,
+    n_second: Floats,
+    alpha: float,
+    n_bootstrap: int,
+    random: np.random.Generator,
+    what: str,
+) -> tuple[float, float, list[str]]:
+    """Of P(first > second) - P(first < second): ``wins`` by pairs of (at least two) patients, and their values.
+
+    ``what`` is its name in the remarks.
+    """
+    n = len(wins)
 
     def delta(weights: Floats) -> Floats:
         pairs = (weights @ n_first) * (weights @ n_second)
@@ -282,9 +339,9 @@ def cliffs_delta_interval(
     replicates, jackknife = delta(draws), delta(1 - np.eye(n))
     replicates, jackknife = replicates[np.isfinite(replicates)], jackknife[np.isfinite(jackknife)]
     if np.isnan(estimate) or len(jackknife) < 2:
-        return NAN, NAN, ["too few defined values for an interval of Cliff's delta"]
+        return NAN, NAN, [f"too few defined values for an interval of {what}"]
     if np.ptp(replicates) == 0:
-        return estimate, estimate, ["every resample gives the same Cliff's delta: its interval has no width"]
+        return estimate, estimate, [f"every resample gives the same value of {what}: its interval has no width"]
     low, high, corrected = bca_interval(estimate, replicates, jackknife, widened(alpha, n))
     return low, high, _remarks(n, corrected)
 
