@@ -38,6 +38,7 @@ from brainmets.params.bounds import (
     Iterations,
     LabelValue,
     LearningRate,
+    LesionFreePatients,
     Level,
     LossWeight,
     Margin,
@@ -233,12 +234,16 @@ BRATS_LAYOUT = {
 
 
 class Phantoms(Parameters):
-    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
+    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out.
+
+    ``lesion_free`` further patients have no lesion; ``lesion_free.csv`` in the folder then lists their cases.
+    """
 
     site: Literal["source", "target"]
     patients: Patients
     spacing_mm: PhantomSide
     seed: Seed
+    lesion_free: LesionFreePatients = 0
 
 
 class RawPhantoms(Parameters):
@@ -292,6 +297,8 @@ class Cohort(Parameters):
 
     ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
     whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
+    ``lesion_free`` is the path of a table (CSV) whose column ``case`` lists the cases without any lesion: their label
+    maps are empty by intent, or absent.
     ``pseudonyms`` gives cases and patients other names where notebook 01 finds them, so that no later file holds
     theirs; cases that notebook 00 prepared have new names already and keep them.
     """
@@ -301,6 +308,7 @@ class Cohort(Parameters):
     label_map: dict[LabelValue, Label]
     held_out: Cases | list[str]
     draw: Literal["random", "by_load"] = "random"
+    lesion_free: str | None = None
     pseudonyms: bool = True
     phantoms: Phantoms | None = None
     raw: Raw | None = None
