@@ -209,7 +209,7 @@ def _planned(
     who: tuple[str, str],
     lesion_free: bool,
 ) -> Planned:
-    """Raises ``ValueError`` where the roles are undecided, or a file is missing; a lesion-free case needs no label map."""
+    """Raises ``ValueError`` where the roles are undecided or a file is missing (a lesion-free case needs no label)."""
     try:
         chosen = series_table.choose(table, case)
     except series_table.UncertainError as error:

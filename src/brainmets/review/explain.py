@@ -164,7 +164,8 @@ def explain_cases(
 def table(explanations: list[Explanation]) -> pd.DataFrame:
     """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
 
-    Columns: ``COLUMNS``. ``dice`` is missing where the reference lacks the region. ``dice_drop`` and ``detected_drop`` are the unaltered prediction's value less this one's;
+    Columns: ``COLUMNS``. ``dice`` is missing where the reference lacks the region. ``dice_drop`` and
+    ``detected_drop`` are the unaltered prediction's value less this one's;
     ``detected`` of ``lesions`` reference lesions (the evaluation's definition parts them) and ``false_lesions`` are by
     the one-to-one rule (``brainmets.scoring.one_to_one``).
     """

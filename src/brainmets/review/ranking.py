@@ -56,7 +56,8 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table the reference tumour-core
     lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any``
     (lesions that no model, or not every model, found by the one-to-one rule). Of a case without a row there they are
-    empty, but where the scores say that its reference holds no tumour core: then it has 0 lesions. Cases with equal marks are sorted by name.
+    empty, but where the scores say that its reference holds no tumour core: then it has 0 lesions. Cases with equal
+    marks are sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
