@@ -15,6 +15,7 @@ from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
+from brainmets.statistics.tables import needs_reference
 from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, STRATEGIES, region_mask
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,8 @@ def test_the_raw_patient_became_a_case_like_the_others(checkout: RealCheckout, f
     """From DICOM through notebook 00 into the audit, the split and the trainings."""
     (case,) = Study(SMOKE, "smoke").raw_cases("target")
     cases = pd.read_csv(files.cases("target")).set_index("case")
-    assert len(cases) == SMOKE["target"]["phantoms"]["patients"] + 1
+    phantoms = SMOKE["target"]["phantoms"]
+    assert len(cases) == phantoms["patients"] + phantoms["lesion_free"] + 1
     assert cases.loc[case, "orientation"] == "RAS"
     assert cases.loc[case, "WT_mL"] > 0
     split = read_json(files.splits)["target"]
@@ -74,6 +76,22 @@ def test_the_raw_patient_became_a_case_like_the_others(checkout: RealCheckout, f
     report = "".join(path.read_text() for path in (checkout.root / "reports" / "smoke").rglob("*.html"))
     for told in (*secrets(1), "PHANTOM-0001"):
         assert told not in report
+
+
+def test_one_lesion_free_patient_is_held_out_and_one_trained_on(files: StudyPaths) -> None:
+    """One has an empty label map, the other none: both are drawn, trained on or tested like any other case."""
+    manifest = read_json(files.manifest("target"))["cases"]
+    free = {case for case, entry in manifest.items() if entry["lesion_free"]}
+    assert [manifest[case]["label"] is None for case in sorted(free)] == [False, True]
+    split = read_json(files.splits)["target"]
+    assert len(free & set(split["held_out"])) == 1
+    assert len(free & {*split["folds"][0]["train"], *split["folds"][0]["val"]}) == 1
+    audited = pd.read_csv(files.cases("target")).set_index("case")
+    assert (audited.lesions == 0).sum() == 2
+    assert "no lesion" not in set(pd.read_csv(files.findings("target")).rule)
+    empty = pd.read_csv(files.statistics / "empty_references.csv")
+    assert len(empty) == len(ARMS) * len(STRATEGIES) * len(REGIONS)
+    assert (empty.n_cases >= 1).all()
 
 
 def test_the_held_out_cases_are_the_ones_scored_and_nobody_else_saw_them(files: StudyPaths) -> None:
@@ -180,6 +198,9 @@ def test_the_best_model_is_that_of_the_cross_validation_and_the_one_explained(
 def test_the_statistics_describe_exactly_the_scores(files: StudyPaths) -> None:
     scores = pd.concat(pd.read_csv(files.scores(arm, strategy)) for arm in ARMS for strategy in STRATEGIES)
     described = pd.read_csv(files.statistics / "descriptive.csv").set_index(["arm", "strategy", "region", "metric"])
+    volumes = scores[scores.metric == "reference_volume"].set_index(["arm", "strategy", "case", "region"]).value
+    there = pd.MultiIndex.from_frame(scores[["arm", "strategy", "case", "region"]]).map(volumes) > 0
+    scores = scores[there | ~scores.metric.map(needs_reference)]
     for key, group in scores.groupby(["arm", "strategy", "region", "metric"]):
         assert described.loc[key, "n"] == len(group)
         assert described.loc[key, "mean"] == pytest.approx(group.value.mean())
@@ -193,7 +214,10 @@ def test_the_explanation_starts_from_the_evaluated_prediction(files: StudyPaths)
         scores = pd.read_csv(files.scores(row["arm"], row["strategy"])).set_index(["case", "region", "metric"])[
             "value"
         ]
-        assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        if scores[row["case"], row["region"], "reference_volume"]:
+            assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        else:
+            assert np.isnan(row["dice"])
         assert row["detected"] == scores[row["case"], row["region"], "lesion_iou_tp"]
 
 

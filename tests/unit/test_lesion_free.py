@@ -26,7 +26,8 @@ from brainmets.cohorts.cohort import (
 )
 from brainmets.cohorts.figures import montage
 from brainmets.cohorts.pseudonyms import cases_of
-from brainmets.params import Cohort, FromScratch
+from brainmets.params import Cohort, FromScratch, Phantoms
+from brainmets.params.models import LESION_FREE_PHANTOMS
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
 from brainmets.review import drawing, viewers
@@ -194,18 +195,23 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def test_lesion_free_phantoms_come_after_the_others_which_stay_as_they_are(tmp_path: Path) -> None:
-    sites.make_cohort(tmp_path / "without", "target", 2, 5.0, seed=5)
-    folder = sites.make_cohort(tmp_path / "with", "target", 2, 5.0, seed=5, lesion_free=2)
+    sites.make_cohort(tmp_path / "without", "target", 2, 5.0, seed=2)
+    folder = sites.make_cohort(tmp_path / "with", "target", 2, 5.0, seed=2, lesion_free=2)
     before, after = content(tmp_path / "without"), content(folder)
     assert {name: after[name] for name in before} == before
     added = sorted(set(after) - set(before))
     assert len(added) == 9, "two patients of four images, one of them with an empty label map"
     assert not np.asarray(nib.load(folder / "P03" / "P03_LABEL.nii.gz").dataobj).any()
     assert not (folder / "P04" / "P04_LABEL.nii.gz").exists()
-    assert (folder / sites.LESION_FREE).read_text() == "case\nP03\nP04\n"
-    assert not (tmp_path / "without" / sites.LESION_FREE).exists()
+    assert (folder / LESION_FREE_PHANTOMS).read_text() == "case\nP03\nP04\n"
+    assert not (tmp_path / "without" / LESION_FREE_PHANTOMS).exists()
+    phantoms = Phantoms(site="target", patients=2, spacing_mm=5.0, seed=2, lesion_free=2)
+    declared = target_cohort(tmp_path / "without", patients=2).model_copy(
+        update={"folder": str(folder), "phantoms": phantoms}
+    )
+    assert [one.lesion_free for one in find_cases(declared)] == [False, False, True, True]
     with pytest.raises(FileExistsError, match="lesion_free 2 there, 0 asked for"):
-        sites.make_cohort(folder, "target", 2, 5.0, seed=5)
+        sites.make_cohort(folder, "target", 2, 5.0, seed=2)
 
 
 # --- training ------------------------------------------------------------------------------------------------------
@@ -231,7 +237,7 @@ def lesion_free_study(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     folder = tmp_path_factory.mktemp("lesion_free")
     sites.make_cohort(folder / "target", "target", 3, 5.0, seed=2, lesion_free=2)
     changed: dict[str, Any] = {
-        "lesion_free": str(folder / "target" / sites.LESION_FREE),
+        "lesion_free": str(folder / "target" / LESION_FREE_PHANTOMS),
         "held_out": ["P01", "P02", "P04"],
     }
     target = target_cohort(folder / "other", patients=1).model_copy(

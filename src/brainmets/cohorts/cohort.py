@@ -110,8 +110,8 @@ def find_cases(declaration: Cohort) -> list[Case]:
     stray = sorted(lesion_free - set(names) - left_out)
     if stray := [name for name in stray if awaited is None or not name.startswith(awaited)]:
         raise CohortError(
-            f"{declaration.lesion_free} lists {len(stray)} case(s) that {declaration.folder} does not hold, such as "
-            f"{stray[0]!r}: correct the list (names as the files have them)"
+            f"{declaration.lesion_free_list} lists {len(stray)} case(s) that {declaration.folder} does not hold, "
+            f"such as {stray[0]!r}: correct the list (names as the files have them)"
         )
     missing = [
         pattern.format(case=case)
@@ -150,19 +150,19 @@ def listed_lesion_free(declaration: Cohort) -> set[str]:
     map that is absent or empty by oversight would else make a patient with lesions a healthy one.
     Raises ``CohortError`` where the file cannot be read as such a table, or lists nothing.
     """
-    if declaration.lesion_free is None:
+    if (listed := declaration.lesion_free_list) is None:
         return set()
     try:
-        rows = spreadsheet.read(resolve(declaration.lesion_free), ("case",))
+        rows = spreadsheet.read(resolve(listed), ("case",))
     except OSError as error:
         raise CohortError(
-            f"lesion_free: {declaration.lesion_free!r} cannot be read ({error.strerror}); give the path of a table "
-            "(CSV) with the column case"
+            f"lesion_free: {listed!r} cannot be read ({error.strerror}); give the path of a table (CSV) with the "
+            "column case"
         ) from None
     except (csv.Error, ValueError) as error:
-        raise CohortError(f"lesion_free: {declaration.lesion_free!r} is no table (CSV) of cases: {error}") from None
+        raise CohortError(f"lesion_free: {listed!r} is no table (CSV) of cases: {error}") from None
     if not rows:
-        raise CohortError(f"lesion_free: {declaration.lesion_free!r} lists no case; fill it in, or leave it out")
+        raise CohortError(f"lesion_free: {listed!r} lists no case; fill it in, or leave it out")
     return {row.cells["case"].strip() for row in rows}
 
 

@@ -52,7 +52,7 @@ def hold_out(
     by ``seed``, passing over a patient whose cases do not fit into the count. They are drawn at random, or, where
     ``loads`` gives each case's tumour volume, by load: the patients in order of their mean load are cut into as many
     equal strata as patients are wanted, and one is drawn from each. Patients without any load have strata of their
-    own, as many as their share of all patients, at least one where there are two or more. ``cohort`` (source or target)
+    own, as many as their share of all patients, one at least where there are two. ``cohort`` (source or target)
     is for messages. Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides,
     where the count cannot be met exactly, or where nothing would be left to train on.
 

@@ -150,8 +150,8 @@ def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
         made = set(study.raw_cases(name))
         found = [path for case in cases if case.case not in made for path in case.paths]
         stated = [(path.relative_to(folder).as_posix(), path.stat()) for path in found]
-        if declaration.lesion_free:
-            stated.append(("lesion_free", resolve(declaration.lesion_free).stat()))
+        if declaration.lesion_free_list:
+            stated.append(("lesion_free", resolve(declaration.lesion_free_list).stat()))
         listing[name] = [(file, state.st_size, state.st_mtime_ns) for file, state in stated]
     return listing
 

@@ -233,6 +233,10 @@ BRATS_LAYOUT = {
 """BraTS naming: ``BraTS-MET-00001-000`` is patient ``BraTS-MET-00001``, time point ``000``."""
 
 
+LESION_FREE_PHANTOMS = "lesion_free.csv"
+"""The table of lesion-free cases in a folder of phantoms."""
+
+
 class Phantoms(Parameters):
     """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out.
 
@@ -361,6 +365,13 @@ class Cohort(Parameters):
                 "nobody anything, set pseudonyms: false"
             )
         return self
+
+    @property
+    def lesion_free_list(self) -> str | None:
+        """The table of lesion-free cases: ``lesion_free``, or that which phantoms come with."""
+        if self.lesion_free is None and self.phantoms and self.phantoms.lesion_free:
+            return f"{self.folder}/{LESION_FREE_PHANTOMS}"
+        return self.lesion_free
 
     @property
     def files(self) -> Layout:

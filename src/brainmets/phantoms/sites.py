@@ -20,6 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from brainmets.files import read_json, write_json, write_text
+from brainmets.params.models import LESION_FREE_PHANTOMS
 from brainmets.phantoms.anatomy import (
     BRAIN_CENTRE_MM,
     HEAD_REACH_MM,
@@ -34,8 +35,6 @@ from brainmets.vocabulary import LABELS, SEQUENCES
 
 SiteName = Literal["source", "target"]
 MANIFEST = "phantoms.json"
-LESION_FREE = "lesion_free.csv"
-"""The table of lesion-free cases in a cohort's folder, as ``Cohort.lesion_free`` names it."""
 GENERATOR = 2
 """Raised whenever the same arguments would give other voxels."""
 
@@ -192,8 +191,8 @@ def make_cohort(
     """Write a cohort of phantoms to ``folder``, whole or not at all, and return ``folder``.
 
     One subfolder per case with the four sequences (int16) and the label map (uint8) as .nii.gz, and a manifest
-    ``phantoms.json``. ``lesion_free`` further patients, with the numbers that follow, have no lesion: ``LESION_FREE``
-    lists their cases, of which every second has no label map and the others an empty one.
+    ``phantoms.json``. ``lesion_free`` further patients, with the numbers that follow, have no lesion: a table,
+    ``lesion_free.csv``, lists their cases, of which every second has no label map and the others an empty one.
     The same arguments give the same bytes, and the same patients whatever ``lesion_free``. A folder that already
     holds this cohort is left as it is; anything else in its place raises ``FileExistsError``. ``progress`` is called
     with one line per case.
@@ -221,7 +220,7 @@ def make_cohort(
             if progress is not None:
                 progress(f"phantom {number} of {len(cases)}: {case}")
         if healthy:
-            write_text(aside / LESION_FREE, "\n".join(["case", *healthy]) + "\n")
+            write_text(aside / LESION_FREE_PHANTOMS, "\n".join(["case", *healthy]) + "\n")
         write_json(aside / MANIFEST, {**arguments, "cases": [case for case, _, _ in cases]})
     return folder
 

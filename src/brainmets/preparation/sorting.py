@@ -366,7 +366,7 @@ def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
     raw = raw_of(declaration)
     digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
     digest.update(f"{declaration.files.patient} {listing}".encode())
-    listed = [resolve(declaration.lesion_free)] if declaration.lesion_free else []
+    listed = [resolve(declaration.lesion_free_list)] if declaration.lesion_free_list else []
     for path in (files.series, _key_file(raw, files), *listed):
         digest.update(path.read_bytes() if path.is_file() else b"absent")
     return digest.hexdigest()
