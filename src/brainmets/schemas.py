@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from brainmets.tables import TableError, lines, unguarded
-from brainmets.vocabulary import REGION_ORDER, STRATEGIES
+from brainmets.vocabulary import HIT_RULES, REGION_ORDER, REGIONS, STRATEGIES
 
 TRUTH = ("True", "False")
 NOTHING = ("", "nan", "na")
@@ -159,6 +159,31 @@ LESIONS = Schema(
     },
     key=(),
     again="score the cases anew (notebook 06, brainmets score)",
+)  # fmt: skip
+_FOUND = {**_MODEL, "case": _TEXT, "region": Column(known=tuple(REGIONS))}
+_PLACE = {"volume_mm3": Column("number", low=0), **dict.fromkeys(("x_mm", "y_mm", "z_mm"), _NUMBER)}
+_ONE, _SHARE = Column("whole", low=1), Column("number", low=0, high=1)
+_DETECT_AGAIN = "find the candidates anew (notebook 06, brainmets score --probabilities)"
+CANDIDATES = Schema(
+    {
+        **_FOUND, "candidate": _ONE, "score": _SHARE, "mean": _SHARE, **_PLACE, "uncertainty": _SHARE,
+        **{f"hit_{rule}": _TRUTH for rule in HIT_RULES},
+    },
+    key=("arm", "strategy", "case", "region", "candidate"),
+    again=_DETECT_AGAIN,
+)  # fmt: skip
+TARGETS = Schema(
+    {**_FOUND, "lesion": _ONE, "volume_mm3": _PLACE["volume_mm3"], "diameter_mm": Column("number", low=0), **_PLACE},
+    key=("arm", "strategy", "case", "region", "lesion"),
+    again=_DETECT_AGAIN,
+)
+OVERLAPS = Schema(
+    {
+        **_FOUND, "candidate": _ONE, "lesion": _ONE, "shared_mm3": Column("number", low=0), "iou": _SHARE,
+        "centroid_inside": _TRUTH,
+    },
+    key=("arm", "strategy", "case", "region", "candidate", "lesion"),
+    again=_DETECT_AGAIN,
 )  # fmt: skip
 DESCRIPTIVE = Schema(
     {

@@ -80,6 +80,15 @@ REGION_LINES: dict[str, Literal["-", "--", "-."]] = {"WT": "--", "TC": "-.", "ET
 LesionDefinition = Literal["brats_2023", "brats_2026"]
 """Whose rules the lesion-wise metrics follow."""
 
+HitRule = Literal["one_to_one", "overlap", "centroid"]
+"""When a candidate hits a lesion, see ``brainmets.scoring.candidates``."""
+HIT_RULES: tuple[HitRule, ...] = get_args(HitRule)
+HIT_RULE_TITLES = {
+    "one_to_one": "one to one, IoU of 0.1 or more",
+    "overlap": "any overlap",
+    "centroid": "centroid inside the lesion",
+}
+
 # --- metrics and tables ------------------------------------------------------------------------------------------
 
 PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")

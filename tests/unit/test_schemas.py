@@ -9,7 +9,7 @@ from helpers.score_examples import example_lesions, example_scores, write_study
 from brainmets import schemas, tables
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
-from brainmets.schemas import DESCRIPTIVE, LESIONS, RATING_KEY, SCORES, Schema
+from brainmets.schemas import CANDIDATES, DESCRIPTIVE, LESIONS, OVERLAPS, RATING_KEY, SCORES, TARGETS, Schema
 from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 
@@ -36,6 +36,28 @@ ROWS: list[tuple[Schema, dict]] = [
         },
     ),
     (RATING_KEY, {"case": "P1", "model": "A", "arm": "default", "strategy": "scratch"}),
+    (
+        CANDIDATES,
+        {
+            "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "candidate": 1, "score": 0.9,
+            "mean": 0.5, "volume_mm3": 20.0, "x_mm": 1.0, "y_mm": -2.0, "z_mm": 3.0, "uncertainty": 0.5,
+            "hit_one_to_one": False, "hit_overlap": True, "hit_centroid": False,
+        },
+    ),
+    (
+        TARGETS,
+        {
+            "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "lesion": 1, "volume_mm3": 20.0,
+            "diameter_mm": 3.4, "x_mm": 1.0, "y_mm": -2.0, "z_mm": 3.0,
+        },
+    ),
+    (
+        OVERLAPS,
+        {
+            "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "candidate": 1, "lesion": 1,
+            "shared_mm3": 2.0, "iou": 0.05, "centroid_inside": False,
+        },
+    ),
 ]  # fmt: skip
 
 

@@ -72,8 +72,16 @@ def share_interval(found: Floats, of: Floats, confidence: float) -> Interval:
     found, of = found[of > 0], of[of > 0]
     if len(of) < 2:
         return 0.0, 1.0
-    lesions, share = float(of.sum()), float(found.sum() / of.sum())
-    _, error = _ratio(found, of)
+    share, error = _ratio(found, of)
+    return share_interval_of(share, error, of, confidence)
+
+
+def share_interval_of(share: float, error: float, of: Floats, confidence: float) -> Interval:
+    """The same from a share's own standard error between patients, whatever it was estimated by (a bootstrap, say)."""
+    of = of[of > 0]
+    if len(of) < 2:
+        return 0.0, 1.0
+    lesions = float(of.sum())
     effect = max(1.0, lesions * error**2 / (share * (1 - share))) if 0 < share < 1 else 1.0
     independent = lesions / effect / _price_of_few(lesions**2 / float((of**2).sum()) - 1, confidence)
     return clopper_pearson(share * independent, independent, confidence)
