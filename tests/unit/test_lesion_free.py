@@ -14,7 +14,7 @@ from cohort_files import OWN_LAYOUT, write_case, write_image
 from review_cases import block, case
 from small_study import ingest, source_cohort, target_cohort, training_parameters
 
-from brainmets.cohorts import splits
+from brainmets.cohorts import likeness, splits
 from brainmets.cohorts.audit import audit_cohorts
 from brainmets.cohorts.cohort import (
     CohortError,
@@ -41,9 +41,11 @@ from brainmets.scoring.folders import score_folders
 from brainmets.statistics import agreement, comparisons
 from brainmets.statistics.descriptive import describe, false_volumes, normality
 from brainmets.statistics.tables import with_reference
+from brainmets.training import plans
 from brainmets.training.plans import read_folds
 from brainmets.training.preprocessed import StudyDataset
 from brainmets.training.session import prepare
+from brainmets.training.watching import batch_figure
 
 LESION = np.zeros((6, 5, 4), np.int16)
 LESION[1:3, 1:3, 1:3] = 1
@@ -227,8 +229,19 @@ def test_a_fold_with_a_lesion_free_case_is_trained(lesion_free_study: StudyPaths
     assert not (np.asarray(segmentation) > 0).any()
     assert [len(places) for places in properties["class_locations"].values()] == [0, 0, 0]
     session = prepare(files, training_parameters(FromScratch, files, arm=arm, fold=fold, epochs=2), "scratch")
+    images, regions = session.first_batch()
+    assert not regions.any()
+    assert batch_figure(images, regions, "two patches").axes
     session.run(lambda line: None)
     assert np.isfinite(session.curves().training_loss).all()
+
+
+def test_the_cohorts_are_compared_with_a_lesion_free_case_among_them(lesion_free_study: StudyPaths) -> None:
+    looks = {cohort: plans.appearance(lesion_free_study, cohort) for cohort in ("source", "target")}
+    of_case = looks["target"].set_index("case").loc["P05"]
+    assert of_case[["et", "snfh"]].isna().to_numpy().all()
+    assert likeness.summary(looks).notna().to_numpy().all()
+    likeness.require_no_errors(likeness.findings(looks, {"source": [True], "target": [True]}))
 
 
 @pytest.fixture(scope="module")

@@ -221,7 +221,8 @@ def _planned(
             raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {'; '.join(one.problems)}")
     label = None
     with suppress(SortingError) if lesion_free else nullcontext():
-        label = file_of(folder, raw.labels, who, f"case {case}: no label map: raw.labels")
+        why = "no label map (list a patient without lesions in the table of `lesion_free`)"
+        label = file_of(folder, raw.labels, who, f"case {case}: {why}: raw.labels")
     mask = file_of(folder, raw.brain_masks, who, f"case {case}: no brain mask: raw.brain_masks")
     found = Planned(case, images, label, mask, "")
     return replace(found, digest=_digest(chosen, found))
