@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import study_on_disk
 from cohort_files import OWN_LAYOUT, write_case, write_image
+from real_checkout import profile
 from review_cases import block, case
 from small_study import ingest, source_cohort, target_cohort, training_parameters
 
@@ -26,10 +27,14 @@ from brainmets.cohorts.cohort import (
 )
 from brainmets.cohorts.figures import montage
 from brainmets.cohorts.pseudonyms import cases_of
+from brainmets.engine.steps import cohort_listing, outdated, result
+from brainmets.files import write_json
 from brainmets.params import Cohort, FromScratch, Phantoms
 from brainmets.params.models import LESION_FREE_PHANTOMS
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
+from brainmets.provenance import Provenance
 from brainmets.review import drawing, viewers
 from brainmets.review.case import read_case
 from brainmets.review.experts import write_expert_folder
@@ -152,6 +157,36 @@ def test_the_audit_takes_the_list_at_its_word_and_no_further(own: Cohort) -> Non
 
 def test_the_audits_pictures_show_a_case_without_a_label_map(own: Cohort) -> None:
     assert len(montage(find_cases(own), own, "all").axes) == 16
+
+
+# --- what calls for a step to run again ----------------------------------------------------------------------------
+
+
+def test_a_changed_list_calls_for_a_new_audit(own: Cohort, tmp_path: Path) -> None:
+    content = profile("smoke") | {"work_dir": str(tmp_path / "work"), "target": own.model_dump()}
+    study = Study(content, "own.yaml")
+    before = cohort_listing(study)["target"]
+    assert len(before) == 5 + 5 + 5 + 4 + 1
+    Path(str(own.lesion_free)).write_text("case\nc\nd\n\n")
+    assert cohort_listing(study)["target"] != before
+
+
+@pytest.mark.parametrize("label", [None, "raw/labels/x.nii.gz"])
+def test_a_prepared_case_without_a_label_map_is_done_only_where_the_sorting_has_none(
+    tmp_path: Path, label: str | None
+) -> None:
+    content = profile("smoke") | {"work_dir": str(tmp_path / "work")}
+    content["target"] = {**content["target"], "folder": str(tmp_path / "cohort")}
+    study, files = Study(content, "own.yaml"), StudyPaths(str(tmp_path / "work"), "smoke")
+    (job,) = study.jobs("00_preparation")
+    write_case(tmp_path / "cohort", Cohort(**content["target"]).files.model_dump(), job["case"])
+    (tmp_path / "cohort" / job["case"] / f"{job['case']}_LABEL.nii.gz").unlink()
+    plan = {"images": {}, "label": label, "brain_mask": None, "digest": "d"}
+    write_json(files.preparation("target").plan, {"cases": {job["case"]: plan}})
+    values = study.notebook("00_preparation", **job).model_dump(mode="json")
+    made = result(files, "00_preparation", job)
+    Provenance("00_preparation", values, root=files.work).write(made, files="d")
+    assert outdated(study, files) == ([] if label is None else [made])
 
 
 # --- the split -----------------------------------------------------------------------------------------------------

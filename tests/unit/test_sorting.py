@@ -153,7 +153,7 @@ def test_a_patient_who_is_listed_as_lesion_free_needs_no_label_map(two_patients:
     """Listed by the case's new name, which the first look tells; a list that changes calls for another look."""
     files, declaration = paths(two_patients), declared(two_patients)
     (two_patients / "raw" / "labels" / "Miller.nii.gz").unlink()
-    with pytest.raises(SortingError, match="no label map .list a patient without lesions") as refused:
+    with pytest.raises(SortingError, match=r"no label map \(list a patient without lesions") as refused:
         sorting.sort(declaration, files, silent)
     case = next(word.strip(":") for word in str(refused.value).split() if word.startswith("site-"))
     listed = two_patients / "free.csv"
