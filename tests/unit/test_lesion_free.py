@@ -106,7 +106,7 @@ def test_a_label_map_that_is_missing_without_a_word_stays_an_error(own: Cohort) 
     [
         ("case\nc\nd\nz\n", r"free.csv lists 1 case\(s\) that .* does not hold, such as 'z': correct the list"),
         ("case\n", "lists no case; fill it in, or leave it out"),
-        ("name\nc\n", "is no table .* of cases: free.csv: column case is missing"),
+        ("name\nc\n", "is no table .* with one column case: write that word into its first row"),
         (None, "cannot be read .* give the path of a table"),
     ],
 )

@@ -159,8 +159,11 @@ def listed_lesion_free(declaration: Cohort) -> set[str]:
             f"lesion_free: {listed!r} cannot be read ({error.strerror}); give the path of a table (CSV) with the "
             "column case"
         ) from None
-    except (csv.Error, ValueError) as error:
-        raise CohortError(f"lesion_free: {listed!r} is no table (CSV) of cases: {error}") from None
+    except (csv.Error, ValueError):
+        raise CohortError(
+            f"lesion_free: {listed!r} is no table (CSV) with one column case: write that word into its first row, and "
+            "below it a case's name in each row"
+        ) from None
     if not rows:
         raise CohortError(f"lesion_free: {listed!r} lists no case; fill it in, or leave it out")
     return {row.cells["case"].strip() for row in rows}
