@@ -205,6 +205,30 @@ DESCRIPTIVE = Schema(
     again="run notebook 07 again",
     rows=False,
 )  # fmt: skip
+_ANY_SHARE = Column("number", low=0, high=1, empty=True)
+DETECTION = Schema(
+    {
+        **_MODEL, "region": _REGION, "hit": Column(known=HIT_RULES),
+        "threshold": Column("number", low=0, infinite=True), "smallest_mm3": Column("number", low=0), "size": _TEXT,
+        "cases": _ONE, "lesions": _COUNT, "found": _COUNT, "sensitivity": _ANY_SHARE, "low": _ANY_SHARE,
+        "high": _ANY_SHARE, "false": _COUNT,
+        **dict.fromkeys(("false_positives", "false_positives_low", "false_positives_high"),
+                        Column("number", low=0, empty=True, infinite=True)),
+        "note": _NOTE,
+    },
+    key=("arm", "strategy", "size"),
+    again="run notebook 07 again",
+    rows=False,
+)  # fmt: skip
+PATIENT_LEVEL = Schema(
+    {
+        **_MODEL, "region": _REGION, "measure": _TEXT, "patients": _COUNT, "count": _COUNT,
+        **dict.fromkeys(("value", "low", "high"), _ANY_SHARE), "note": _NOTE,
+    },
+    key=("arm", "strategy", "measure"),
+    again="run notebook 07 again",
+    rows=False,
+)  # fmt: skip
 RATING_KEY = Schema(
     {"case": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
     key=("case", "model"),

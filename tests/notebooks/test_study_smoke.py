@@ -1,5 +1,7 @@
 """All nine notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -8,14 +10,18 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from real_checkout import RealCheckout, profile
+from scipy import ndimage
 
 from brainmets.files import read_json
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
-from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, STRATEGIES, region_mask
+from brainmets.scoring.candidates import hits, read_detections
+from brainmets.statistics.tables import needs_reference
+from brainmets.vocabulary import COMPARED_STRATEGIES, HIT_RULES, REGIONS, STRATEGIES, region_mask
 
 pytestmark = pytest.mark.slow
 SMOKE = profile("smoke")
@@ -59,7 +65,8 @@ def test_the_raw_patient_became_a_case_like_the_others(checkout: RealCheckout, f
     """From DICOM through notebook 00 into the audit, the split and the trainings."""
     (case,) = Study(SMOKE, "smoke").raw_cases("target")
     cases = pd.read_csv(files.cases("target")).set_index("case")
-    assert len(cases) == SMOKE["target"]["phantoms"]["patients"] + 1
+    phantoms = SMOKE["target"]["phantoms"]
+    assert len(cases) == phantoms["patients"] + phantoms["lesion_free"] + 1
     assert cases.loc[case, "orientation"] == "RAS"
     assert cases.loc[case, "WT_mL"] > 0
     split = read_json(files.splits)["target"]
@@ -74,6 +81,22 @@ def test_the_raw_patient_became_a_case_like_the_others(checkout: RealCheckout, f
     report = "".join(path.read_text() for path in (checkout.root / "reports" / "smoke").rglob("*.html"))
     for told in (*secrets(1), "PHANTOM-0001"):
         assert told not in report
+
+
+def test_one_lesion_free_patient_is_held_out_and_one_trained_on(files: StudyPaths) -> None:
+    """One has an empty label map, the other none: both are drawn, trained on or tested like any other case."""
+    manifest = read_json(files.manifest("target"))["cases"]
+    free = {case for case, entry in manifest.items() if entry["lesion_free"]}
+    assert [manifest[case]["label"] is None for case in sorted(free)] == [False, True]
+    split = read_json(files.splits)["target"]
+    assert len(free & set(split["held_out"])) == 1
+    assert len(free & {*split["folds"][0]["train"], *split["folds"][0]["val"]}) == 1
+    audited = pd.read_csv(files.cases("target")).set_index("case")
+    assert (audited.lesions == 0).sum() == 2
+    assert "no lesion" not in set(pd.read_csv(files.findings("target")).rule)
+    empty = pd.read_csv(files.statistics / "empty_references.csv")
+    assert len(empty) == len(ARMS) * len(STRATEGIES) * len(REGIONS)
+    assert (empty.n_cases >= 1).all()
 
 
 def test_the_held_out_cases_are_the_ones_scored_and_nobody_else_saw_them(files: StudyPaths) -> None:
@@ -180,6 +203,9 @@ def test_the_best_model_is_that_of_the_cross_validation_and_the_one_explained(
 def test_the_statistics_describe_exactly_the_scores(files: StudyPaths) -> None:
     scores = pd.concat(pd.read_csv(files.scores(arm, strategy)) for arm in ARMS for strategy in STRATEGIES)
     described = pd.read_csv(files.statistics / "descriptive.csv").set_index(["arm", "strategy", "region", "metric"])
+    volumes = scores[scores.metric == "reference_volume"].set_index(["arm", "strategy", "case", "region"]).value
+    there = pd.MultiIndex.from_frame(scores[["arm", "strategy", "case", "region"]]).map(volumes) > 0
+    scores = scores[there | ~scores.metric.map(needs_reference)]
     for key, group in scores.groupby(["arm", "strategy", "region", "metric"]):
         assert described.loc[key, "n"] == len(group)
         assert described.loc[key, "mean"] == pytest.approx(group.value.mean())
@@ -193,7 +219,10 @@ def test_the_explanation_starts_from_the_evaluated_prediction(files: StudyPaths)
         scores = pd.read_csv(files.scores(row["arm"], row["strategy"])).set_index(["case", "region", "metric"])[
             "value"
         ]
-        assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        if scores[row["case"], row["region"], "reference_volume"]:
+            assert row["dice"] == pytest.approx(scores[row["case"], row["region"], "dice"])
+        else:
+            assert np.isnan(row["dice"])
         assert row["detected"] == scores[row["case"], row["region"], "lesion_iou_tp"]
 
 
@@ -251,3 +280,150 @@ def test_one_sequence_missing_stops_the_audit_by_name_and_leaves_nothing_that_lo
     damaged = StudyPaths(str(checkout.root / "work"), "damaged")
     assert not damaged.audit.exists()
     assert not damaged.splits.exists()
+
+
+# --- detection ---------------------------------------------------------------------------------------------------
+
+
+MODELS = [(arm, strategy) for arm in ARMS for strategy in STRATEGIES]
+
+
+def sides(files: StudyPaths, model: tuple[str, str]) -> list[tuple[Path, list[str]]]:
+    """The folders of the held-out and the cross-validated cases, and these cases."""
+    apart = files.cross_validation_folder(*model)
+    validated = sorted(set(pd.read_csv(apart / "folds.csv").case))
+    return [(files.evaluation_folder(*model), read_json(files.splits)["target"]["held_out"]), (apart, validated)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_candidates_are_the_pieces_of_the_kept_probabilities(files: StudyPaths, model: tuple[str, str]) -> None:
+    for folder, cases in sides(files, model):
+        table = pd.read_csv(folder / "candidates.csv")
+        for case in cases:
+            kept = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
+            for place, region in enumerate(REGIONS):
+                above = kept[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
+                pieces, count = ndimage.label(above, np.ones((3, 3, 3)))
+                own = table[(table.case == case) & (table.region == region)]
+                assert len(own) == count
+                highest = ndimage.maximum(kept[..., place], pieces, range(1, count + 1)) if count else []
+                assert np.sort(own.score) == pytest.approx(np.sort(highest), abs=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_more_lesions_are_hit_than_there_are_and_no_more_than_candidates(
+    files: StudyPaths, model: tuple[str, str]
+) -> None:
+    """The three rules: one to one hits no more than there are lesions, and never without an overlap."""
+    for folder, cases in sides(files, model):
+        candidates, targets = pd.read_csv(folder / "candidates.csv"), pd.read_csv(folder / "targets.csv")
+        detections = read_detections(folder, cases)
+        assert not (candidates.hit_one_to_one & ~candidates.hit_overlap).any()
+        assert not (candidates.hit_centroid & ~candidates.hit_overlap).any()
+        for (_, region), own in candidates.groupby(["case", "region"]):
+            there = targets[(targets.case == own.case.iloc[0]) & (targets.region == region)]
+            assert own.hit_one_to_one.sum() <= min(len(own), len(there))
+        for rule in HIT_RULES:
+            found = hits(detections, rule)
+            assert len(found.lesions) == len(targets)
+            if rule == "one_to_one":
+                assert np.isfinite(found.lesions.score).sum() + len(found.false) == len(candidates)
+            assert len(found.false) == (~candidates[f"hit_{rule}"]).sum()
+
+
+def test_sensitivity_rises_with_the_false_positives_that_are_allowed(files: StudyPaths) -> None:
+    table = pd.read_csv(files.statistics / "froc.csv", keep_default_na=False, na_values=["", "nan"])
+    rates = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
+    assert set(zip(table.arm, table.strategy, strict=True)) == set(MODELS)
+    assert table.sensitivity.notna().any()
+    for key, own in table.groupby(["arm", "strategy", "region", "size"]):
+        own = own.set_index("at").sensitivity
+        assert set(own.index) == {*rates, "mean"}, key
+        rising = own[sorted(rates, key=rates.__getitem__)].to_numpy()
+        if np.isfinite(rising).all():
+            assert (np.diff(rising) >= 0).all(), key
+            assert own["mean"] == pytest.approx(rising.mean()), key
+            assert ((rising >= 0) & (rising <= 1)).all(), key
+
+
+def test_the_operating_point_was_frozen_on_cross_validated_cases_and_then_applied(files: StudyPaths) -> None:
+    frozen = read_json(files.statistics / "operating_point.json")
+    content = {name: value for name, value in frozen.items() if name != "sha256"}
+    written = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    assert frozen["sha256"] == hashlib.sha256(written).hexdigest()
+    held_out = set(read_json(files.splits)["target"]["held_out"])
+    table = pd.read_csv(files.statistics / "detection_at_operating_point.csv").set_index(["arm", "strategy", "size"])
+    for name, digest in frozen["inputs"].items():
+        assert sha256(files.work / name) == digest
+        assert name.startswith("cross_validation/")
+    assert len(frozen["points"])
+    for point in frozen["points"]:
+        model = (point["arm"], point["strategy"])
+        assert not held_out & set(point["chosen_on"])
+        threshold = np.inf if point["threshold"] is None else point["threshold"]
+        folder = files.evaluation_folder(*model)
+        aim = frozen["aim"]
+        found = hits(read_detections(folder, sorted(held_out)), aim["hit"], point["smallest_mm3"])
+        lesions = found.lesions[found.lesions.region == aim["region"]]
+        false = found.false[found.false.region == aim["region"]]
+        whole = table.loc[(*model, "all")]
+        accepted = np.isfinite(lesions.score) & (lesions.score >= threshold)
+        assert (whole.lesions, whole.found) == (len(lesions), accepted.sum())
+        assert whole.false == (false.score >= threshold).sum()
+        assert whole.false_positives == pytest.approx(whole.false / len(held_out))
+        parts = table.loc[model].drop("all")
+        assert (parts.lesions.sum(), parts.found.sum()) == (whole.lesions, whole.found), "each lesion in one size"
+
+
+def test_the_patients_are_judged_with_and_without_lesions(files: StudyPaths) -> None:
+    """One of three held-out patients is lesion-free: specificity and the area under the curve exist."""
+    table = pd.read_csv(files.statistics / "patient_level.csv").set_index(["arm", "strategy", "measure"])
+    held_out = SMOKE["target"]["held_out"]
+    for model in {key[:2] for key in table.index}:
+        own = table.loc[model]
+        assert own.patients[["all_found", "any_found", "specificity", "auroc"]].tolist() == [
+            held_out - 1, held_out - 1, 1, held_out
+        ]  # fmt: skip
+        assert own["value"].notna().all()
+        assert own["value"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_sums_of_the_calibration_count_every_labelled_voxel_once(
+    files: StudyPaths, model: tuple[str, str]
+) -> None:
+    held_out = read_json(files.splits)["target"]["held_out"]
+    table = pd.read_csv(files.evaluation_folder(*model) / "reliability.csv")
+    assert set(table.case) == set(held_out)
+    assert (table.positive <= table.n).all()
+    assert (table.sum_p2 <= table.sum_p + 1e-6).all()
+    assert (table.sum_p <= table.n + 1e-6).all()
+    sums = table.groupby(["case", "region", "zone"])[["n", "positive", "sum_p"]].sum()
+    for case in held_out:
+        reference = np.asanyarray(nib.load(files.references / f"{case}.nii.gz").dataobj)
+        for region in REGIONS:
+            labelled = region_mask(reference, region).sum()
+            head, near = sums.loc[(case, region, "head")], sums.loc[(case, region, "near")]
+            assert head.positive == near.positive == labelled
+            assert near.n <= head.n
+            assert near.sum_p <= head.sum_p + 1e-6
+        assert sums.loc[(case, slice(None), "head"), "n"].nunique() == 1, "every region counts the same head"
+
+
+def test_the_report_says_what_is_found_at_the_operating_point(checkout: RealCheckout, files: StudyPaths) -> None:
+    folder = checkout.root / "reports" / "smoke"
+    page = BeautifulSoup((folder / "index.html").read_text(), "html.parser")
+    section = page.find(id="detection").parent
+    assert "were frozen in operating_point.json" in section.get_text()
+    table = pd.read_csv(files.statistics / "detection_at_operating_point.csv")
+    rows = section.table.tbody("tr")
+    assert len(rows) == len(table[table["size"] == "all"])
+    shown = section.table.get_text()
+    for line in table[table["size"] == "all"].itertuples():
+        assert f"{line.sensitivity:.3f}" in shown
+        assert f"{line.found:.0f} of {line.lesions:.0f}" in shown
+        assert f"{line.false:.0f} in {line.cases}" in shown
+    assert section.find("img", src="figures/froc.png")["alt"]
+    links = {link["href"] for link in section("a")}
+    assert {"tables/froc.csv", "tables/patient_level.csv", "tables/paired_detection.csv"} <= links
+    assert all((folder / link).is_file() for link in links)

@@ -301,7 +301,9 @@ def test_an_empty_label_map_is_a_warning_and_a_constant_image_an_error(cohort: C
     write_image(tmp_path / "a" / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
     audit = audited(cohort)
     audit.require_no_errors()
-    assert audit.findings.finding.tolist() == ["holds no lesion; is that so?"]
+    assert audit.findings.finding.tolist() == [
+        "holds no lesion; is that so? If it is, list the case in the table of `lesion_free`"
+    ]
     write_image(tmp_path / "a" / "T2.nii.gz", np.full((6, 5, 4), 3, np.int16))
     with pytest.raises(CohortError, match=r"every voxel is 3; is it the right file\?"):
         audited(cohort).require_no_errors()

@@ -186,6 +186,25 @@ def of_split(enhancing: str, tumour: str = "abc", held_out: str = "c") -> Callab
     return example
 
 
+def in_a_lesion_free_case(folder: Path) -> pd.DataFrame:
+    (folder / "free.csv").write_text("case\na\n")
+    return findings_of(folder, target=declared(folder).model_copy(update={"lesion_free": str(folder / "free.csv")}))
+
+
+def of_lesion_free(held_out: str, *folds: str) -> Callable[[Path], pd.DataFrame]:
+    """Five cases, of which "d" and "e" are lesion-free; ``folds`` are the training cases of each."""
+
+    def example(folder: Path) -> pd.DataFrame:
+        table = pd.DataFrame({"case": list("abcde")})
+        for region in ("ET_mL", "TC_mL", "WT_mL"):
+            table[region] = [1.0, 1.0, 1.0, 0.0, 0.0]
+        rest = [case for case in "abcde" if case not in held_out]
+        made = [{"train": list(fold), "val": [case for case in rest if case not in fold]} for fold in folds]
+        return absent_regions(table, Split(held_out=list(held_out), folds=made))
+
+    return example
+
+
 def of_preparation(severity: str) -> Callable[[Path], pd.DataFrame]:
     def example(folder: Path) -> pd.DataFrame:
         row = dict.fromkeys(FLAG_COLUMNS, "") | {"case": "a", "severity": severity, "text": "t2w lies 12 mm away"}
@@ -223,6 +242,7 @@ EXAMPLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "fractional label": of_label(np.full((6, 5, 4), 0.25, np.float32)),
     "unknown label": of_label(labels(9)),
     "no lesion": of_label(labels()),
+    "lesion in a lesion-free case": in_a_lesion_free_case,
     "scan in both cohorts": both_cohorts,
     "scan of two patients": two_patients,
     "scan of two sequences": two_sequences,
@@ -234,6 +254,8 @@ EXAMPLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "not taught": of_split("c"),
     "nothing to find": of_split("ab", tumour="ab"),
     "not tested": of_split("ab"),
+    "nothing taught in a fold": of_lesion_free("ad", "e", "bc"),
+    "lesion-free cases on one side": of_lesion_free("a", "bd", "ce"),
     "not taught in a fold": of_split("ac"),
     "not validated in a fold": of_split("ac"),
     "preparation error": of_preparation("error"),

@@ -149,6 +149,26 @@ def test_what_is_wrong_is_told_of_all_patients_at_once_and_names_none(two_patien
     assert str(two_patients / "raw") not in text
 
 
+def test_a_patient_who_is_listed_as_lesion_free_needs_no_label_map(two_patients: Path) -> None:
+    """Listed by the case's new name, which the first look tells; a list that changes calls for another look."""
+    files, declaration = paths(two_patients), declared(two_patients)
+    (two_patients / "raw" / "labels" / "Miller.nii.gz").unlink()
+    with pytest.raises(SortingError, match=r"no label map \(list a patient without lesions") as refused:
+        sorting.sort(declaration, files, silent)
+    case = next(word.strip(":") for word in str(refused.value).split() if word.startswith("site-"))
+    listed = two_patients / "free.csv"
+    listed.write_text(f"case\n{case}\n")
+    declaration = declaration.model_copy(update={"lesion_free": str(listed)})
+    plan = sorting.sort(declaration, files, silent)
+    (other,) = set(plan) - {case}
+    assert plan[case].label is None
+    assert plan[other].label is not None
+    assert sorting.read_plan(files)[case].label is None
+    listed.write_text(f"case\n{other}\n")
+    with pytest.raises(SortingError, match=f"case {case}: no label map"):
+        sorting.sort(declaration, files, silent)
+
+
 def test_two_scans_may_not_share_a_label_map(tmp_path: Path) -> None:
     """The same grid on both dates would take it without a word."""
     for date in ("2020", "2021"):

@@ -6,6 +6,7 @@ step reads the manifest and nothing else.
 
 from __future__ import annotations
 
+import csv
 import glob
 import hashlib
 import json
@@ -18,7 +19,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from brainmets import nifti
+from brainmets.cohorts import spreadsheet
 from brainmets.files import read_json, write_json
 from brainmets.params import Cohort
 from brainmets.paths import project_root, resolve
@@ -48,6 +53,7 @@ class Case:
     """One scan session of one patient.
 
     ``images`` maps each sequence (t1n, t1c, t2w, t2f) to its file; ``label`` is the cohort's own label map.
+    ``lesion_free``: the cohort declares that there is no lesion; such a case alone may be without a label map.
     ``own_name`` is what the files call the case where it has a pseudonym: known where cases are found, written
     nowhere.
     """
@@ -55,7 +61,8 @@ class Case:
     case: str
     patient: str
     images: dict[str, Path]
-    label: Path
+    label: Path | None
+    lesion_free: bool = False
     own_name: str = field(default="", repr=False, compare=False)
 
     @property
@@ -63,15 +70,21 @@ class Case:
         """The images in channel order."""
         return [self.images[sequence] for sequence in SEQUENCES]
 
+    @property
+    def paths(self) -> list[Path]:
+        """Every file of the case: the images in channel order, and the label map where there is one."""
+        return self.channels if self.label is None else [*self.channels, self.label]
+
 
 def find_cases(declaration: Cohort) -> list[Case]:
     """Every case of a declared cohort, sorted by name.
 
     A case is a name for which at least one of the five patterns finds a file; those in ``raw.left_out`` are passed
     over. Raises ``CohortError`` where the folder is missing or holds no case, where a pattern finds no file or a case
-    lacks one, where a name does not give a patient or cannot be part of a file's name, or where two files are one.
-    Only names are read, but where nothing fits: then the message names the other formats of images that the folder
-    holds.
+    lacks one (a case that is declared lesion-free may be without its label map), where ``lesion_free`` lists a case
+    that there is not, where a name does not give a patient or cannot be part of a file's name, or where two files are
+    one. Only names are read, but where nothing fits: then the message names the other formats of images that the
+    folder holds.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
@@ -92,24 +105,34 @@ def find_cases(declaration: Cohort) -> list[Case]:
             f"{_other_formats(folder)}"
         )
     _refuse_names(names, declaration)
+    lesion_free = listed_lesion_free(declaration)
+    awaited = f"{declaration.raw.prefix}-" if declaration.raw else None  # of cases that are not prepared yet
+    stray = sorted(lesion_free - set(names) - left_out)
+    if stray := [name for name in stray if awaited is None or not name.startswith(awaited)]:
+        raise CohortError(
+            f"{declaration.lesion_free_list} lists {len(stray)} case(s) that {declaration.folder} does not hold, "
+            f"such as {stray[0]!r}: correct the list (names as the files have them)"
+        )
     missing = [
         pattern.format(case=case)
         for case in names
-        for pattern in patterns.values()
-        if not (folder / pattern.format(case=case)).is_file()
+        for name, pattern in patterns.items()
+        if not (folder / pattern.format(case=case)).is_file() and not (name == "label" and case in lesion_free)
     ]
     if missing:
         raise CohortError(
             f"{declaration.folder}: {len(missing)} file(s) missing: {', '.join(missing[:10])}"
             f"{' ...' if len(missing) > 10 else ''}; every case needs t1n, t1c, t2w, t2f and a label map: "
-            f"add the files or move the case out of the folder{_other_formats(folder)}"
+            "add the files or move the case out of the folder (a patient without lesions needs no label map where "
+            f"`lesion_free` lists the case){_other_formats(folder)}"
         )
     cases = [
         Case(
             case=name,
             patient=patient_of(name, declaration),
             images={sequence: files[sequence] for sequence in SEQUENCES},
-            label=files["label"],
+            label=files["label"] if files["label"].is_file() else None,
+            lesion_free=name in lesion_free,
             own_name=name,
         )
         for name in names
@@ -117,6 +140,33 @@ def find_cases(declaration: Cohort) -> list[Case]:
     ]
     _refuse_one_file_twice(cases, declaration)
     return cases
+
+
+def listed_lesion_free(declaration: Cohort) -> set[str]:
+    """The cases of the table that ``lesion_free`` names; none where it names none.
+
+    The table has a column ``case`` with names as the files have them. They stand in a file of their own, which stays
+    where it is, because parameters are part of every record and of the report; and they are listed, because a label
+    map that is absent or empty by oversight would else make a patient with lesions a healthy one.
+    Raises ``CohortError`` where the file cannot be read as such a table, or lists nothing.
+    """
+    if (listed := declaration.lesion_free_list) is None:
+        return set()
+    try:
+        rows = spreadsheet.read(resolve(listed), ("case",))
+    except OSError as error:
+        raise CohortError(
+            f"lesion_free: {listed!r} cannot be read ({error.strerror}); give the path of a table (CSV) with the "
+            "column case"
+        ) from None
+    except (csv.Error, ValueError):
+        raise CohortError(
+            f"lesion_free: {listed!r} is no table (CSV) with one column case: write that word into its first row, and "
+            "below it a case's name in each row"
+        ) from None
+    if not rows:
+        raise CohortError(f"lesion_free: {listed!r} lists no case; fill it in, or leave it out")
+    return {row.cells["case"].strip() for row in rows}
 
 
 def _refuse_names(names: Iterable[str], declaration: Cohort) -> None:
@@ -153,7 +203,7 @@ def _refuse_one_file_twice(cases: Iterable[Case], declaration: Cohort) -> None:
     """Raise ``CohortError`` where two files of the declaration are one on disk: a link, or a path written two ways."""
     names: dict[Path, str] = {}
     for case in cases:
-        for what, path in (*case.images.items(), ("label", case.label)):
+        for what, path in zip((*SEQUENCES, "label"), case.paths, strict=False):
             name = f"{what} of case {case.case}"
             other = names.setdefault(path.resolve(), name)
             if other != name:
@@ -212,10 +262,21 @@ def patient_of(case: str, declaration: Cohort) -> str:
     return match.group(1)
 
 
+def read_mapped_labels(case: Case, declaration: Cohort) -> tuple[npt.NDArray[np.uint8], nifti.Grid]:
+    """A case's label map (x, y, z) in BraTS labels, and its grid; zeros on the t1c's grid where it has none."""
+    if case.label is None:
+        grid = nifti.read_grid(case.images["t1c"])
+        return np.zeros(grid.shape, np.uint8), grid
+    return nifti.read_labels(case.label, declaration.values), nifti.read_grid(case.label)
+
+
 def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
-    """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``."""
-    labels = nifti.read_labels(case.label, declaration.values)
-    return nifti.write(folder / f"{case.case}.nii.gz", labels, nifti.read_grid(case.label).affine)
+    """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``.
+
+    A lesion-free case without a label map gets an empty one, on the grid of its t1c.
+    """
+    labels, grid = read_mapped_labels(case, declaration)
+    return nifti.write(folder / f"{case.case}.nii.gz", labels, grid.affine)
 
 
 def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -> None:
@@ -233,17 +294,18 @@ def write_manifest(path: Path, cases: list[Case]) -> Path:
 
     A path is written from the manifest's own folder where the file lies in the same checkout or the same study's
     folder, which may then be moved; any other is absolute. ``path`` ends with study, "audit", cohort and name; the
-    first and third are noted, and a digest of patients and label maps.
+    first and third are noted, and a digest of patients and label maps. ``label`` is null where a case has none.
     """
     entries = {
         case.case: {
             "patient": case.patient,
             "images": {sequence: _stored(image, path.parent) for sequence, image in case.images.items()},
-            "label": _stored(case.label, path.parent),
+            "label": None if case.label is None else _stored(case.label, path.parent),
+            "lesion_free": case.lesion_free,
         }
         for case in cases
     }
-    content = {case.case: [case.patient, sha256(case.label)] for case in cases}
+    content = {case.case: [case.patient, "" if case.label is None else sha256(case.label)] for case in cases}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return write_json(path, {**_place(path), "digest": digest, "cases": entries})
 
@@ -260,7 +322,8 @@ def read_manifest(path: Path) -> dict[str, Case]:
                 case=name,
                 patient=entry["patient"],
                 images={sequence: _found(entry["images"][sequence], path.parent) for sequence in SEQUENCES},
-                label=_found(entry["label"], path.parent),
+                label=None if entry["label"] is None else _found(entry["label"], path.parent),
+                lesion_free=bool(entry["lesion_free"]),
             )
             for name, entry in content["cases"].items()
         }
@@ -278,7 +341,7 @@ def digest_of(manifest: Path) -> str:
 
 def require_files(cases: Iterable[Case]) -> None:
     """Raise ``CohortError`` where a file of a case is not there: a cohort or checkout that was moved."""
-    gone = [path for case in cases for path in (*case.channels, case.label) if not path.is_file()]
+    gone = [path for case in cases for path in case.paths if not path.is_file()]
     if gone:
         raise CohortError(
             f"{len(gone)} file(s) of the cohort are no longer where notebook 01 found them, such as {gone[0].name}: "

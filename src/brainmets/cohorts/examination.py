@@ -87,7 +87,10 @@ class Examination:
 
 
 def examine(case: Case, declaration: Cohort) -> Examination:
-    """Read a case's five files, each once, and look at them together. Never raises for what a file holds."""
+    """Read a case's files, each once, and look at them together. Never raises for what a file holds.
+
+    A lesion-free case without a label map counts as one whose label map is empty.
+    """
     one = Examination({"case": case.case, "patient": case.patient}, resolve(declaration.folder))
     first: nifti.Grid | None = None
     images: dict[str, npt.NDArray[Any]] = {}
@@ -109,16 +112,20 @@ def examine(case: Case, declaration: Cohort) -> Examination:
     one.scans = [scans[sequence] for sequence in SEQUENCES if sequence in scans]
     _check_match(one, case, structure)
     labels = None
-    with one.reading(case.label):
-        stored, grid = nifti.read_volume(case.label)
-        on_grid = _check_grid(one, grid, first, FOLLOW)
-        drawn = nifti.as_labels(stored, case.label, declaration.values)
-        _describe_lesions(one, case, drawn, grid)
-        labels = drawn if on_grid else None
+    if case.label is not None:
+        with one.reading(case.label):
+            stored, grid = nifti.read_volume(case.label)
+            on_grid = _check_grid(one, grid, first, FOLLOW)
+            drawn = nifti.as_labels(stored, case.label, declaration.values)
+            _describe_lesions(one, case.label, drawn, grid, case.lesion_free)
+            labels = drawn if on_grid else None
+    elif first is not None:
+        labels = np.zeros(first.shape, np.uint8)
+        _describe_lesions(one, case.images["t1c"], labels, first, case.lesion_free)
     if first is not None:
         one.numbers, remarks = plausibility.examine(images, labels, first)
         for remark in remarks:
-            one.note(remark.rule, case.images.get(remark.file, case.label), remark.text)
+            one.note(remark.rule, case.images.get(remark.file, case.label or case.images["t1c"]), remark.text)
         one.picture = thumbnail(images, labels, first) if images else None
     return one
 
@@ -194,7 +201,10 @@ def _fits_by_far(low: Any, high: Any, count: int) -> bool:
     return largest < 1e12 and reach > 1e-3 * largest and reach / (2 * count) ** 0.5 > 10 * LEAST_SPREAD
 
 
-def _describe_lesions(one: Examination, case: Case, labels: npt.NDArray[np.uint8], grid: nifti.Grid) -> None:
+def _describe_lesions(
+    one: Examination, path: Path, labels: npt.NDArray[np.uint8], grid: nifti.Grid, lesion_free: bool
+) -> None:
+    """What the label map holds, and whether that is what the cohort declares; ``path`` is the findings' file."""
     drawn = labels[nifti.around(nifti.labelled(labels))]
     for region in REGION_ORDER:
         one.row[f"{region}_mL"] = np.count_nonzero(region_mask(drawn, region)) * grid.voxel_mm3 / 1000
@@ -202,5 +212,7 @@ def _describe_lesions(one: Examination, case: Case, labels: npt.NDArray[np.uint8
     sizes = np.bincount(components.ravel("K"))[1:] * grid.voxel_mm3
     one.row["lesions"] = len(sizes)
     one.row["smallest_lesion_mm3"] = float(sizes.min()) if len(sizes) else float("nan")
-    if not len(sizes):
-        one.find("no lesion", case.label)
+    if lesion_free and len(sizes):
+        one.find("lesion in a lesion-free case", path, count=len(sizes), volume=f"{sizes.sum() / 1000:.3g}")
+    elif not lesion_free and not len(sizes):
+        one.find("no lesion", path)

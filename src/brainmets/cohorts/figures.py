@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets import nifti
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, read_mapped_labels
 from brainmets.figures import Drawing
 from brainmets.params import Cohort
 from brainmets.vocabulary import REGION_COLOURS, REGION_LINES, REGIONS, SEQUENCES, region_mask
@@ -29,9 +29,8 @@ def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:
     figure = Drawing(figsize=(8, 2.1 * len(cases)), layout="constrained")
     axes = figure.subplots(len(cases), len(SEQUENCES), squeeze=False)
     for row, case in zip(axes, cases, strict=True):
-        labels = nifti.read_labels(case.label, declaration.values)
-        index = busiest_slice(labels)
-        spacing = nifti.read_grid(case.label).spacing
+        labels, grid = read_mapped_labels(case, declaration)
+        index, spacing = busiest_slice(labels), grid.spacing
         for axis, sequence in zip(row, SEQUENCES, strict=True):
             image = nifti.read_volume(case.images[sequence])[0]
             low, high = np.percentile(image, (1, 99.5))

@@ -103,7 +103,7 @@ def _linked(case: Case, folder: Path) -> Case:
         return made
 
     images = {sequence: link(sequence, path) for sequence, path in case.images.items()}
-    return replace(case, images=images, label=link("label", case.label))
+    return replace(case, images=images, label=case.label and link("label", case.label))
 
 
 def _from(folder: Path, path: Path) -> str:

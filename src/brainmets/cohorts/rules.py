@@ -177,8 +177,13 @@ LABELS = (
         "correct the file, or name them in label_map", "a label map with a 9",
     ),
     Rule(
-        "no lesion", "warning", "An empty label map.",
-        "holds no lesion", "is that so?", "a label map of zeros",
+        "no lesion", "warning", "An empty label map of a case that `lesion_free` does not list.",
+        "holds no lesion", "is that so? If it is, list the case in the table of `lesion_free`", "a label map of zeros",
+    ),
+    Rule(
+        "lesion in a lesion-free case", "error", "Labels in a case that `lesion_free` lists.",
+        "holds {count} lesion(s), {volume} mL, and `lesion_free` lists this case",
+        "take the case from the list, or correct the label map", "a lesion in a case that is listed",
     ),
 )  # fmt: skip
 REPEATS = (
@@ -245,6 +250,17 @@ SIDES = (
         "not tested", "warning", "A region that the test lacks.",
         "{regions} in no held-out case: the test says nothing about finding it", "hold out other cases",
         "a held-out case without enhancing tumour",
+    ),
+    Rule(
+        "nothing taught in a fold", "error", "A fold that would train without any lesion.",
+        "no training case of fold(s) {folds} holds a lesion: their networks would learn to find none",
+        "draw anew (`draw: by_load`, another seed), or take fewer folds",
+        "one training case with tumour, the other lesion-free",
+    ),
+    Rule(
+        "lesion-free cases on one side", "warning", "Lesion-free cases in the training alone, or in the test alone.",
+        "{count} case(s) are lesion-free, and {none}", "hold out other cases (`draw: by_load` spreads them)",
+        "two lesion-free cases, none held out",
     ),
     Rule(
         "not taught in a fold", "warning", "A region that the training cases of a fold lack.",

@@ -41,9 +41,10 @@ def describe(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
 def absent_regions(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
     """Findings (``FINDING_COLUMNS``) about regions that a side of the split lacks and another side has.
 
-    An error where no network can learn what the test holds, or where no held-out case holds a lesion. A warning where
-    the networks of some folds cannot learn a region, or where the test or a fold's validation says nothing about one.
-    A region that no case has is the audit's own finding.
+    An error where no network can learn what the test holds, or where no held-out case, or no training case of a fold,
+    holds a lesion. A warning where the networks of some folds cannot learn a region, where the test or a fold's
+    validation says nothing about one, or where the lesion-free cases are all held out or none is. A region that no
+    case has is the audit's own finding.
     """
     found: dict[tuple[str, tuple[tuple[str, Any], ...]], list[str]] = {}
     for region in REGIONS:
@@ -53,7 +54,26 @@ def absent_regions(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
     rows = [
         finding(rule, "all", "", regions=_listed(regions), **dict(values)) for (rule, values), regions in found.items()
     ]
+    free = cases.case[cases.WT_mL == 0].tolist()
+    if len(free) < len(cases):
+        rows += _about_lesion_free(free, split)
     return pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
+
+
+def _about_lesion_free(free: list[str], split: Split) -> Iterator[dict[str, str]]:
+    """Findings about cases without any lesion: folds that train on nothing else, a side that has none of them."""
+    untaught = [str(number) for number, fold in enumerate(split["folds"]) if set(fold["train"]) <= set(free)]
+    if untaught:
+        yield finding("nothing taught in a fold", "all", "", folds=", ".join(untaught))
+    tested = set(free) & set(split["held_out"])
+    something_to_find = bool(set(split["held_out"]) - set(free))  # if not, that is an error of its own
+    if len(free) > 1 and something_to_find and len(tested) in (0, len(free)):
+        none = (
+            "all of them are held out: no network learns from one"
+            if tested
+            else "none of them is held out: the test says nothing about patients without lesions"
+        )
+        yield finding("lesion-free cases on one side", "all", "", count=len(free), none=none)
 
 
 def _absences(region: str, holders: set[str], split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,7 +86,7 @@ def _absences(region: str, holders: set[str], split: Split) -> Iterator[tuple[st
     if split["held_out"] and not tested:
         yield "nothing to find" if region == "WT" else "not tested", {}
     untaught = [str(number) for number, fold in enumerate(split["folds"]) if not holders & set(fold["train"])]
-    if untaught:
+    if untaught and region != "WT":  # without the whole tumour there is nothing at all, which is an error of its own
         yield "not taught in a fold", {"folds": ", ".join(untaught)}
     unseen = [str(number) for number, fold in enumerate(split["folds"]) if not holders & set(fold["val"])]
     if unseen:

@@ -51,9 +51,10 @@ def hold_out(
     ``patients`` maps case to patient. ``wanted`` is a list of case names, or a count: whole patients are then drawn
     by ``seed``, passing over a patient whose cases do not fit into the count. They are drawn at random, or, where
     ``loads`` gives each case's tumour volume, by load: the patients in order of their mean load are cut into as many
-    equal strata as patients are wanted, and one is drawn from each. ``cohort`` (source or target) is for messages.
-    Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides, where the count
-    cannot be met exactly, or where nothing would be left to train on.
+    equal strata as patients are wanted, and one is drawn from each. Patients without any load have strata of their
+    own, as many as their share of all patients, one at least where there are two. ``cohort`` (source or target)
+    is for messages. Raises ``SplitError`` where a named case does not exist, where a patient would be on both sides,
+    where the count cannot be met exactly, or where nothing would be left to train on.
 
     >>> hold_out({"P01_a": "P01", "P01_b": "P01", "P02": "P02"}, ["P01_b", "P01_a"], seed=1)
     ['P01_a', 'P01_b']
@@ -95,18 +96,35 @@ def _order_over_loads(patients: Mapping[str, str], count: int, seed: int, loads:
     """The patients so that the first ones come from every stratum of load, one each."""
     ranked = _by_load(patients, loads)
     wanted = max(1, round(count * len(ranked) / len(patients)))  # patients that hold so many cases
+    apart = sum(load == 0 for load in _mean_loads(patients, loads).values())  # the first ones
+    if not 1 < apart < len(ranked):
+        apart = 0
+    drawn_apart = min(max(round(wanted * apart / len(ranked)), 1), wanted - 1, apart - 1) if apart else 0
+    parts = [(ranked[:apart], drawn_apart), (ranked[apart:], wanted - drawn_apart)]
     draw = np.random.default_rng(seed)
-    strata = [draw.permutation(stratum).tolist() for stratum in np.array_split(ranked, wanted)]
+    strata = [
+        draw.permutation(stratum).tolist()
+        for part, number in parts
+        if number
+        for stratum in np.array_split(part, number)
+    ]
     draw.shuffle(strata)
-    return [patient for one_of_each in zip_longest(*strata) for patient in one_of_each if patient is not None]
+    order = [patient for one_of_each in zip_longest(*strata) for patient in one_of_each if patient is not None]
+    return order + [patient for patient in ranked if patient not in order]  # a test of one case is no lesion-free one
 
 
 def _by_load(patients: Mapping[str, str], loads: Mapping[str, float]) -> list[str]:
     """The patients in rising order of the mean load of their cases, equal ones by name."""
+    mean = _mean_loads(patients, loads)
+    return sorted(mean, key=lambda patient: (mean[patient], patient))
+
+
+def _mean_loads(patients: Mapping[str, str], loads: Mapping[str, float]) -> dict[str, float]:
+    """By patient."""
     of_patient: dict[str, list[float]] = {}
     for case, patient in patients.items():
         of_patient.setdefault(patient, []).append(loads[case])
-    return sorted(of_patient, key=lambda patient: (fmean(of_patient[patient]), patient))
+    return {patient: fmean(of_cases) for patient, of_cases in of_patient.items()}
 
 
 def _fill(order: Sequence[str], patients: Mapping[str, str], count: int, parameter: str) -> list[str]:

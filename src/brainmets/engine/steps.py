@@ -148,8 +148,10 @@ def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
                 raise
             cases = []  # none is prepared yet
         made = set(study.raw_cases(name))
-        found = [path for case in cases if case.case not in made for path in (*case.channels, case.label)]
+        found = [path for case in cases if case.case not in made for path in case.paths]
         stated = [(path.relative_to(folder).as_posix(), path.stat()) for path in found]
+        if declaration.lesion_free_list:
+            stated.append(("lesion_free", resolve(declaration.lesion_free_list).stat()))
         listing[name] = [(file, state.st_size, state.st_mtime_ns) for file, state in stated]
     return listing
 
@@ -167,9 +169,12 @@ def command(*words: str) -> str:
 
 def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: str) -> bool:
     """Whether a prepared case has all its files, and was made from the raw files that the sorting has for it now."""
-    whole = all(one.is_file() for one in files_of(Cohort(**study.content[cohort]), case).values())
     plan = files.preparation(cohort).plan
     planned = read_json(plan)["cases"].get(case, {}) if plan.is_file() else {}
+    needed = files_of(Cohort(**study.content[cohort]), case)
+    if not planned.get("label"):  # lesion-free
+        del needed["label"]
+    whole = all(one.is_file() for one in needed.values())
     return whole and read_json(path).get("files") == planned.get("digest")
 
 

@@ -82,6 +82,7 @@ LabelValue = Annotated[
 Folds = Annotated[int, Limits(2, 100, "each fold is five trainings an arm")]
 Fold = Annotated[int, Limits(0, 99, "counted from 0, below audit.n_folds")]
 Patients = Annotated[int, Limits(1, 10_000, "each is drawn and written, four images of it")]
+LesionFreePatients = Annotated[int, Limits(0, 10_000, "further patients, each drawn and written like the others")]
 PhantomSide = Annotated[float, Limits(0.4, 5, "mm; finer ones fill the memory, coarser ones lose the lesions")]
 RawPhantomSide = Annotated[float, Limits(0.8, 5, "mm; finer ones fill the memory, coarser ones lose the head")]
 

@@ -40,6 +40,7 @@ from brainmets.params.bounds import (
     Iterations,
     LabelValue,
     LearningRate,
+    LesionFreePatients,
     Level,
     LossWeight,
     Margin,
@@ -236,13 +237,21 @@ BRATS_LAYOUT = {
 """BraTS naming: ``BraTS-MET-00001-000`` is patient ``BraTS-MET-00001``, time point ``000``."""
 
 
+LESION_FREE_PHANTOMS = "lesion_free.csv"
+"""The table of lesion-free cases in a folder of phantoms."""
+
+
 class Phantoms(Parameters):
-    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out."""
+    """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out.
+
+    ``lesion_free`` further patients have no lesion; ``lesion_free.csv`` in the folder then lists their cases.
+    """
 
     site: Literal["source", "target"]
     patients: Patients
     spacing_mm: PhantomSide
     seed: Seed
+    lesion_free: LesionFreePatients = 0
 
 
 class RawPhantoms(Parameters):
@@ -296,6 +305,8 @@ class Cohort(Parameters):
 
     ``draw`` says how a number of held-out cases, and the folds, are drawn: "random", or "by_load", from strata of the
     whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
+    ``lesion_free`` is the path of a table (CSV) whose column ``case`` lists the cases without any lesion: their label
+    maps are empty by intent, or absent.
     ``pseudonyms`` gives cases and patients other names where notebook 01 finds them, so that no later file holds
     theirs; cases that notebook 00 prepared have new names already and keep them.
     """
@@ -305,6 +316,7 @@ class Cohort(Parameters):
     label_map: dict[LabelValue, Label]
     held_out: Cases | list[str]
     draw: Literal["random", "by_load"] = "random"
+    lesion_free: str | None = None
     pseudonyms: bool = True
     phantoms: Phantoms | None = None
     raw: Raw | None = None
@@ -357,6 +369,13 @@ class Cohort(Parameters):
                 "nobody anything, set pseudonyms: false"
             )
         return self
+
+    @property
+    def lesion_free_list(self) -> str | None:
+        """The table of lesion-free cases: ``lesion_free``, or that which phantoms come with."""
+        if self.lesion_free is None and self.phantoms and self.phantoms.lesion_free:
+            return f"{self.folder}/{LESION_FREE_PHANTOMS}"
+        return self.lesion_free
 
     @property
     def files(self) -> Layout:

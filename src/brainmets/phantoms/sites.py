@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from brainmets.files import read_json, write_json
+from brainmets.files import read_json, write_json, write_text
+from brainmets.params.models import LESION_FREE_PHANTOMS
 from brainmets.phantoms.anatomy import (
     BRAIN_CENTRE_MM,
     HEAD_REACH_MM,
@@ -184,32 +185,42 @@ def make_cohort(
     patients: int,
     spacing_mm: float,
     seed: int,
+    lesion_free: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a cohort of phantoms to ``folder``, whole or not at all, and return ``folder``.
 
     One subfolder per case with the four sequences (int16) and the label map (uint8) as .nii.gz, and a manifest
-    ``phantoms.json``. The same arguments give the same bytes. A folder that already holds this cohort is left as it
-    is; anything else in its place raises ``FileExistsError``. ``progress`` is called with one line per case.
+    ``phantoms.json``. ``lesion_free`` further patients, with the numbers that follow, have no lesion: a table,
+    ``lesion_free.csv``, lists their cases, of which every second has no label map and the others an empty one.
+    The same arguments give the same bytes, and the same patients whatever ``lesion_free``. A folder that already
+    holds this cohort is left as it is; anything else in its place raises ``FileExistsError``. ``progress`` is called
+    with one line per case.
     """
     if patients < 1:
         raise ValueError(f"patients: {patients} must be 1 or more")
     arguments: dict[str, Any] = {
-        "generator": GENERATOR, "site": site, "patients": patients, "spacing_mm": spacing_mm, "seed": seed
+        "generator": GENERATOR, "site": site, "patients": patients, "spacing_mm": spacing_mm, "seed": seed,
+        "lesion_free": lesion_free,
     }  # fmt: skip
     if already_made(folder, arguments):
         return folder
-    cases = case_names(site, patients)
+    cases = case_names(site, patients + lesion_free)
+    healthy = [case for case, patient, _ in cases if patient > patients]
     with folder_aside(folder) as aside:
         for number, (case, patient, timepoint) in enumerate(cases, start=1):
-            phantom = make_patient(site, patient, spacing_mm, seed, timepoint)
+            phantom = make_patient(site, patient, spacing_mm, seed, timepoint, 0 if case in healthy else None)
             (aside / case).mkdir(parents=True)
             for name, voxels in {**phantom.images, "label": phantom.labels}.items():
+                if name == "label" and case in healthy[1::2]:
+                    continue
                 image = nib.Nifti1Image(voxels, phantom.affine)
                 image.header.set_xyzt_units("mm")
                 nib.save(image, aside / case / SITES[site].names[name].format(case=case))
             if progress is not None:
                 progress(f"phantom {number} of {len(cases)}: {case}")
+        if healthy:
+            write_text(aside / LESION_FREE_PHANTOMS, "\n".join(["case", *healthy]) + "\n")
         write_json(aside / MANIFEST, {**arguments, "cases": [case for case, _, _ in cases]})
     return folder
 
@@ -236,7 +247,7 @@ def already_made(folder: Path, arguments: dict[str, Any]) -> bool:
             f"{folder} exists and was not made by the phantom generator (no {MANIFEST} in it): "
             "name another folder for the phantoms, or remove the phantoms entry of this cohort to read it as it is"
         )
-    made = read_json(manifest)
+    made = {"lesion_free": 0, **read_json(manifest)}  # an earlier version had none
     differing = [f"{name} {made.get(name)!r} there, {value!r} asked for"
                  for name, value in arguments.items() if made.get(name) != value]  # fmt: skip
     if differing:

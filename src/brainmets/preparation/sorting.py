@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from brainmets import tables
+from brainmets.cohorts.cohort import listed_lesion_free
 from brainmets.cohorts.key import Key
 from brainmets.files import read_json, shaped, write_json
 from brainmets.params import Cohort, Raw
@@ -142,6 +143,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         table, changed = series_table.merge(series_table.read(files.series), table)
         findings = [*findings, *changed]
     by_case = {names[who]: (who, scan) for who, scan in scans.items()}
+    lesion_free = listed_lesion_free(declaration)
     plan, problems = {}, [finding.text for finding in findings if finding.severity == "error"]
     if not by_case and not problems:
         problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
@@ -151,7 +153,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     for case in sorted(set(by_case) - set(raw.left_out)):
         who, scan = by_case[case]
         try:
-            plan[case] = _planned(case, scan, table, folder, raw, who)
+            plan[case] = _planned(case, scan, table, folder, raw, who, case in lesion_free)
         except ValueError as error:
             problems.append(str(error))
     problems += [*_shared_files(plan), *_split_patients(declaration, names)]
@@ -199,9 +201,15 @@ def _refuse_overlap(declaration: Cohort, raw: Raw, files: PreparationPaths) -> N
 
 
 def _planned(
-    case: str, scan: list[Series], table: pd.DataFrame, folder: Path, raw: Raw, who: tuple[str, str]
+    case: str,
+    scan: list[Series],
+    table: pd.DataFrame,
+    folder: Path,
+    raw: Raw,
+    who: tuple[str, str],
+    lesion_free: bool,
 ) -> Planned:
-    """Raises ``ValueError`` where the roles are undecided, or a file is missing."""
+    """Raises ``ValueError`` where the roles are undecided or a file is missing (a lesion-free case needs no label)."""
     try:
         chosen = series_table.choose(table, case)
     except series_table.UncertainError as error:
@@ -211,7 +219,10 @@ def _planned(
     for sequence, one in images.items():
         if not one.usable:
             raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {'; '.join(one.problems)}")
-    label = file_of(folder, raw.labels, who, f"case {case}: no label map: raw.labels")
+    label = None
+    with suppress(SortingError) if lesion_free else nullcontext():
+        why = "no label map (list a patient without lesions in the table of `lesion_free`)"
+        label = file_of(folder, raw.labels, who, f"case {case}: {why}: raw.labels")
     mask = file_of(folder, raw.brain_masks, who, f"case {case}: no brain mask: raw.brain_masks")
     found = Planned(case, images, label, mask, "")
     return replace(found, digest=_digest(chosen, found))
@@ -356,7 +367,8 @@ def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
     raw = raw_of(declaration)
     digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
     digest.update(f"{declaration.files.patient} {listing}".encode())
-    for path in (files.series, _key_file(raw, files)):
+    listed = [resolve(declaration.lesion_free_list)] if declaration.lesion_free_list else []
+    for path in (files.series, _key_file(raw, files), *listed):
         digest.update(path.read_bytes() if path.is_file() else b"absent")
     return digest.hexdigest()
 

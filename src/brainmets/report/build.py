@@ -23,7 +23,7 @@ from brainmets.engine.steps import jobs, result
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
-from brainmets.report import content
+from brainmets.report import content, detection
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
@@ -38,6 +38,9 @@ QUESTION = "Does pretraining on a public brain-metastasis cohort help a small co
 TABLES = (
     "descriptive.csv", "empty_references.csv", "cross_validated_descriptive.csv", "against_pretrained.csv",
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
+    "decision.csv", "calibration.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
+    "learning_curve.csv", "fairness.csv", "forgetting.csv",
+    detection.FOUND, detection.JUDGED, *detection.FURTHER,
 )  # fmt: skip
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 SHOWN = ("01_data_audit", "06_evaluation", "07_statistics", "08_case_review")
@@ -108,6 +111,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
     _write_cases(partial / "tables", files, study, redact, not without_sorting)
     if not without_3d:
         _write_viewers(partial / "viewer", files, study, cases)
+    found = detection.detection(files)
     regions, rows, remarks = content.result_table(read_by(files.statistics / "descriptive.csv", DESCRIPTIVE))
     html = _page(
         study, "index.html.j2",
@@ -116,7 +120,10 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
         notes=[*audit.left_out(files), *remarks],
-        figures=figures, cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
+        figures=[one for one in figures if one.file.name != detection.FIGURE],
+        detection=found, measures=list(detection.MEASURES.values()),
+        curves=[one for one in figures if one.file.name == detection.FIGURE],
+        cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
         without_3d=without_3d, without_sorting=without_sorting,
         tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),
         steps=[(step, titles.get(step.name), content.duration(step.record["seconds"])) for step in steps],

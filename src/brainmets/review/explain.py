@@ -12,6 +12,7 @@ tissue, and the mean is measured. The occlusion map hides a small cube in all se
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -163,7 +164,8 @@ def explain_cases(
 def table(explanations: list[Explanation]) -> pd.DataFrame:
     """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
 
-    Columns: ``COLUMNS``. ``dice_drop`` and ``detected_drop`` are the unaltered prediction's value less this one's;
+    Columns: ``COLUMNS``. ``dice`` is missing where the reference lacks the region. ``dice_drop`` and
+    ``detected_drop`` are the unaltered prediction's value less this one's;
     ``detected`` of ``lesions`` reference lesions (the evaluation's definition parts them) and ``false_lesions`` are by
     the one-to-one rule (``brainmets.scoring.one_to_one``).
     """
@@ -213,7 +215,7 @@ def _explain(
             {
                 "region": name,
                 "withheld": sequence,
-                "dice": value[name, "dice"],
+                "dice": value[name, "dice"] if value[name, "reference_volume"] else math.nan,
                 "lesions": int(value[name, "lesion_iou_tp"] + value[name, "lesion_iou_fn"]),
                 "detected": int(value[name, "lesion_iou_tp"]),
                 "false_lesions": int(value[name, "lesion_iou_fp"]),

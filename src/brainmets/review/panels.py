@@ -84,7 +84,8 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     """All models of a case in one figure: rows are strategies, columns the arms; on the left the plain image.
 
     The slice is ``worst_slice``'s; models are shown in a window around what they and the reference mark on it.
-    ``dice`` (whole volume, per model) is printed above each picture.
+    ``dice`` (whole volume, per model) is printed above each picture; where the reference lacks the region, the volume
+    that the model predicts of it.
     """
     z, area = worst_slice(case, region)
     sequence = BEST_SEQUENCE[region]
@@ -95,6 +96,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     window = window_around(np.any([reference, *masks.values()], axis=0), case.spacing_mm, image.shape)
     arms = list(dict.fromkeys(arm for arm, _ in masks))
     strategies = list(dict.fromkeys(strategy for _, strategy in masks))
+    empty = not region_mask(case.reference, region).any()
     figure = Drawing(figsize=(2.6 * (1 + len(arms)), 2.9 * max(2, len(strategies)) + 0.9), layout="constrained")
     panels = figure.subplots(max(2, len(strategies)), 1 + len(arms), squeeze=False)
     for panel in panels.flat:
@@ -109,6 +111,9 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
         draw_slice(panel, image[window], case.spacing_mm, shown)
         compare(panel, reference[window], mask[window], case.spacing_mm)
         score = f"\nDice {dice[arm, strategy]:.2f}" if dice and (arm, strategy) in dice else ""
+        if empty:
+            invented = np.count_nonzero(region_mask(case.predictions[arm, strategy], region))
+            score = f"\n{invented * np.prod(case.spacing_mm) / 1000:.2f} mL where there is none"
         panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
     figure.suptitle(

@@ -23,15 +23,19 @@ from brainmets.review.panels import (
     outline,
     window_around,
 )
+from brainmets.statistics.tables import with_reference
 from brainmets.vocabulary import SEQUENCE_TITLES, Model, model_title, region_mask
 
 
 def best_middle_worst(scores: pd.DataFrame, region: str) -> dict[str, float]:
     """The cases with the best, the middle and the worst Dice of ``region``, in that order, with their Dice.
 
-    ``scores`` is the long score table of one model. Of an even number of cases the middle one is the better of the
-    two in the middle; three cases or fewer are all given. Equal cases keep the table's order.
+    ``scores`` is the long score table of one model. Cases whose reference lacks the region come in only where all do:
+    their Dice is a rule's (docs/metrics.md). Of an even number of cases the middle one is the better of the two in the
+    middle; three cases or fewer are all given. Equal cases keep the table's order.
     """
+    judged = with_reference(scores)
+    scores = judged if ((judged["metric"] == "dice") & (judged["region"] == region)).any() else scores
     dice = scores[(scores["metric"] == "dice") & (scores["region"] == region)].set_index("case")["value"]
     dice = dice.sort_values(ascending=False, kind="stable")
     places = sorted({0, (len(dice) - 1) // 2, len(dice) - 1})
@@ -57,7 +61,8 @@ def side_by_side(cases: Sequence[ReviewCase], model: Model, region: str, dice: M
         outline(left, reference[window], case.spacing_mm, MISSED)
         compare(right, reference[window], predicted[window], case.spacing_mm)
         left.set_title(f"{case.name}: reference\naxial slice {z}", fontsize=9)
-        right.set_title(f"{case.name}: prediction\nDice {dice[case.name]:.2f}", fontsize=9)
+        score = f"Dice {dice[case.name]:.2f}" if region_mask(case.reference, region).any() else f"no {region} there"
+        right.set_title(f"{case.name}: prediction\n{score}", fontsize=9)
     keys: list[Patch | Line2D] = [Patch(color=colour, alpha=0.7, label=title) for colour, title in AREA_TITLES.items()]
     keys.append(Line2D([], [], color=MISSED, label="outline of the reference (left)"))
     keys.append(Line2D([], [], color=OUTLINE, label="outline of the prediction (right)"))

@@ -55,8 +55,9 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     and region (the resection cavity and regions that the reference lacks aside), and the reference's
     ``whole_tumour_ml`` (empty where the scores hold no volume). From the lesion table the reference tumour-core
     lesions: ``lesions``, ``smallest_mm3``, ``median_mm3``, ``total_mm3``, ``missed_by_all`` and ``missed_by_any``
-    (lesions that no model, or not every model, found by the one-to-one rule); empty where it has no row of the case.
-    Cases with equal marks are sorted by name.
+    (lesions that no model, or not every model, found by the one-to-one rule). Of a case without a row there they are
+    empty, but where the scores say that its reference holds no tumour core: then it has 0 lesions. Cases with equal
+    marks are sorted by name.
     """
     given = marks(scores)
     table = pd.DataFrame({"case": sorted(scores["case"].unique())})
@@ -80,6 +81,9 @@ def rank(scores: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         volumes.set_index("case")["value"]
     )  # every model's rows give the same
     table = table.merge(lesion_load(lesions), on="case", how="left")
+    core = scores[(scores["metric"] == "reference_volume") & (scores["region"] == LESION_REGION)]
+    empty = table["lesions"].isna() & table["case"].isin(core.loc[core["value"] == 0, "case"])
+    table.loc[empty, ["lesions", "total_mm3", "missed_by_all", "missed_by_any"]] = 0
     table = table.sort_values(["marks", "case"], ascending=[False, True], ignore_index=True)
     table.insert(0, "rank", table["marks"].rank(method="min", ascending=False).astype(int))
     return table
@@ -152,6 +156,8 @@ def explain(ranking: pd.DataFrame, case: str) -> str:
         arm, strategy = model.split(" ")
         where = f"{arm_title(arm)} {STRATEGY_TITLES[strategy]}, {region}"
         parts.append(f"lowest Dice {row['lowest_dice']:.2f} ({where})")
+    if row["whole_tumour_ml"] == 0:
+        return "; ".join([*parts, "no lesion in the reference: all that a model marks there is invented"]) + "."
     if pd.notna(volume := row["whole_tumour_ml"]):
         known = others["whole_tumour_ml"].dropna()
         extreme = ""
@@ -165,6 +171,8 @@ def explain(ranking: pd.DataFrame, case: str) -> str:
 
 def _about_lesions(row: pd.Series, others: pd.DataFrame) -> list[str]:
     count = int(row["lesions"])
+    if not count:
+        return ["no tumour-core lesion"]
     parts = [
         f"{count} tumour-core lesion{'s' if count != 1 else ''} of {row['smallest_mm3']:.0f} mm³ at least, "
         f"{row['total_mm3'] / 1000:.2f} mL together"
