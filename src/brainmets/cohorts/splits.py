@@ -240,8 +240,8 @@ def require_fewer(split: Split, n: int) -> None:
     """Raise ``SplitError`` unless ``n`` is below the number of the split's training cases."""
     if n >= (every := len(training_cases(split))):
         raise SplitError(
-    draw = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # a stream of its own
-            f"numbers; with all {every} the study trains anyhow"
+            f"learning_curve: {n} training cases of {every} that the target has beside its held-out ones: list "
+            f"smaller numbers; with all {every} the study trains anyhow"
         )
 
 
