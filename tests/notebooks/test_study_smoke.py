@@ -21,11 +21,12 @@ from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
 from brainmets.scoring.candidates import hits, read_detections
 from brainmets.statistics.tables import needs_reference
-from brainmets.vocabulary import COMPARED_STRATEGIES, HIT_RULES, REGIONS, STRATEGIES, region_mask
+from brainmets.vocabulary import COMPARED_STRATEGIES, HIT_RULES, REGIONS, region_mask
 
 pytestmark = pytest.mark.slow
 SMOKE = profile("smoke")
 ARMS = list(SMOKE["arms"])
+STRATEGIES = ("pretrained", *COMPARED_STRATEGIES)
 
 
 @pytest.fixture(scope="module")
