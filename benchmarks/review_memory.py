@@ -30,7 +30,7 @@ from brainmets.figures import Drawing
 from brainmets.review import drawing, explain, viewers
 from brainmets.review.case import DRAWN, ReviewCase
 from brainmets.training.inference import Ensemble
-from brainmets.vocabulary import ARMS, STRATEGIES
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES
 
 MODEL = ("default", "finetune")
 RESULTS = Path(__file__).parent / "results" / "review_memory.md"
@@ -67,7 +67,11 @@ def pictures(shape: tuple[int, ...]) -> None:
     labels = reference(shape)
     image = np.linspace(0, 1000, shape[0], dtype=np.float32)[:, None, None]
     images = {sequence: np.broadcast_to(image, shape).copy() for sequence in DRAWN}
-    predictions = {(arm, strategy): np.roll(labels, 2, axis=0) for arm in ARMS for strategy in STRATEGIES}
+    predictions = {
+        (arm, strategy): np.roll(labels, 2, axis=0)
+        for arm in ARMS
+        for strategy in ("pretrained", *COMPARED_STRATEGIES)
+    }
     case = ReviewCase("P1", images, labels, predictions, np.diag([0.5, 0.5, 1.0, 1.0]))
     with tempfile.TemporaryDirectory() as folder:
         drawing.draw_case(case, ["TC", "WT"], {}, Path(folder))

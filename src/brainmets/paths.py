@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from brainmets.files import numbered
@@ -105,12 +105,38 @@ class PreparationPaths:
 class StudyPaths:
     """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
 
-    ``work_dir`` is read from the checkout when relative. ``stage`` is "pretraining", "finetune" or "scratch";
-    ``strategy`` is "pretrained", "finetune" or "scratch"; ``cohort`` is "source" or "target".
+    ``work_dir`` is read from the checkout when relative. ``stage`` is "pretraining", "finetune", "scratch" or
+    "scratch_control"; ``strategy`` is "pretrained", "finetune", "scratch" or "scratch_control"; ``cohort`` is "source"
+    or "target". ``beside`` is a branch's name ("repeat_2", "cases_5"), empty for the study itself: use ``branch``.
     """
 
     work_dir: str
     study: str
+    beside: str = ""
+
+    def branch(self, repeat: int = 1, training_cases: int | None = None) -> StudyPaths:
+        """The same study's paths for trainings beside the main ones: another repeat, or fewer training cases.
+
+        Trainings, evaluations, cross-validations and what is forgotten lie in a folder of the branch, everything else
+        is the study's. ``repeat=1`` with all cases is the study itself, whatever branch these paths are of. Raises
+        ``ValueError`` for both at once, which no study trains.
+
+        >>> StudyPaths("/work", "demo").branch(repeat=2).scores("default", "scratch")
+        PosixPath('/work/demo/repeat_2/evaluation/default/scratch/scores.csv')
+        """
+        if repeat != 1 and training_cases is not None:
+            raise ValueError(
+                f"repeat {repeat} with {training_cases} training cases: a branch of a study is another repeat of all "
+                "cases, or fewer cases of repeat 1"
+            )
+        if training_cases is not None:
+            return replace(self, beside=f"cases_{training_cases}")
+        return replace(self, beside="" if repeat == 1 else f"repeat_{repeat}")
+
+    @property
+    def branch_folder(self) -> Path:
+        """What is trained and evaluated lies below this: the study's folder, or the branch's in it."""
+        return self.work / self.beside
 
     @property
     def work(self) -> Path:
@@ -205,7 +231,7 @@ class StudyPaths:
     # 03-05 training
     def training_folder(self, stage: str, arm: str, fold: int) -> Path:
         """Checkpoints, nnU-Net's log and the parameters' fingerprint of one training."""
-        return self.work / "training" / stage / arm / f"fold_{fold}"
+        return self.branch_folder / "training" / stage / arm / f"fold_{fold}"
 
     def checkpoint(self, stage: str, arm: str, fold: int) -> Path:
         """The finished model."""
@@ -217,20 +243,20 @@ class StudyPaths:
 
     def left_out_training(self, stage: str, arm: str, fold: int) -> Path:
         """A new folder for a training that other parameters made: ``fold_<k>-1``, or the first number not taken."""
-        return numbered(self.work / "left_out" / "training" / stage / arm / f"fold_{fold}")
+        return self.left_out(self.training_folder(stage, arm, fold))
 
     # 06 evaluation
     @property
     def evaluations(self) -> Path:
         """The folder that holds every (arm, strategy)'s evaluation."""
-        return self.work / "evaluation"
+        return self.branch_folder / "evaluation"
 
     def evaluation_folder(self, arm: str, strategy: str) -> Path:
         """Predictions and tables of one (arm, strategy)."""
         return self.evaluations / arm / strategy
 
     def left_out(self, folder: Path) -> Path:
-        """A new folder, numbered, for an arm's evaluation that the study no longer has."""
+        """A new folder, numbered, for one of the study's or a branch's that it no longer has."""
         return numbered(self.work / "left_out" / folder.relative_to(self.work))
 
     def predictions(self, arm: str, strategy: str) -> Path:
@@ -258,11 +284,21 @@ class StudyPaths:
     @property
     def cross_validations(self) -> Path:
         """The folder that holds every (arm, strategy)'s scores of the target's training cases."""
-        return self.work / "cross_validation"
+        return self.branch_folder / "cross_validation"
 
     def cross_validation_folder(self, arm: str, strategy: str) -> Path:
         """``predictions/``, ``scores.csv``, ``lesions.csv``, ``excluded.csv``; ``folds.csv``: who predicted what."""
         return self.cross_validations / arm / strategy
+
+    # 06 evaluation, of the source's held-out cases: before and after fine-tuning
+    @property
+    def forgettings(self) -> Path:
+        """The folder that holds every (arm, strategy)'s scores of the source's held-out cases."""
+        return self.branch_folder / "forgetting"
+
+    def forgetting_folder(self, arm: str, strategy: str) -> Path:
+        """``predictions/``, ``scores.csv``, ``lesions.csv``, ``excluded.csv`` of the source's held-out cases."""
+        return self.forgettings / arm / strategy
 
     # 07 statistics and 08 case review
     @property

@@ -17,22 +17,40 @@ Arm = Literal["default", "tversky_bce", "segresnet"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
 
-Strategy = Literal["pretrained", "finetune", "scratch"]
+Strategy = Literal["pretrained", "finetune", "scratch", "scratch_control"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 COMPARED_STRATEGIES = ("finetune", "scratch")
 """The two of the study's question, trained on the target: the first is asked to be the better one."""
-STRATEGY_TITLES = {"pretrained": "pretrained only", "finetune": "fine-tuned", "scratch": "from scratch"}
+CONTROL: Strategy = "scratch_control"
+"""Only where a study asks for it: from scratch, in as many epochs as both trainings of the fine-tuned model have."""
+STRATEGY_TITLES = {
+    "pretrained": "pretrained only",
+    "finetune": "fine-tuned",
+    "scratch": "from scratch",
+    "scratch_control": "from scratch, as many epochs as both trainings of the fine-tuned",
+}
 
-Stage = Literal["pretraining", "finetune", "scratch"]
+Stage = Literal["pretraining", "finetune", "scratch", "scratch_control"]
 """What a training is: on the source, or on the target from the source's weights or from random ones."""
-STRATEGY_STAGES: dict[str, Stage] = {"pretrained": "pretraining", "finetune": "finetune", "scratch": "scratch"}
+STRATEGY_STAGES: dict[str, Stage] = {
+    "pretrained": "pretraining",
+    "finetune": "finetune",
+    "scratch": "scratch",
+    "scratch_control": "scratch_control",
+}
 """The stage whose models a strategy predicts the target with; ``pretrained`` takes them as they are (zero-shot)."""
 STAGE_NOTEBOOKS: dict[str, str] = {
     "pretraining": "03_pretraining",
     "finetune": "04_fine_tuning",
     "scratch": "05_from_scratch",
+    "scratch_control": "05_from_scratch",
 }
-STAGE_COHORTS: dict[str, str] = {"pretraining": "source", "finetune": "target", "scratch": "target"}
+STAGE_COHORTS: dict[str, str] = {
+    "pretraining": "source",
+    "finetune": "target",
+    "scratch": "target",
+    "scratch_control": "target",
+}
 
 Model = tuple[str, str]
 """An (arm, strategy) pair."""

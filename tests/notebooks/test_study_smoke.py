@@ -15,11 +15,12 @@ from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
-from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, STRATEGIES, region_mask
+from brainmets.vocabulary import COMPARED_STRATEGIES, REGIONS, region_mask
 
 pytestmark = pytest.mark.slow
 SMOKE = profile("smoke")
 ARMS = list(SMOKE["arms"])
+STRATEGIES = ("pretrained", *COMPARED_STRATEGIES)
 
 
 @pytest.fixture(scope="module")

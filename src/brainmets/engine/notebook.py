@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
 from brainmets.engine.progress import Journal, StepError, disk_note, logged
 from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
-from brainmets.params import PER_JOB, ParameterError, closest
+from brainmets.params import MAIN, PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
 from brainmets.processes import locked
@@ -124,21 +124,28 @@ def check_declared(path: Path, names: set[str]) -> None:
 
 
 def job_of(study: Study, notebook: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Arm, fold and strategy out of ``given`` as one of the study's jobs of ``notebook``.
+    """Arm, fold, strategy and branch out of ``given`` as one of the study's jobs of ``notebook``.
 
-    Raises ``ParameterError`` that lists what can be chosen where one is missing, is not the study's or is not needed.
+    What is given as the main branch has it anyhow (``repeat=1``) names that branch, as leaving it out does. Raises
+    ``ParameterError`` that lists what can be chosen where one is missing, is not the study's or is not needed.
     """
     jobs = study.jobs(notebook)
-    needed = list(jobs[0])
+    needed, main = list(jobs[0]), MAIN.get(notebook, {})
     times = f"once per {' and '.join(needed) or 'study'}"
-    job = {name: given[name] for name in needed if name in given}
-    if stray := [name for name in PER_JOB if name in given and name not in needed]:
+    named = {name: given[name] for name in PER_JOB if name in given}
+    if stray := [name for name in named if name not in needed and name not in main]:
         raise ParameterError(f"{notebook} takes no {' or '.join(stray)}: it runs {times}")
+    job = {name: value for name, value in named.items() if name not in main or value != main[name]}
     if job not in jobs:
-        choices = " ".join(f"{name}={'|'.join(dict.fromkeys(str(one[name]) for one in jobs))}" for name in needed)
-        wrong = " ".join(f"{name}={value}" for name, value in job.items()) or "nothing"
-        raise ParameterError(f"{notebook} runs {times}: choose {choices} (given: {wrong})")
+        choices = " ".join(f"{name}={_choices(jobs, name)}" for name in needed)
+        others = " ".join(f"[{name}={_choices(jobs, name)}]" for name in main if any(name in one for one in jobs))
+        wrong = " ".join(f"{name}={value}" for name, value in named.items()) or "nothing"
+        raise ParameterError(f"{notebook} runs {times}: choose {' '.join((choices, others)).strip()} (given: {wrong})")
     return job
+
+
+def _choices(jobs: list[dict[str, Any]], name: str) -> str:
+    return "|".join(dict.fromkeys(str(one[name]) for one in jobs if name in one))
 
 
 def run(study: Study, notebook: str, given: dict[str, Any], threads: int | None = None) -> Path:

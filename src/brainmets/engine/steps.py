@@ -18,10 +18,10 @@ from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.provenance import damaged
-from brainmets.vocabulary import STAGE_NOTEBOOKS
+from brainmets.vocabulary import CONTROL, STAGE_NOTEBOOKS
 
-STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items()}
-"""The stage that each training notebook trains."""
+STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items() if stage != CONTROL}
+"""The stage that each training notebook trains, where its job names no other."""
 SPEED_ONLY = ("workers", "augmentation_workers")
 """Parameters that change how fast a step runs, not what it finds."""
 
@@ -43,19 +43,28 @@ def jobs(study: Study) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def step_name(notebook: str, job: dict[str, Any]) -> str:
-    """The name of a step's files: the notebook, then its cohort and case, arm, strategy and fold where it has them.
+    """The name of a step's files: the notebook, then its cohort and case, arm, strategy, fold and branch if any.
 
     >>> step_name("03_pretraining", {"arm": "default", "fold": 2})
     '03_pretraining_default_fold_2'
+    >>> step_name("06_evaluation", {"arm": "default", "strategy": "scratch", "training_cases": 5})
+    '06_evaluation_default_scratch_cases_5'
     """
     parts = [notebook, *(str(job[key]) for key in ("cohort", "case", "arm", "strategy") if key in job)]
-    return "_".join([*parts, *([f"fold_{job['fold']}"] if "fold" in job else [])])
+    numbered = (("fold", "fold"), ("repeat", "repeat"), ("cases", "training_cases"))
+    return "_".join([*parts, *(f"{word}_{job[key]}" for word, key in numbered if key in job)])
+
+
+def branch(files: StudyPaths, job: dict[str, Any]) -> StudyPaths:
+    """The paths of the branch of the study that a job is of."""
+    return files.branch(job.get("repeat", 1), job.get("training_cases"))
 
 
 def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
     """The file that ``notebook`` writes last, with its provenance: once it is there, the step is done."""
+    files = branch(files, job)
     if notebook in STAGES:
-        return files.training(STAGES[notebook], job["arm"], job["fold"])
+        return files.training(job.get("strategy", STAGES[notebook]), job["arm"], job["fold"])
     if notebook == "00_preparation":
         return files.preparation(job["cohort"]).prepared(job["case"])
     if notebook == "06_evaluation":

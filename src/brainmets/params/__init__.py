@@ -2,12 +2,14 @@
 
 from brainmets.params.models import (  # noqa: F401 (what other modules import from here)
     BRATS_LAYOUT,
+    MAIN,
     MODELS,
     PER_JOB,
     SHARED,
     Alignment,
     Arms,
     Audit,
+    Branches,
     CaseReview,
     Cohort,
     Evaluation,

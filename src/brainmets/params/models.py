@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
@@ -46,11 +47,13 @@ from brainmets.params.bounds import (
     Processes,
     Rate,
     RawPhantomSide,
+    Repeats,
     Resamples,
     Seed,
     ShownCases,
     Side,
     TileStep,
+    TrainingCases,
     WeightDecay,
     shown,
 )
@@ -466,6 +469,28 @@ class Preparation(NotebookParameters):
         return self.source if self.cohort == "source" else self.target
 
 
+def _rising(sizes: list[int]) -> list[int]:
+    if any(later <= size for size, later in pairwise(sizes)):
+        raise ValueError(f"{shown(sizes)} must rise, each size given once, such as [5, 10, 15]")
+    return sizes
+
+
+LearningCurve = Annotated[list[TrainingCases], AfterValidator(_rising)]
+
+
+class Branches(Parameters):
+    """What a study trains beside its main trainings.
+
+    ``repeats``: how often every model is trained, each time with other seeds. ``learning_curve``: numbers of the
+    target's training cases with which both compared strategies are trained too. ``scratch_control``: whether a model
+    is trained from scratch in as many epochs as the fine-tuned one has had in both trainings.
+    """
+
+    repeats: Repeats
+    learning_curve: LearningCurve
+    scratch_control: bool
+
+
 class Audit(NotebookParameters):
     """Notebook 01.
 
@@ -503,7 +528,7 @@ class Alignment(NotebookParameters):
 
 
 class Training(NotebookParameters):
-    """What the three training notebooks share.
+    """What the three training notebooks share. ``repeat`` counts from 1 and sets the seeds.
 
     ``precision`` "nnunet" trains as nnU-Net and the paper's authors did: on a GPU in mixed float16 for the two U-Net
     arms, else in float32. "bfloat16" runs every network's forward pass in bfloat16, which halves the time on CPUs
@@ -514,6 +539,7 @@ class Training(NotebookParameters):
     arms: Arms
     arm: Arm
     fold: Fold
+    repeat: Repeats
     epochs: Epochs
     iterations_per_epoch: Iterations
     validation_iterations: Iterations
@@ -531,7 +557,26 @@ class Pretraining(Training):
     """Notebook 03."""
 
 
-class FineTuning(Training):
+class TargetTraining(Training):
+    """What notebooks 04 and 05 share: ``training_cases``, how many of the target's cases; ``None`` for all of them."""
+
+    training_cases: TrainingCases | None
+
+    @model_validator(mode="after")
+    def _of_one_branch(self) -> Self:
+        _refuse_both(self.repeat, self.training_cases)
+        return self
+
+
+def _refuse_both(repeat: int, training_cases: int | None) -> None:
+    if repeat != 1 and training_cases is not None:
+        raise ValueError(
+            f"training_cases: {training_cases} with repeat {repeat}: fewer cases are trained with in repeat 1 alone; "
+            "write null (None in a notebook) for all cases, or repeat 1"
+        )
+
+
+class FineTuning(TargetTraining):
     """Notebook 04.
 
     The last three go beyond the paper, which used none of them: a linear warm-up of the learning rate over so many
@@ -552,8 +597,10 @@ class FineTuning(Training):
         return self
 
 
-class FromScratch(Training):
-    """Notebook 05."""
+class FromScratch(TargetTraining):
+    """Notebook 05. ``strategy``: "scratch", or "scratch_control" with as many epochs as both other trainings have."""
+
+    strategy: Literal["scratch", "scratch_control"]
 
 
 class Evaluation(NotebookParameters):
@@ -561,21 +608,31 @@ class Evaluation(NotebookParameters):
 
     arm: Arm
     strategy: Strategy
+    repeat: Repeats
+    training_cases: TrainingCases | None
     folds: Annotated[list[Fold], Field(min_length=1)]
     tile_step: TileStep
     mirroring: bool
     lesion_definition: LesionDefinition
     workers: Processes
 
+    @model_validator(mode="after")
+    def _of_one_branch(self) -> Self:
+        _refuse_both(self.repeat, self.training_cases)
+        return self
+
 
 class Statistics(NotebookParameters):
-    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders."""
+    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders; see ``Branches``."""
 
     scores_dir: str | None
     out_dir: str | None
     alpha: Level
     n_bootstrap: Resamples
     seed: Seed
+    repeats: Repeats
+    learning_curve: LearningCurve
+    scratch_control: bool
 
 
 class CaseReview(NotebookParameters):
@@ -615,7 +672,16 @@ MODELS: dict[str, type[NotebookParameters]] = dict(
         strict=True,
     )
 )
-SHARED = ("study", "work_dir", "seed", "arms", "folds", "source", "target")
+SHARED = (
+    "study", "work_dir", "seed", "arms", "folds", "repeats", "learning_curve", "scratch_control", "source", "target",
+)  # fmt: skip
 """Parameters that are given once, at the top of the YAML, for every notebook that declares them."""
-PER_JOB = ("cohort", "case", "arm", "fold", "strategy")
+PER_JOB = ("cohort", "case", "arm", "fold", "strategy", "repeat", "training_cases")
 """Parameters that the engine fills in, one value per job."""
+MAIN: dict[str, dict[str, Any]] = {
+    "03_pretraining": {"repeat": 1},
+    "04_fine_tuning": {"repeat": 1, "training_cases": None},
+    "05_from_scratch": {"repeat": 1, "training_cases": None, "strategy": "scratch"},
+    "06_evaluation": {"repeat": 1, "training_cases": None},
+}
+"""What a job of a notebook is unless it says otherwise: one of the study's main trainings, on all cases."""

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from brainmets.files import read_json, shaped
-from brainmets.params import MODELS, PER_JOB, SHARED, Arms, Cohort, NotebookParameters, ParameterError, closest
+from brainmets.params import (
+    MAIN,
+    MODELS,
+    PER_JOB,
+    SHARED,
+    Arms,
+    Branches,
+    Cohort,
+    NotebookParameters,
+    ParameterError,
+    closest,
+)
 from brainmets.params.models import given, meant_for
 from brainmets.params.yaml_files import read_yaml
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root
-from brainmets.vocabulary import STRATEGIES
+from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL, STAGE_NOTEBOOKS, STRATEGIES, STRATEGY_STAGES, Strategy
 
 
 class Study:
@@ -37,6 +48,9 @@ class Study:
             _refuse_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB}, where)
         self.arms = self._read_arms()
         self.folds = self._read_folds()
+        beside = self._read_branches()
+        self.repeats, self.learning_curve = beside.repeats, beside.learning_curve
+        self.scratch_control = beside.scratch_control
         self._check_values()
 
     @classmethod
@@ -50,10 +64,17 @@ class Study:
         return cls(content, str(path))
 
     def values(self, notebook: str, **job: Any) -> dict[str, Any]:
-        """The plain values that ``notebook``'s parameters cell is given, ``job`` (arm, fold, strategy) included."""
+        """The plain values that ``notebook``'s parameters cell is given, ``job`` (arm, fold, strategy, ...) included.
+
+        What a job does not say of its branch is the main one's. The scratch control is given the epochs of the
+        pretraining and the fine-tuning together.
+        """
         fields = MODELS[notebook].model_fields
         shared = {name: self.content[name] for name in SHARED if name in fields}
-        return {**shared, **self.content[section(notebook)], **job}
+        own = {**self.content[section(notebook)], **MAIN.get(notebook, {})}
+        if notebook == STAGE_NOTEBOOKS[CONTROL] and job.get("strategy") == CONTROL:
+            own["epochs"] = self.content["pretraining"]["epochs"] + self.content["fine_tuning"]["epochs"]
+        return {**shared, **own, **job}
 
     def notebook(self, notebook: str, **job: Any) -> NotebookParameters:
         """The validated parameters of one job of ``notebook``."""
@@ -70,16 +91,41 @@ class Study:
     def jobs(self, notebook: str) -> list[dict[str, Any]]:
         """Every job of ``notebook``: one dictionary of arm, fold and strategy each, empty where it runs once.
 
-        Notebook 00 has one for every raw case that is known so far, of ``cohort`` and ``case``.
+        Jobs of another branch than the main one, which come last, have ``repeat`` or ``training_cases`` too, and those
+        of notebook 05 for the scratch control ``strategy``. Pretraining knows no number of the target's cases; with
+        fewer of them the two compared strategies are trained and evaluated alone. Notebook 00 has one job for every
+        raw case that is known so far, of ``cohort`` and ``case``.
         """
         fields = MODELS[notebook].model_fields
         if "case" in fields:
             return [{"cohort": cohort, "case": case} for cohort in COHORTS for case in self.raw_cases(cohort)]
-        jobs: list[dict[str, Any]] = [{}]
-        for name, choices in (("arm", self.arms), ("strategy", STRATEGIES), ("fold", self.folds)):
-            if name in fields:
-                jobs = [{**job, name: choice} for job in jobs for choice in choices]
-        return jobs
+        found = []
+        for repeat, training_cases in self.branches():
+            branch = _without_main(notebook, {"repeat": repeat, "training_cases": training_cases})
+            if not set(branch) <= set(fields):
+                continue
+            jobs: list[dict[str, Any]] = [{}]
+            strategies = self._strategies_of(notebook, training_cases)
+            for name, choices in (("arm", self.arms), ("strategy", strategies), ("fold", self.folds)):
+                if name in fields:
+                    jobs = [{**job, name: choice} for job in jobs for choice in choices]
+            found += [_without_main(notebook, {**job, **branch}) for job in jobs]
+        return found
+
+    @property
+    def strategies(self) -> list[Strategy]:
+        """The strategies that are evaluated with all training cases, in their fixed order."""
+        return [name for name in STRATEGIES if name != CONTROL or self.scratch_control]
+
+    def branches(self) -> list[tuple[int, int | None]]:
+        """(repeat, training cases) of every branch: the main one, (1, None), first; None stands for all cases."""
+        others: list[tuple[int, int | None]] = [(repeat, None) for repeat in range(2, self.repeats + 1)]
+        return [(1, None), *others, *((1, cases) for cases in self.learning_curve)]
+
+    def _strategies_of(self, notebook: str, training_cases: int | None) -> list[Strategy]:
+        """The strategies that a branch trains in ``notebook``, or evaluates in notebook 06."""
+        chosen = [name for name in self.strategies if training_cases is None or name in COMPARED_STRATEGIES]
+        return [name for name in chosen if notebook in ("06_evaluation", STAGE_NOTEBOOKS[STRATEGY_STAGES[name]])]
 
     def raw_cases(self, cohort: str) -> list[str]:
         """The cases that notebook 00 prepares: those in ``raw``, or as the raw folder was last sorted; else none.
@@ -119,6 +165,12 @@ class Study:
             raise ParameterError(f"{self.origin}: folds: {what}{given(folds)}")
         return list(folds)
 
+    def _read_branches(self) -> Branches:
+        try:
+            return Branches(**{name: self.content[name] for name in Branches.model_fields})
+        except ParameterError as error:
+            raise ParameterError("; ".join(f"{self.origin}: {line}" for line in error.problems)) from None
+
     def _check_values(self) -> None:
         for notebook in NOTEBOOKS[1:]:
             for job in self.jobs(notebook):
@@ -134,6 +186,19 @@ class Study:
                 f"{self.origin}: fine_tuning and from_scratch must differ in the initialisation alone, yet "
                 + ", ".join(f"{name} is {fine_tuning[name]!r} and {scratch[name]!r}" for name in unequal)
             )
+        steps = [self.content[name]["iterations_per_epoch"] for name in ("pretraining", "fine_tuning")]
+        if self.scratch_control and steps[0] != steps[1]:
+            raise ParameterError(
+                f"{self.origin}: scratch_control: as many epochs are as many steps only where both trainings have the "
+                f"same iterations_per_epoch, yet pretraining has {steps[0]} and fine_tuning {steps[1]}: "
+                "make them equal, or write scratch_control: false"
+            )
+
+
+def _without_main(notebook: str, job: dict[str, Any]) -> dict[str, Any]:
+    """A job without what it has in common with the main branch's."""
+    main = {"repeat": 1, "training_cases": None, **MAIN.get(notebook, {})}
+    return {name: value for name, value in job.items() if name not in main or value != main[name]}
 
 
 def section(notebook: str) -> str:

@@ -64,12 +64,12 @@ CAPTIONS = {
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
 
-LineStyle = Literal["-", "--", ":"]
+LineStyle = Literal["-", "--", "-.", ":"]
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///"}
-STYLES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--"}
+HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///", "scratch_control": "xxx"}
+STYLES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--", "scratch_control": "-."}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
