@@ -1,6 +1,7 @@
 """Scores of branches side by side: nothing missing, nothing averaged by row order."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,20 @@ import pytest
 from branch_scores import branch_scores
 from score_examples import example_scores, write_study
 
-from brainmets.statistics.branches import REPEAT, blocks, over_arms, read_branches, together
+from brainmets.paths import StudyPaths
+from brainmets.provenance import Provenance
+from brainmets.statistics.branches import (
+    REPEAT,
+    TRAINING_CASES,
+    blocks,
+    over_arms,
+    read_curve,
+    read_repeats,
+    tables_of,
+    together,
+)
 from brainmets.statistics.comparisons import MEAN_OVER_ARMS
 from brainmets.statistics.tables import COLUMNS, ScoreTableError
-from brainmets.vocabulary import COMPARED_STRATEGIES
 
 BOTH = {1: {"finetune": [0.5, 0.7], "scratch": [0.4, 0.6]}, 2: {"finetune": [0.6, 0.9], "scratch": [0.4, 0.5]}}
 
@@ -21,14 +32,45 @@ def tables(values):
     return {branch: own[COLUMNS] for branch, own in table.groupby(REPEAT)}
 
 
-def test_branches_are_read_whatever_the_order_of_rows(tmp_path) -> None:
-    scores = example_scores(4)
-    for repeat in (1, 2):
-        write_study(tmp_path / str(repeat), scores.sample(frac=1, random_state=repeat))
-    found = read_branches({2: tmp_path / "2", 1: tmp_path / "1"}, REPEAT, COMPARED_STRATEGIES)
-    first, second = (found[found[REPEAT] == repeat][COLUMNS].reset_index(drop=True) for repeat in (1, 2))
-    pd.testing.assert_frame_equal(first, second)
-    assert len(first) == len(scores)
+def written(files: StudyPaths, scores: pd.DataFrame) -> None:
+    """What notebook 06 leaves of a branch."""
+    write_study(files.evaluations, scores)
+    for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
+        record = Provenance("06_evaluation", {"study": files.study, "arm": arm, "strategy": strategy}, files.work)
+        record.write(files.evaluation(arm, strategy), outputs=[files.evaluation_folder(arm, strategy)])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> StudyPaths:
+    """Repeats 1 and 2 and 5 training cases, rows in another order each; a pretrained model in the repeats alone."""
+    files, scores = StudyPaths(str(tmp_path), "tiny"), example_scores(4)
+    pretrained = scores[scores["strategy"] == "scratch"].assign(strategy="pretrained")
+    written(files, pd.concat([scores, pretrained]).sample(frac=1, random_state=1))
+    written(files.branch(repeat=2), pd.concat([scores, pretrained]).sample(frac=1, random_state=2))
+    written(files.branch(training_cases=5), scores.sample(frac=1, random_state=3))
+    Provenance("01_data_audit", {"study": "tiny"}, files.work).write(files.audit)
+    return files
+
+
+def test_branches_are_read_whatever_the_order_of_rows(files: StudyPaths) -> None:
+    repeats, curve = read_repeats(files, 2), read_curve(files, [5], 8)
+    for found, by, names in ((repeats, REPEAT, [1, 2]), (curve, TRAINING_CASES, [5, 8])):
+        first, second = (found[found[by] == name][COLUMNS].reset_index(drop=True) for name in names)
+        pd.testing.assert_frame_equal(first, second)
+        assert set(first["strategy"]) == {"finetune", "scratch"}
+        assert len(first) == len(example_scores(4))
+    assert len(tables_of(files, 2, [5])) == 3 * 3 + 3 * 2
+
+
+def test_a_branch_that_is_not_there_or_not_whole_stops(files: StudyPaths) -> None:
+    with pytest.raises(ScoreTableError, match="repeat_3/evaluation: there is no such folder"):
+        read_repeats(files, 3)
+    with pytest.raises(ValueError, match="learning_curve: 8 must be below 8, the target's training cases"):
+        read_curve(files, [5, 8], 8)
+    table = files.branch(training_cases=5).scores("default", "scratch")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=r"cases_5/evaluation/default/scratch/scores\.csv has"):
+        read_curve(files, [5], 8)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_curves_shifted_by_five_cases_are_worth_five() -> None:
     assert table["worth"].tolist() == pytest.approx([5, 5, 5, np.inf])
     assert table["worth_low"].tolist() == pytest.approx([5, 5, 5, np.inf])  # every patient says the same
     assert said(table) == (
-        "Pretraining is worth 5 cases: training from scratch reaches the mean Dice of TC that fine-tuning reaches with "
-        "10 training cases (Default) with about 15; 95% interval 5 to 5."
+        "Pretraining is worth 5 cases: training from scratch reaches the mean Dice of TC that fine-tuning reaches "
+        "with 10 training cases (Default) with about 15; 95% interval 5 to 5."
     )
 
 

@@ -7,13 +7,14 @@ learner.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from brainmets.paths import StudyPaths
 from brainmets.scoring.intervals import patients_of
 from brainmets.statistics.comparisons import MEAN_OVER_ARMS
 from brainmets.statistics.tables import (
@@ -21,7 +22,9 @@ from brainmets.statistics.tables import (
     KEY,
     SAME_VOLUME,
     ScoreTableError,
+    find_score_files,
     read_scores,
+    require_whole,
     unit_of,
     with_reference,
 )
@@ -63,15 +66,41 @@ class Block:
         return {"arm": self.arm, "region": self.region, "metric": self.metric, "unit": self.unit}
 
 
-def read_branches(folders: Mapping[int, Path], by: str, strategies: Collection[str]) -> pd.DataFrame:
-    """The scores below each of ``folders``, whose key becomes the column ``by``; only rows of ``strategies``.
+def read_repeats(files: StudyPaths, repeats: int) -> pd.DataFrame:
+    """The scores of both compared strategies in every repeat, as ``together`` joins them by ``repeat``.
 
-    Raises ``ScoreTableError`` as ``tables.read_scores`` and ``together`` do.
+    Raises ``ValueError`` for a table that is not what notebook 06 wrote, and ``ScoreTableError`` as ``together``.
     """
+    return _read({repeat: files.branch(repeat=repeat) for repeat in range(1, repeats + 1)}, REPEAT)
+
+
+def read_curve(files: StudyPaths, learning_curve: Sequence[int], every: int) -> pd.DataFrame:
+    """The scores of both compared strategies with each number of training cases, joined by ``training_cases``.
+
+    The study's own models are among them, with ``every`` case of the target that is not held out. Raises
+    ``ValueError`` as ``read_repeats`` does, and for a number that is not below ``every``.
+    """
+    if learning_curve and max(learning_curve) >= every:
+        raise ValueError(
+            f"learning_curve: {max(learning_curve)} must be below {every}, the target's training cases: all of them "
+            "are the study itself"
+        )
+    return _read({**{n: files.branch(training_cases=n) for n in learning_curve}, every: files}, TRAINING_CASES)
+
+
+def tables_of(files: StudyPaths, repeats: int, learning_curve: Sequence[int]) -> list[Path]:
+    """The score tables of every branch but the study itself: what a record names as read."""
+    beside = [files.branch(repeat=repeat) for repeat in range(2, repeats + 1)]
+    beside += [files.branch(training_cases=n) for n in learning_curve]
+    return [table for branch in beside for table in find_score_files(branch.evaluations)]
+
+
+def _read(branches: Mapping[int, StudyPaths], by: str) -> pd.DataFrame:
     tables = {}
-    for branch, folder in folders.items():
-        scores = read_scores(folder)
-        tables[branch] = scores[scores["strategy"].isin(list(strategies))]
+    for branch, files in branches.items():
+        require_whole(files)
+        scores = read_scores(files.evaluations)
+        tables[branch] = scores[scores["strategy"].isin(COMPARED_STRATEGIES)]
     return together(tables, by)
 
 

@@ -15,10 +15,9 @@ import pandas as pd
 
 from brainmets.statistics.comparisons import Settings, Sides, strategy_sides
 from brainmets.statistics.tests import hodges_lehmann
-from brainmets.vocabulary import COMPARED_STRATEGIES
+from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL
 
-CONTROL = "scratch_control"
-COMPARISONS = {
+COMPARISONS: dict[tuple[str, str], str] = {
     COMPARED_STRATEGIES: "as many epochs on the target",
     (COMPARED_STRATEGIES[0], CONTROL): "as many epochs in all",
     (CONTROL, COMPARED_STRATEGIES[1]): "longer training alone",
