@@ -49,7 +49,8 @@ def test_curves_shifted_by_five_cases_are_worth_five() -> None:
     assert table["worth_low"].tolist() == pytest.approx([5, 5, 5, np.inf])  # every patient says the same
     assert said(table) == (
         "Pretraining is worth 5 cases: training from scratch reaches the mean Dice of TC that fine-tuning reaches "
-        "with 10 training cases (Default) with about 15; 95% interval 5 to 5."
+        "with 10 training cases (Default) with about 15; 95% interval over patients 5 to 5; each size was "
+        "trained once."
     )
 
 
@@ -70,8 +71,8 @@ def test_a_height_that_scratch_never_reaches_is_more_than_the_rest() -> None:
     assert np.isposinf(table["worth"]).all()
     assert said(table) == (
         "Pretraining is worth more than 10 cases: training from scratch does not reach the mean Dice of TC that "
-        "fine-tuning reaches with 10 training cases (Default) even with all 20; 95% interval more than 10 to more "
-        "than 10."
+        "fine-tuning reaches with 10 training cases (Default) even with all 20; 95% interval over patients more than "
+        "10 to more than 10; each size was trained once."
     )
 
 
@@ -83,7 +84,7 @@ def test_where_scratch_is_better_pretraining_is_worth_none() -> None:
     assert "Pretraining is worth no case: training from scratch reaches the mean" in said(table)
     worst = curves([0.3, 0.3, 0.3, 0.3], [0.4, 0.5, 0.6, 0.65])
     assert "training from scratch with 5 is better than the mean Dice of TC" in said(worst)
-    assert "95% interval less than -5 to less than -5" in said(worst)
+    assert "interval over patients less than -5 to less than -5" in said(worst)
 
 
 def test_lower_is_better_mirrors_higher_is_better() -> None:
@@ -115,7 +116,9 @@ def test_an_interval_with_zero_says_that_it_may_be_worth_none() -> None:
     scratch = {5: [0.4] * 4, 10: [0.5] * 4, 15: [0.8] * 4, 20: [0.9] * 4}
     gain = np.array([0.15, 0.15, 0.1, -0.02])
     values = {size: {"finetune": list(own + gain), "scratch": own} for size, own in scratch.items()}
-    assert said(curve(branch_scores(TRAINING_CASES, values), SETTINGS)).endswith(", so that it may be worth none.")
+    assert said(curve(branch_scores(TRAINING_CASES, values), SETTINGS)).endswith(
+        ", so that it may be worth none; each size was trained once."
+    )
 
 
 def test_one_patient_and_one_size_say_so() -> None:

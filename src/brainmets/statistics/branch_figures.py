@@ -42,7 +42,7 @@ def captions(files: Iterable[str]) -> list[dict[str, str]]:
 
 
 def repeats(scores: pd.DataFrame, metric: str, patients: Mapping[str, str]) -> Figure:
-    """Every training's mean as a point, beside those of the other strategy; one panel per region.
+    """Every training's mean as a point, from scratch on the left and fine-tuned on the right; one panel per region.
 
     ``scores`` is ``branches.together``'s table with the column ``repeat``. Without values of both strategies the panel
     says so.
@@ -56,12 +56,11 @@ def repeats(scores: pd.DataFrame, metric: str, patients: Mapping[str, str]) -> F
             shift = 0.5 * ((turn + 0.5) / len(own) - 0.5)
             means = block.values.mean(axis=0)
             colour, marker = arm_colour(block.arm), arm_marker(block.arm)
-            panel.plot(np.arange(2) + shift, means.mean(axis=1), color=colour, linewidth=1, zorder=0)
-            for side, strategy in enumerate(COMPARED_STRATEGIES):
-                fill = colour if strategy == COMPARED_STRATEGIES[0] else "white"
-                x = np.full(means.shape[1], side + shift)
-                panel.scatter(x, means[side], s=24, marker=marker, edgecolor=colour, facecolor=fill)
-        panel.set_xticks(range(2), [STRATEGY_TITLES[name] for name in COMPARED_STRATEGIES])
+            panel.plot(np.arange(2) + shift, means.mean(axis=1)[::-1], color=colour, linewidth=1, zorder=0)
+            for x, (of_side, fill) in enumerate(zip(means[::-1], ("white", colour), strict=True)):
+                along = np.full(len(of_side), x + shift)
+                panel.scatter(along, of_side, s=24, marker=marker, edgecolor=colour, facecolor=fill)
+        panel.set_xticks(range(2), [STRATEGY_TITLES[name] for name in reversed(COMPARED_STRATEGIES)])
         panel.set_xlim(-0.5, 1.5)
     panels[0].set_ylabel(f"Mean {METRIC_AXES.get(metric, metric)}")
     _arm_keys(figure, [block.arm for block in found if block.arm != MEAN_OVER_ARMS])

@@ -48,6 +48,7 @@ ONE_SIZE = "one number of training cases is no curve"
 ONE_PATIENT = "one patient: no interval"
 NO_CURVE = "No learning curve was made: how many cases pretraining is worth is unknown"
 TOO_WIDE = "the interval holds everything from worthless to worth more than all further cases"
+ONCE = "each size was trained once"
 SAME = 1e-12
 
 
@@ -74,18 +75,18 @@ def curve(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
                 row |= {name: found.mean}
                 row |= dict(zip((f"{name}_low", f"{name}_high"), interval(found, settings.alpha, scale), strict=True))
             row |= {"worth": k[place], "worth_low": low[place], "worth_high": high[place]}
-            rows.append({**row, "note": "; ".join([*_doubts(block, low[place], high[place]), *block.remarks])})
+            rows.append({**row, "note": "; ".join([*doubts(block, low[place], high[place]), *block.remarks])})
     return in_order(pd.DataFrame(rows, columns=CURVE_COLUMNS))
 
 
-def _doubts(block: Block, low: float, high: float) -> list[str]:
-    """Why nothing can be said of k, if so."""
+def doubts(block: Block, low: float, high: float) -> list[str]:
+    """Why nothing can be said of k, whose interval is ``low`` to ``high``; an empty list where something can."""
     if len(block.branches) < 2:
         return [ONE_SIZE]
-    doubts = [] if _rises(_upwards(block)[:, 1].mean(axis=0)) else [NOT_RISING]
+    found = [] if _rises(_upwards(block)[:, 1].mean(axis=0)) else [NOT_RISING]
     if len(block.patients) < 2:
-        doubts.append(ONE_PATIENT)
-    return doubts + ([TOO_WIDE] if low <= 0 and np.isposinf(high) else [])
+        found.append(ONE_PATIENT)
+    return found + ([TOO_WIDE] if low <= 0 and np.isposinf(high) else [])
 
 
 def _upwards(block: Block) -> Floats:
@@ -212,30 +213,30 @@ def sentence(row: Mapping[Any, Any] | pd.Series, sizes: Sequence[int], named: st
     """What the row says, in one sentence: so many cases with their interval, more than the data hold, or neither."""
     n, k, low, high = int(row[TRAINING_CASES]), *(float(row[f"worth{end}"]) for end in ("", "_low", "_high"))
     arm = "the mean over arms" if row["arm"] == MEAN_OVER_ARMS else arm_title(row["arm"])
-    doubts = [doubt for doubt in (NOT_RISING, ONE_PATIENT, TOO_WIDE) if doubt in str(row["note"])]
-    if doubts:
-        return f"How many cases pretraining is worth, the data cannot say ({named}, {arm}): {'; '.join(doubts)}."
-    interval_words = f"{1 - alpha:.0%} interval {_words(low, n, sizes)} to {_words(high, n, sizes)}"
+    unclear = [doubt for doubt in (NOT_RISING, ONE_PATIENT, TOO_WIDE) if doubt in str(row["note"])]
+    if unclear:
+        return f"How many cases pretraining is worth, the data cannot say ({named}, {arm}): {'; '.join(unclear)}."
+    interval_words = f"{1 - alpha:.0%} interval over patients {_words(low, n, sizes)} to {_words(high, n, sizes)}"
     fine_tuned = f"the mean {named} that fine-tuning reaches with {n} training cases ({arm})"
     if np.isposinf(k):
         return (
             f"Pretraining is worth more than {sizes[-1] - n} cases: training from scratch does not reach {fine_tuned} "
-            f"even with all {sizes[-1]}; {interval_words}."
+            f"even with all {sizes[-1]}; {interval_words}; {ONCE}."
         )
     if np.isneginf(k):
         return (
             f"Pretraining is worth no case: training from scratch with {sizes[0]} is better than {fine_tuned}; "
-            f"{interval_words}."
+            f"{interval_words}; {ONCE}."
         )
     if round(k) <= 0:
         return (
             f"Pretraining is worth no case: training from scratch reaches {fine_tuned} with about {n + k:.0f}; "
-            f"{interval_words}."
+            f"{interval_words}; {ONCE}."
         )
     level = "" if low > 0 else ", so that it may be worth none"
     return (
         f"Pretraining is worth {k:.0f} case{'s' * (round(k) != 1)}: training from scratch reaches {fine_tuned} with "
-        f"about {n + k:.0f}; {interval_words}{level}."
+        f"about {n + k:.0f}; {interval_words}{level}; {ONCE}."
     )
 
 

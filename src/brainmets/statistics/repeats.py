@@ -249,13 +249,16 @@ def sentence(variances: pd.DataFrame, intervals: pd.DataFrame, metric: str, regi
         return f"{named}: {row['note']}."
     found = intervals[(intervals["metric"] == metric) & (intervals["region"] == region)]
     found = found[(found["arm"] == row["arm"]) & (found["strategy"] == DIFFERENCE)].iloc[0]
+    unit = "" if row["unit"] == "1" else f" {row['unit']}"
     this, again = (
         f"{found[f'{name}_mean']:+.3g} ({found[f'{name}_low']:+.3g} to {found[f'{name}_high']:+.3g})"
         for name in ("this", "retrained")
     )
     return (
-        f"Over {row['n_repeats']} trainings of every model, {shares['share_case']:.0%} of the variance of {named} is "
-        f"between patients, {shares['share_case_strategy']:.0%} is what the strategy does for each, "
-        f"{shares['share_training']:.0%} is between trainings and {shares['share_residual']:.0%} what a training does "
-        f"for each patient; fine-tuned minus scratch is {this} of the first models, {again} of models trained anew."
+        f"Over {row['n_repeats']} trainings of every model, another training moves a model's mean {named} with a "
+        f"standard deviation of {np.sqrt(row['variance_training']):.2g}{unit}; of the variance of single scores "
+        f"{shares['share_case']:.1%} is between patients, {shares['share_case_strategy']:.1%} what the strategy does "
+        f"for each, {shares['share_training']:.1%} between trainings and {shares['share_residual']:.1%} what a "
+        f"training does for each patient. Fine-tuned minus scratch is {this} of the first models, {again} of models "
+        "trained anew."
     )
