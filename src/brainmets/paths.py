@@ -230,8 +230,12 @@ class StudyPaths:
 
     # 03-05 training
     def training_folder(self, stage: str, arm: str, fold: int) -> Path:
-        """Checkpoints, nnU-Net's log and the parameters' fingerprint of one training."""
-        return self.branch_folder / "training" / stage / arm / f"fold_{fold}"
+        """Checkpoints, nnU-Net's log and the parameters' fingerprint of one training.
+
+        Where fewer of the target's cases are trained with, the pretraining is the study's own.
+        """
+        shared = stage == "pretraining" and self.beside.startswith("cases_")
+        return (self.work if shared else self.branch_folder) / "training" / stage / arm / f"fold_{fold}"
 
     def checkpoint(self, stage: str, arm: str, fold: int) -> Path:
         """The finished model."""
@@ -263,10 +267,14 @@ class StudyPaths:
         """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""
         return self.evaluation_folder(arm, strategy) / "predictions"
 
+    def held_out_labels(self, cohort: str) -> Path:
+        """Folder of the held-out cases' reference label maps in BraTS labels; absent where none is held out."""
+        return self.work / "audit" / cohort / "references"
+
     @property
     def references(self) -> Path:
-        """Folder of the held-out cases' reference label maps in BraTS labels, ``<case>.nii.gz``."""
-        return self.work / "audit" / "target" / "references"
+        """Those of the target's held-out cases, ``<case>.nii.gz``."""
+        return self.held_out_labels("target")
 
     def scores(self, arm: str, strategy: str) -> Path:
         """``scores.csv``, long: arm, strategy, case, region, metric, value, unit."""

@@ -52,6 +52,9 @@ STAGE_COHORTS: dict[str, str] = {
     "scratch_control": "target",
 }
 
+SOURCE_TRAINED = ("pretrained", "finetune")
+"""The strategies whose models have learnt from the source, so that they may forget it."""
+
 Model = tuple[str, str]
 """An (arm, strategy) pair."""
 

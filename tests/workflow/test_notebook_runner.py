@@ -19,7 +19,7 @@ from brainmets.engine import devices
 from brainmets.engine.devices import cpu_cores, cuda_devices, free_device
 from brainmets.engine.notebook import check_declared, declared, find, job_of
 from brainmets.engine.progress import Journal, Progress, Tail
-from brainmets.engine.steps import decisive, set_aside_other_arms, step_name
+from brainmets.engine.steps import decisive, set_aside_others, step_name
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
@@ -483,10 +483,10 @@ def test_an_arm_that_is_dropped_is_read_by_no_later_step(
         for folder in (files.evaluation_folder(arm, "finetune"), files.cross_validation_folder(arm, "pretrained")):
             folder.mkdir(parents=True)
             (folder / "scores.csv").write_text(arm)
-    assert set_aside_other_arms(study, files) == ["tversky_bce"]
+    assert set_aside_others(study, files) == ["tversky_bce is no arm of this study any more"]
     for place, strategy in ((files.evaluations, "finetune"), (files.cross_validations, "pretrained")):
         assert sorted(path.name for path in place.iterdir()) == ["default", "segresnet"]
         aside = files.work / "left_out" / place.name / "tversky_bce-1"
         assert (aside / strategy / "scores.csv").read_text() == "tversky_bce"
         assert files.left_out(place / "tversky_bce").name == "tversky_bce-2", "what was set aside is not written over"
-    assert set_aside_other_arms(study, files) == []
+    assert set_aside_others(study, files) == []

@@ -196,6 +196,60 @@ def split_cohort(
     return Split(held_out=chosen, folds=make_folds(rest, n_folds, seed, loads))
 
 
+# --- fewer training cases ------------------------------------------------------------------------------------------
+
+
+def subset(split: Split, patients: Mapping[str, str], n: int, seed: int) -> list[str]:
+    """``n`` of the split's training cases, sorted by name: those of the first patients in an order drawn by ``seed``.
+
+    ``patients`` maps case to patient and may hold others too. All cases of a patient are taken or none, and no patient
+    is passed over, so that a smaller number's cases are among a larger one's; the order does not depend on ``n``. A
+    fold trains on those of them that it would train on anyhow. Raises ``SplitError`` where ``n`` is not below the
+    number of training cases, where it would separate a patient's scans, and where a fold would be left without a case.
+
+    >>> split = split_cohort({f"P{number}": f"P{number}" for number in range(8)}, 2, 3, seed=1)
+    >>> set(subset(split, {f"P{number}": f"P{number}" for number in range(8)}, 4, seed=1)) < set(training_cases(split))
+    True
+    """
+    require_fewer(split, n)
+    of_patient: dict[str, list[str]] = {}
+    for case in training_cases(split):
+        of_patient.setdefault(patients[case], []).append(case)
+    names = sorted(of_patient)
+    draw = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # not as the held-out ones
+    chosen: list[str] = []
+    for index in draw.permutation(len(names)):
+        before = len(chosen)
+        chosen += of_patient[names[index]]
+        if len(chosen) >= n:
+            break
+    if len(chosen) > n:
+        raise SplitError(
+            f"learning_curve: {n} training cases would separate a patient's scans; {before} and {len(chosen)} do not"
+        )
+    for number, fold in enumerate(split["folds"]):
+        if not set(fold["train"]) & set(chosen):
+            raise SplitError(
+                f"learning_curve: {n} training cases leave none to fold {number}, which is validated with them; list "
+                "a larger number"
+            )
+    return sorted(chosen)
+
+
+def require_fewer(split: Split, n: int) -> None:
+    """Raise ``SplitError`` unless ``n`` is below the number of the split's training cases."""
+    if n >= (every := len(training_cases(split))):
+        raise SplitError(
+            f"learning_curve: {n} training cases of {every} that the target has beside its held-out ones: list "
+            f"smaller numbers; with all {every} the study trains anyhow"
+        )
+
+
+def training_cases(split: Split) -> list[str]:
+    """Every case that is not held out, by name."""
+    return sorted({case for fold in split["folds"] for case in (*fold["train"], *fold["val"])})
+
+
 # --- the file ------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from brainmets.engine.steps import command, shown, step_name
+from brainmets.engine.steps import command, job_of_wildcards, shown, step_name
 from brainmets.params.study import section
 from brainmets.paths import NOTEBOOKS, StudyPaths
 
@@ -178,7 +178,9 @@ def events_in(lines: Iterable[str]) -> list[dict[str, Any]]:
 def step_of_job(event: dict[str, Any]) -> str | None:
     """The step that Snakemake's ``job_info`` is about; ``None`` for the rule that only collects."""
     rule = event["rule_name"]
-    return step_name(RULES[rule], event["wildcards"]) if rule in RULES else "report" if rule == "report" else None
+    if rule in RULES:
+        return step_name(RULES[rule], job_of_wildcards(RULES[rule], event["wildcards"]))
+    return "report" if rule == "report" else None
 
 
 def why_again(event: dict[str, Any]) -> str | None:

@@ -6,16 +6,18 @@ The Snakefile, the notebook runner and the command line share these words.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from brainmets.cohorts.cohort import CohortError, files_of, find_cases
 from brainmets.files import read_json
 from brainmets.params import Cohort
-from brainmets.params.study import Study
+from brainmets.params.study import Study, without_main
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.provenance import damaged
 from brainmets.vocabulary import CONTROL, STAGE_NOTEBOOKS
@@ -55,6 +57,19 @@ def step_name(notebook: str, job: dict[str, Any]) -> str:
     return "_".join([*parts, *(f"{word}_{job[key]}" for word, key in numbered if key in job)])
 
 
+def job_of_wildcards(notebook: str, wildcards: Mapping[str, str]) -> dict[str, Any]:
+    """The job that the Snakefile's wildcards name; that of the branch ends with a slash, or is empty.
+
+    >>> job_of_wildcards("04_fine_tuning", {"branch": "cases_5/", "arm": "default", "fold": "0"})
+    {'arm': 'default', 'fold': 0, 'training_cases': 5}
+    """
+    job = {name: int(value) if name == "fold" else value for name, value in wildcards.items() if name != "branch"}
+    word, _, number = wildcards.get("branch", "").strip("/").partition("_")
+    if word:
+        job["repeat" if word == "repeat" else "training_cases"] = int(number)
+    return without_main(notebook, job)
+
+
 def branch(files: StudyPaths, job: dict[str, Any]) -> StudyPaths:
     """The paths of the branch of the study that a job is of."""
     return files.branch(job.get("repeat", 1), job.get("training_cases"))
@@ -64,7 +79,8 @@ def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
     """The file that ``notebook`` writes last, with its provenance: once it is there, the step is done."""
     files = branch(files, job)
     if notebook in STAGES:
-        return files.training(job.get("strategy", STAGES[notebook]), job["arm"], job["fold"])
+        stage = job.get("strategy", STAGES[notebook]) if notebook == STAGE_NOTEBOOKS[CONTROL] else STAGES[notebook]
+        return files.training(stage, job["arm"], job["fold"])
     if notebook == "00_preparation":
         return files.preparation(job["cohort"]).prepared(job["case"])
     if notebook == "06_evaluation":
@@ -78,8 +94,13 @@ def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
 
 
 def decisive(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that decide a step's result: without those of other arms and those that only set its speed."""
+    """The values that decide a step's result: without those of other arms and those that only set its speed.
+
+    Nor does what the audit only looks at: whether the split has as many training cases as a learning curve needs.
+    """
     kept = {name: value for name, value in values.items() if name not in SPEED_ONLY}
+    if "n_folds" in kept:
+        kept.pop("learning_curve", None)
     if "arm" in kept and "arms" in kept:
         kept["arms"] = {kept["arm"]: kept["arms"][kept["arm"]]}
     if "case" in kept:  # of the cohorts, where the case is written; which raw files make it is the sorting's word
@@ -128,15 +149,39 @@ def damages(study: Study, files: StudyPaths) -> dict[str, tuple[Path, dict[str, 
     return found
 
 
-def set_aside_other_arms(study: Study, files: StudyPaths) -> list[str]:
-    """Move scores of arms that the study no longer has out of what notebooks 07 and 08 read; gives the arms."""
-    scored = [*files.evaluations.glob("*/"), *files.cross_validations.glob("*/")]
-    stale = [folder for folder in scored if folder.name not in study.arms]
-    for folder in stale:
-        target = files.left_out(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(target)
-    return sorted({folder.name for folder in stale})
+def set_aside_others(study: Study, files: StudyPaths) -> list[str]:
+    """Move scores that the study no longer has out of what notebooks 07 and 08 read; says of each what it is no more.
+
+    They are of an arm, of the scratch control or of a branch (a repeat, a number of training cases). The trainings
+    stay where they are: who takes an arm back trains nothing anew.
+    """
+    said: dict[str, None] = {}
+    branches = [files.branch(*one) for one in study.branches()]
+    named = [path.name for path in files.work.glob("*/") if re.fullmatch(r"(repeat|cases)_\d+", path.name)]
+    for name in sorted(set(named) - {one.beside for one in branches}, key=lambda name: (name[0], len(name), name)):
+        for folder in _scored(replace(files, beside=name)):
+            _set_aside(files, folder)
+            said[f"{name.replace('_', ' ')} is no branch of this study any more"] = None
+    for one in branches:
+        for folder in [below for scored in _scored(one) for below in sorted(scored.glob("*/"))]:
+            if folder.name not in study.arms:
+                _set_aside(files, folder)
+                said[f"{folder.name} is no arm of this study any more"] = None
+            elif not study.scratch_control and (folder / CONTROL).is_dir():
+                _set_aside(files, folder / CONTROL)
+                said[f"{CONTROL} is no strategy of this study any more"] = None
+    return list(said)
+
+
+def _scored(files: StudyPaths) -> list[Path]:
+    places = (files.evaluations, files.cross_validations, files.forgettings)
+    return [folder for folder in places if folder.is_dir()]
+
+
+def _set_aside(files: StudyPaths, folder: Path) -> None:
+    target = files.left_out(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.replace(target)
 
 
 def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:

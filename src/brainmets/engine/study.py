@@ -31,7 +31,7 @@ from brainmets.engine.steps import (
     jobs,
     outdated,
     read_study,
-    set_aside_other_arms,
+    set_aside_others,
     shown,
     step_name,
 )
@@ -54,6 +54,7 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
     study = read_study(params)
     files = StudyPaths(study.content["work_dir"], study.content["study"])
     check(study)
+    check_learning_curve(study, files)
     folder, executor = read_profile(profile)
     if dry_run:
         if is_held(files.lock):
@@ -74,8 +75,8 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         if (queue and not _wait_for_jobs(study, files, queue)) or not _wait_for_steps(study, files):
             return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
-        for arm in set_aside_other_arms(study, files):
-            print(f"  {arm} is no arm of this study any more: its scores are now in {shown(files.work / 'left_out')}")
+        for what in set_aside_others(study, files):
+            print(f"  {what}: its scores are now in {shown(files.work / 'left_out')}")
         status = _work(study, files, profile, options, further, lock, queue)
         if queue and status:
             _tell_of_jobs(study, files, profile)
@@ -217,6 +218,28 @@ def check(study: Study) -> None:
             _check_cohort(study.origin, cohort, declaration, audit)
 
 
+def check_learning_curve(study: Study, files: StudyPaths) -> None:
+    """Raise ``ParameterError`` for a number of training cases that the study's split, where there is one, cannot give.
+
+    Where there is none yet, or the audit is to run again, notebook 01 looks.
+    """
+    if not study.learning_curve or not files.audit.is_file() or files.audit in outdated(study, files):
+        return
+    from brainmets.cohorts.cohort import CohortError, read_manifest  # scikit-learn takes a second
+    from brainmets.cohorts.splits import SplitError, read, subset
+
+    try:
+        split = read(files, "target")
+        patients = {name: case.patient for name, case in read_manifest(files.manifest("target")).items()}
+    except (OSError, SplitError, CohortError):
+        return  # not whole: the audit runs again
+    try:
+        for number in study.learning_curve:
+            subset(split, patients, number, study.content["seed"])
+    except SplitError as error:
+        raise ParameterError(f"{study.origin}: {error}") from None
+
+
 def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -> None:
     from brainmets.cohorts.cohort import CohortError  # scikit-learn takes a second
     from brainmets.cohorts.pseudonyms import known_cases
@@ -248,10 +271,15 @@ def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audi
 
 
 def _check_split(origin: str, cohort: str, declaration: Cohort, audit: Audit, patients: dict[str, str]) -> None:
-    from brainmets.cohorts.splits import SplitError, split_cohort
+    from brainmets.cohorts.splits import SplitError, require_fewer, split_cohort, subset
 
     try:
-        split_cohort(patients, declaration.held_out, audit.n_folds, audit.seed, cohort)
+        split = split_cohort(patients, declaration.held_out, audit.n_folds, audit.seed, cohort)
+        for number in audit.learning_curve if cohort == "target" else []:
+            if declaration.draw == "random":  # this is the very split that notebook 01 draws
+                subset(split, patients, number, audit.seed)
+            else:
+                require_fewer(split, number)
     except SplitError as error:
         raise ParameterError(f"{origin}: {error}") from None
 

@@ -26,6 +26,7 @@ from brainmets.params.models import (  # noqa: F401 (what other modules import f
     Raw,
     RawPhantoms,
     Statistics,
+    TargetTraining,
     Training,
     closest,
 )

@@ -495,12 +495,14 @@ class Audit(NotebookParameters):
     """Notebook 01.
 
     ``on_error``: what becomes of a case with a finding of severity error: "stop" ends the study, "quarantine" leaves
-    the case out before the split is drawn. ``workers`` cases are read at a time, each in a process of its own.
+    the case out before the split is drawn. ``workers`` cases are read at a time, each in a process of its own. Of
+    ``learning_curve`` (see ``Branches``) it looks whether the split has as many training cases.
     """
 
     seed: Seed
     source: Cohort
     target: Cohort
+    learning_curve: LearningCurve
     n_folds: Folds
     on_error: Literal["stop", "quarantine"]
     workers: Processes

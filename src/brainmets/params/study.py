@@ -101,7 +101,7 @@ class Study:
             return [{"cohort": cohort, "case": case} for cohort in COHORTS for case in self.raw_cases(cohort)]
         found = []
         for repeat, training_cases in self.branches():
-            branch = _without_main(notebook, {"repeat": repeat, "training_cases": training_cases})
+            branch = without_main(notebook, {"repeat": repeat, "training_cases": training_cases})
             if not set(branch) <= set(fields):
                 continue
             jobs: list[dict[str, Any]] = [{}]
@@ -109,7 +109,7 @@ class Study:
             for name, choices in (("arm", self.arms), ("strategy", strategies), ("fold", self.folds)):
                 if name in fields:
                     jobs = [{**job, name: choice} for job in jobs for choice in choices]
-            found += [_without_main(notebook, {**job, **branch}) for job in jobs]
+            found += [without_main(notebook, {**job, **branch}) for job in jobs]
         return found
 
     @property
@@ -195,7 +195,7 @@ class Study:
             )
 
 
-def _without_main(notebook: str, job: dict[str, Any]) -> dict[str, Any]:
+def without_main(notebook: str, job: dict[str, Any]) -> dict[str, Any]:
     """A job without what it has in common with the main branch's."""
     main = {"repeat": 1, "training_cases": None, **MAIN.get(notebook, {})}
     return {name: value for name, value in job.items() if name not in main or value != main[name]}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from brainmets.paths import StudyPaths, project_root
-from brainmets.vocabulary import STAGE_NOTEBOOKS
+from brainmets.vocabulary import CONTROL, STAGE_NOTEBOOKS
 
 
 def notebook_command(study: str, number: str, **job: str | int) -> str:
@@ -27,11 +27,17 @@ def alignment_command(files: StudyPaths) -> str:
 
 def training_command(checkpoint: Path) -> str | None:
     """The command that trains what ``StudyPaths.checkpoint`` names; ``None`` for a checkpoint that lies elsewhere."""
-    match = re.search(r"([^/]+)/training/(\w+)/(\w+)/fold_(\d+)/[^/]+$", checkpoint.absolute().as_posix())
-    if match is None or match[2] not in STAGE_NOTEBOOKS:
+    place = r"([^/]+)/(?:(repeat|cases)_(\d+)/)?training/(\w+)/(\w+)/fold_(\d+)/[^/]+$"
+    match = re.search(place, checkpoint.absolute().as_posix())
+    if match is None or match[4] not in STAGE_NOTEBOOKS:
         return None
-    study, stage, arm, fold = match.groups()
-    return notebook_command(study, STAGE_NOTEBOOKS[stage][:2], arm=arm, fold=fold)
+    study, branch, number, stage, arm, fold = match.groups()
+    job = {"arm": arm, "fold": fold}
+    if stage == CONTROL:
+        job["strategy"] = stage
+    if branch:
+        job["repeat" if branch == "repeat" else "training_cases"] = number
+    return notebook_command(study, STAGE_NOTEBOOKS[stage][:2], **job)
 
 
 def _parameters_of(study: str) -> str:

@@ -453,7 +453,9 @@ def _listed(trainings: Any) -> str:
 
 
 def _pretrainings(study: Study) -> list[Any]:
-    return [study.notebook("03_pretraining", **job) for job in study.jobs("03_pretraining")]
+    """Those of the first repeat; the others are trained where the study runs."""
+    jobs = [job for job in study.jobs("03_pretraining") if "repeat" not in job]
+    return [study.notebook("03_pretraining", **job) for job in jobs]
 
 
 def _files(study: Study) -> StudyPaths:

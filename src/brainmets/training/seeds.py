@@ -54,7 +54,7 @@ def derived_seed(seed: int, *words: str | int) -> int:
 
 
 def training_seeds(seed: int, stage: Stage, arm: str, fold: int, repeat: int = 0) -> TrainingSeeds:
-    """The seeds of one training of a study whose seed is ``seed``."""
+    """The seeds of one training of a study whose seed is ``seed``. ``repeat`` is 0 for the first training here."""
     return TrainingSeeds(
         weights=derived_seed(seed, "weights", stage, arm, fold, repeat),
         batches=derived_seed(seed, "batches", STAGE_COHORTS[stage], arm, fold, repeat),

@@ -20,8 +20,10 @@ import pandas as pd
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from brainmets.cohorts import splits
+from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
-from brainmets.params import FineTuning, Training
+from brainmets.params import FineTuning, TargetTraining, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import commit, sha256, versions
@@ -49,7 +51,10 @@ from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
 
 IDENTITY = "identity.json"
 """What decides a training's weights (``identity``); a checkpoint is continued only under the same identity."""
-NOT_DECISIVE = frozenset({"study", "work_dir", "arms", "arm", "fold", "validation_iterations", "augmentation_workers"})
+NOT_DECISIVE = frozenset({
+    "study", "work_dir", "arms", "arm", "fold", "repeat", "training_cases", "strategy", "validation_iterations",
+    "augmentation_workers",
+})  # fmt: skip
 """Parameters that are no part of a training's identity by themselves; ``identity`` says why."""
 INTENSITIES = "foreground_intensity_properties_per_channel"
 """The plan's statistics of intensities, by nnU-Net's name."""
@@ -62,7 +67,8 @@ class TrainingSession:
     """A training that is ready to run, or already finished.
 
     ``transferred`` lists what was taken from the pretrained model, and is empty for the other stages. ``prepared`` is
-    what its folder held when it was prepared (name of a file: its size and time of change).
+    what its folder held when it was prepared (name of a file: its size and time of change). ``cases`` are those that
+    it trains on.
     """
 
     trainer: StudyTrainer
@@ -73,12 +79,16 @@ class TrainingSession:
     resumed_epoch: int
     transferred: list[TransferredKey]
     prepared: dict[str, tuple[int, int]]
+    cases: list[str]
     seconds: float = 0.0
 
     @property
     def name(self) -> str:
-        """Arm, fold and stage in words."""
-        return f"{self.trainer.arm}, fold {self.fold}, {self.stage}"
+        """Arm, fold and stage in words, and the branch where it is not the main one."""
+        given = self.trainer.trained_with["parameters"]
+        repeat, cases = given.get("repeat", 1), given.get("training_cases")
+        branch = [f"repeat {repeat}"] if repeat != 1 else [f"{cases} training cases"] if cases is not None else []
+        return ", ".join([self.trainer.arm, f"fold {self.fold}", self.stage, *branch])
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -99,8 +109,9 @@ class TrainingSession:
             "outputs under supervision": (outputs, self._set_by("set_deep_supervision_enabled")),
             "optimiser": (type(trainer.optimizer).__name__, self._set_by("configure_optimizers")),
             "initial learning rate": (trainer.initial_lr, "parameters"),
+            "training cases": (len(self.cases), "splits.json and parameters"),
             "steps": (steps, "parameters"),
-            **{f"seed of the {name}": (seed, "seed, stage, arm and fold") for name, seed in self.seeds.items()},
+            **{f"seed of the {name}": (seed, "seed, stage, arm, fold, repeat") for name, seed in self.seeds.items()},
             "device": (device_name(trainer.device), "this machine"),
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=[trainer.arm, "set by"])
@@ -177,7 +188,7 @@ class TrainingSession:
         )
 
     def results(self) -> dict[str, Any]:
-        """What ``training.json`` keeps beside the provenance: the curves, the transfer, the checkpoint's hash.
+        """What ``training.json`` keeps beside the provenance: cases, curves, the transfer, the checkpoint's hash.
 
         The provenance is of the notebook that was run last, and may have found a training finished long before.
         "trained_with" is of the process that trained: seeds, parameters, device, versions, commit, and the epochs
@@ -189,6 +200,7 @@ class TrainingSession:
             "arm": self.trainer.arm,
             "fold": self.fold,
             "seeds": self.seeds,
+            "cases": self.cases,
             "trained_with": self.trainer.trained_with,
             "epochs": len(curves),
             "curves": curves.astype(object).where(curves.notna(), None).to_dict("list"),
@@ -214,8 +226,9 @@ def prepare(
     use_nnunet_folders(files, parameters.augmentation_workers)
     arm, fold = parameters.arm, parameters.fold
     folder = files.training_folder(stage, arm, fold)
-    cohort, seeds = STAGE_COHORTS[stage], training_seeds(parameters.seed, stage, arm, fold)
+    cohort, seeds = STAGE_COHORTS[stage], _seeds(parameters, stage)
     require_whole(files, cohort)
+    cases = training_cases(files, parameters, stage)
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
         weights = _pretrained_weights(files, parameters, stage)
         _claim(files, stage, arm, fold, identity(files, parameters, stage), report)
@@ -224,6 +237,7 @@ def prepare(
             folder, read_plan(files, cohort), read_dataset(files, cohort), parameters, training_device()
         )
         trainer.batches_seed = seeds.batches
+        trainer.cases = frozenset(cases)
         trainer.trained_with = _trained_with(parameters, seeds, trainer.device)
         transferred = []
         if weights is not None:
@@ -238,8 +252,34 @@ def prepare(
             else:
                 trainer.trained_with["resumed_after_epochs"] = [*before["resumed_after_epochs"], trainer.current_epoch]
         return TrainingSession(
-            trainer, folder, stage, fold, last == FINAL, trainer.current_epoch, transferred, _checkpoints(folder)
+            trainer,
+            folder,
+            stage,
+            fold,
+            last == FINAL,
+            trainer.current_epoch,
+            transferred,
+            _checkpoints(folder),
+            cases,
         )
+
+
+def training_cases(files: StudyPaths, parameters: Training, stage: Stage) -> list[str]:
+    """The cases that a training sees: its fold's, of fewer of the target's cases where the parameters say how many.
+
+    In the order of ``splits.json``. Raises ``SplitError`` where the target cannot give that number.
+    """
+    cohort = STAGE_COHORTS[stage]
+    fold: list[str] = read_folds(files, cohort)[parameters.fold]["train"]
+    if not isinstance(parameters, TargetTraining) or parameters.training_cases is None:
+        return fold
+    patients = {name: case.patient for name, case in read_manifest(files.manifest(cohort)).items()}
+    chosen = set(splits.subset(splits.read(files, cohort), patients, parameters.training_cases, parameters.seed))
+    return [case for case in fold if case in chosen]
+
+
+def _seeds(parameters: Training, stage: Stage) -> TrainingSeeds:
+    return training_seeds(parameters.seed, stage, parameters.arm, parameters.fold, parameters.repeat - 1)
 
 
 def _pretrained_weights(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str, torch.Tensor] | None:
@@ -300,7 +340,8 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
 
     In it are
 
-    - every parameter but those below, the arm's settings, and both seeds, which follow from seed, stage, arm and fold;
+    - every parameter but those below, the arm's settings, and both seeds, which follow from seed, stage, arm, fold
+      and repeat;
     - the plan, without the intensities' statistics, which the z-score of MRI does not use;
     - the fold's training cases, and the content of their images and label maps;
     - the pretrained weights, where there are any.
@@ -308,7 +349,8 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
     Not in it are
 
     - ``study`` and ``work_dir``: where the files lie;
-    - ``arm`` and ``fold``: each has a folder of its own;
+    - ``arm``, ``fold`` and ``strategy``: each has a folder of its own;
+    - ``repeat`` and ``training_cases``: the seeds and the cases themselves are in it;
     - ``arms``: the settings of the other arms train nothing here;
     - ``validation_iterations``, validation cases and held-out cases: they are looked at, and nothing is learnt or
       chosen from them (nnU-Net's best checkpoint is not kept), nor do they take random numbers from the training;
@@ -318,8 +360,8 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
     """
     cohort = STAGE_COHORTS[stage]
     plan = {name: value for name, value in read_plan(files, cohort).items() if name != INTENSITIES}
-    cases = read_folds(files, cohort)[parameters.fold]["train"]
-    seeds = training_seeds(parameters.seed, stage, parameters.arm, parameters.fold)
+    cases = training_cases(files, parameters, stage)
+    seeds = _seeds(parameters, stage)
     pretrained = files.checkpoint("pretraining", parameters.arm, parameters.fold) if stage == "finetune" else None
     return {
         **parameters.model_dump(exclude=set(NOT_DECISIVE)),

@@ -71,6 +71,7 @@ class StudyTrainer(nnUNetTrainer):
         self.precision = "nnunet"
         self.freeze_encoder_epochs = 0
         self.batches_seed = 0
+        self.cases: frozenset[str] | None = None
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
 
@@ -157,6 +158,11 @@ class StudyTrainer(nnUNetTrainer):
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
         return batches, validation
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's fold, with the training cases among ``cases`` alone where these are set."""
+        train, validation = super().do_split()
+        return [case for case in train if self.cases is None or case in self.cases], validation
 
     # --- fine-tuning ---
 
