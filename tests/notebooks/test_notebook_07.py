@@ -15,6 +15,7 @@ from brainmets.params import ParameterError, Statistics
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
+from brainmets.statistics.fairness import COMPARISONS
 from brainmets.vocabulary import SEQUENCES
 
 pytestmark = pytest.mark.slow
@@ -61,14 +62,30 @@ def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
     assert "detection_by_size.png" not in [entry["file"] for entry in results["figures"]]
 
 
-def small_study(work: Path, n_cases: int) -> None:
-    """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is."""
-    scores = example_scores(n_cases)
-    write_study(work / "evaluation", scores, example_lesions(scores))
+def evaluated(work: Path, branch: str, scores: pd.DataFrame) -> None:
+    """What notebook 06 leaves of a branch ("" is the study itself)."""
+    write_study(work / branch / "evaluation", scores, example_lesions(scores))
     for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
-        folder = work / "evaluation" / arm / strategy
+        folder = work / branch / "evaluation" / arm / strategy
         record = Provenance("06_evaluation", {"study": work.name, "arm": arm, "strategy": strategy}, root=work)
         record.write(folder / "evaluation.json", outputs=[folder])
+
+
+def small_study(work: Path, n_cases: int, beside: bool = False) -> None:
+    """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is.
+
+    ``beside``: also a second repeat, models of two training cases, a scratch control, and the source's held-out cases.
+    """
+    scores = example_scores(n_cases)
+    source = ["source_1", "source_2", "source_3"]
+    held_out_source = source[:2] if beside else []
+    if beside:
+        evaluated(work, "repeat_2", example_scores(n_cases, gain=0.03, seed=2))
+        evaluated(work, "cases_2", example_scores(n_cases, gain=0.01, seed=3))
+        of_source = example_scores(2, seed=4).replace({"case00": "source_1", "case01": "source_2"})
+        write_study(work / "forgetting", of_source.replace({"strategy": {"scratch": "pretrained"}}))
+        scores = pd.concat([scores, scores[scores["strategy"] == "scratch"].assign(strategy="scratch_control")])
+    evaluated(work, "", scores)
     training = example_scores(4, seed=1)
     write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
     held_out, others = sorted({*scores["case"]}), sorted({*("training_" + training["case"])})
@@ -82,7 +99,11 @@ def small_study(work: Path, n_cases: int) -> None:
     of_cases = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in cases]
     write_manifest(files.manifest("target"), of_cases)
     folds = [splits.FoldCases(train=others[:2], val=others[2:]), splits.FoldCases(train=others[2:], val=others[:2])]
-    splits.write(files, {"target": splits.Split(held_out=held_out, folds=folds)})
+    of_source = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in source]
+    write_manifest(files.manifest("source"), of_source)
+    rest = [case for case in source if case not in held_out_source]
+    source_split = splits.Split(held_out=held_out_source, folds=[splits.FoldCases(train=rest, val=[])])
+    splits.write(files, {"source": source_split, "target": splits.Split(held_out=held_out, folds=folds)})
     study = {"study": work.name}
     Provenance("01_data_audit", study, work).write(work / "audit" / "audit.json", outputs=[work / "audit"])
 
@@ -102,6 +123,25 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+    assert results["luck"].startswith("Every model was trained once")
+    assert results["worth"].startswith("No learning curve was made")
+    assert "has no scratch control" in results["fairness"]
+    assert results["forgetting"].startswith("The source holds no case out")
+
+
+def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp_path: Path) -> None:
+    work = tmp_path / "work" / "test"
+    small_study(work, 6, beside=True)
+    out, results = execute(tmp_path, None, out_dir=None, repeats=2, learning_curve=[2], scratch_control=True)
+    assert results["luck"].startswith("Over 2 trainings of every model")
+    assert "cases" in results["worth"]
+    assert "stands a scratch control" in results["fairness"]
+    assert results["forgetting"].startswith("On the source's held-out cases")
+    assert [entry["file"] for entry in results["figures"]][-2:] == ["repeats.png", "learning_curve.png"]
+    assert json.loads((out / "worth.json").read_text())["sentence"] == results["worth"]
+    assert set(pd.read_csv(out / "fairness.csv")["comparison"]) == set(COMPARISONS.values())
+    assert pd.read_csv(out / "forgetting.csv")["n_patients"].eq(2).all()
+    assert "repeat_2/evaluation/default/scratch/scores.csv" in results["provenance"]["inputs"]
 
 
 def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: Path) -> None:
