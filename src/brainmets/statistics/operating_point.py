@@ -25,10 +25,12 @@ import numpy as np
 import pandas as pd
 
 from brainmets.files import read_json, shaped, write_json
+from brainmets.paths import StudyPaths
 from brainmets.provenance import sha256
-from brainmets.scoring.candidates import Detections, Hits, hits
+from brainmets.scoring.candidates import FILES, Detections, Hits, hits, read_detections
 from brainmets.scoring.intervals import NO_INTERVAL, patients_of, rate_interval, share_interval, sums_by
 from brainmets.statistics.froc import ALL_SIZES, SIZES, SLACK, Size, of_region
+from brainmets.statistics.tables import read_score_files
 from brainmets.vocabulary import HitRule, Model
 
 VOLUMES_MM3: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
@@ -123,6 +125,20 @@ def choose(detections: Detections, model: Model, aim: Aim, held_out: Collection[
         return Point(*model, math.inf, VOLUMES_MM3[0], *counts, 0, 0, met=True)
     place, (threshold, volume, hit, false) = min(found)
     return Point(*model, threshold, volume, *counts, hit, false, met=place[0] == 0)
+
+
+def read_cross_validated(files: StudyPaths, models: Iterable[Model]) -> dict[Model, Detections]:
+    """The candidates of the target's training cases by model, of every case that its cross-validation has scored."""
+    folders = {model: files.cross_validation_folder(*model) for model in models}
+    return {
+        model: read_detections(folder, sorted(set(read_score_files([folder / "scores.csv"])["case"])))
+        for model, folder in folders.items()
+    }
+
+
+def cross_validated_tables(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
+    """The files that ``read_cross_validated`` reads the candidates from: what a choice rests on."""
+    return [files.cross_validation_folder(*model) / name for model in models for name in FILES]
 
 
 def _best(own: Hits, volume: float, aim: Aim) -> tuple[tuple[float, ...], tuple[float, float, int, int]] | None:
@@ -270,8 +286,9 @@ def detection(
     """Sensitivity by size and false positives a case of models at their operating points, intervals at 1 - ``alpha``.
 
     One row per model and size, columns ``COLUMNS``. False positives are all of the region's and stand in the row of
-    all sizes alone. Intervals are ``intervals.share_interval`` and ``rate_interval``, which count patients (``patients``:
-    case to patient; empty: each case is one); without a lesion sensitivity and its interval are missing.
+    all sizes alone. Intervals are ``intervals.share_interval`` and ``rate_interval``, which count patients
+    (``patients``: case to patient; empty: each case is one); without a lesion sensitivity and its interval are
+    missing.
     """
     rows = [_detected(one, size, alpha, patients) for one in applied.values() for size in sizes]
     return pd.DataFrame(rows, columns=COLUMNS)

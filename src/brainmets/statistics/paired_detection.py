@@ -49,6 +49,7 @@ COVARIATE_COLUMNS = [
     "first", "region", "covariate", "level", "measure", "family", "cases", "patients", "n", *COMPARED_STRATEGIES,
     "difference", "low", "high", "note",
 ]  # fmt: skip
+KNOWN_COLUMNS = ["case", "covariate", "level"]
 NOT_GIVEN = "(not given)"
 MOST_LEVELS = 12
 """Levels of a covariate; a column of more is a number or a name, and no group has enough patients."""
@@ -282,14 +283,14 @@ def read_covariates(path: Path, patients: Mapping[str, str]) -> pd.DataFrame:
             )
         for case, patient in sorted(patients.items()):
             rows.append((case, name, levels.get(case if key == "case" else patient, NOT_GIVEN)))
-    return pd.DataFrame(rows, columns=["case", "covariate", "level"])
+    return pd.DataFrame(rows, columns=KNOWN_COLUMNS)
 
 
 def by_covariate(applied: Mapping[Model, Applied], covariates: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """``compare``'s differences, without a test, in the held-out cases of each level of each covariate: exploratory.
 
-    ``covariates``: what ``read_covariates`` gives. Columns ``COVARIATE_COLUMNS``; a level without a held-out case has
-    no row.
+    ``covariates``: what ``read_covariates`` gives, or a table of its columns (``KNOWN_COLUMNS``) without rows. Columns
+    ``COVARIATE_COLUMNS``; a level without a held-out case has no row.
     """
     arms = _arms(applied)
     rows = []
