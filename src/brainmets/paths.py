@@ -280,6 +280,11 @@ class StudyPaths:
         return self.statistics / "best_model.json"
 
     @property
+    def operating_point(self) -> Path:
+        """``operating_point.json``: each model's, frozen by notebook 07, chosen on cross-validated cases alone."""
+        return self.statistics / "operating_point.json"
+
+    @property
     def review(self) -> Path:
         """Folder of notebook 08's figures, tables and ``review.json`` (written last)."""
         return self.work / "review"

@@ -81,7 +81,9 @@ def test_a_model_without_candidates_accepts_nothing_and_says_so(tmp_path: Path) 
     applied = apply(path, tmp_path, held_out(), MODEL)
     assert not applied.lesions["found"].any()
     assert applied.false.empty
-    assert set(detection(applied, 0.05, {})["note"]) >= {"no candidate in cross-validation: nothing is accepted"}
+    assert set(detection({MODEL: applied}, 0.05, {})["note"]) >= {
+        "no candidate in cross-validation: nothing is accepted"
+    }
 
 
 def test_frozen_then_applied(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_frozen_then_applied(tmp_path: Path) -> None:
     applied = apply(path, tmp_path, held_out(), MODEL)
     assert applied.lesions["found"].tolist() == [False, False, True]
     assert applied.false["case"].tolist() == ["h1"], "0.3 is below the threshold, 9 mm^3 below the volume"
-    table = detection(applied, 0.05, {}).set_index("size")
+    table = detection({MODEL: applied}, 0.05, {}).set_index("size")
     assert table.loc["all", ["cases", "lesions", "found", "false"]].tolist() == [3, 3, 1, 1]
     assert table.loc["all", "false_positives"] == 1 / 3
     assert table.loc["all", "false_positives_in_choice"] == 0.5

@@ -122,3 +122,6 @@ Resamples = Annotated[
 ]
 ShownCases = Annotated[int, Limits(1, 1_000, "each is drawn for every model")]
 ExplainedCases = Annotated[int, Limits(0, 1_000, "each is predicted anew five times")]
+FalsePositives = Annotated[
+    float, Limits(0.01, 100, "a case; fewer are seen in no cohort of a hospital, more are read by nobody")
+]

@@ -28,6 +28,7 @@ from brainmets.params.bounds import (
     Cases,
     Epochs,
     ExplainedCases,
+    FalsePositives,
     Features,
     Filters,
     FirstEpochs,
@@ -64,6 +65,7 @@ from brainmets.vocabulary import (
     NIFTI_SUFFIXES,
     SEQUENCES,
     Arm,
+    HitRule,
     Label,
     LesionDefinition,
     Strategy,
@@ -585,13 +587,30 @@ class Evaluation(NotebookParameters):
         return self
 
 
+class Detection(Parameters):
+    """How detection is measured: lesions of ``region``, hits by the rule ``hit`` (``brainmets.scoring.candidates``).
+
+    ``false_positives``: what the operating point is chosen for, a case, on the training cases.
+    """
+
+    region: Literal["ET", "TC", "WT"]
+    hit: HitRule
+    false_positives: FalsePositives
+
+
 class Statistics(NotebookParameters):
-    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders."""
+    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders.
+
+    ``covariates``: a table of what is known of each case or patient (``paired_detection.read_covariates``), or None;
+    a relative path is read from the checkout.
+    """
 
     scores_dir: str | None
     out_dir: str | None
     alpha: Level
     n_bootstrap: Resamples
+    detection: Detection
+    covariates: str | None
     seed: Seed
 
 

@@ -30,7 +30,7 @@ import pandas as pd
 from brainmets.scoring.candidates import Hits
 from brainmets.scoring.intervals import patients_of, share_interval_of
 from brainmets.statistics.tests import Floats, generator
-from brainmets.vocabulary import REGIONS
+from brainmets.vocabulary import REGIONS, Model
 
 RATES: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 """False positives a case at which the sensitivity is read; the FROC score is the mean over them."""
@@ -170,6 +170,20 @@ def band(
     none = (math.nan, math.nan)
     ends = [limits.get(rate, none) for rate in points["false_positives"]]
     return points.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+
+
+def of_models(
+    models: Mapping[Model, Hits], region: str, alpha: float, n_bootstrap: int, seed: int, patients: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``table`` and ``band`` of every model, arm and strategy (and region) as first columns; empty without one."""
+    given = (region, alpha, n_bootstrap, seed, patients)
+    tables = [pd.DataFrame(columns=["arm", "strategy", *COLUMNS])]
+    curves = [pd.DataFrame(columns=["arm", "strategy", "region", *CURVE_COLUMNS, "low", "high"])]
+    for (arm, strategy), hits in models.items():
+        tables.append(table(hits, *given).assign(arm=arm, strategy=strategy))
+        curves.append(band(hits, *given).assign(arm=arm, strategy=strategy, region=region))
+    whole = [parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True) for parts in (tables, curves)]
+    return whole[0][tables[0].columns], whole[1][curves[0].columns]
 
 
 @dataclass(frozen=True)
