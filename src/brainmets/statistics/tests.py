@@ -332,7 +332,7 @@ def _delta_interval(
     def delta(weights: Floats) -> Floats:
         pairs = (weights @ n_first) * (weights @ n_second)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.einsum("bi,ij,bj->b", weights, wins, weights) / pairs
+            return np.asarray(((weights @ wins) * weights).sum(axis=1) / pairs)
 
     estimate = float(delta(np.ones((1, n)))[0])
     draws = random.multinomial(n, np.full(n, 1 / n), n_bootstrap).astype(float)
