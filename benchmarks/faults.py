@@ -430,7 +430,7 @@ def not_finite(mini: Miniature) -> Iterator[Seen]:
     folder = mini.checkout.root / mini.content["target"]["folder"]
     patch_header(sorted(folder.glob("*/*_T2.nii.gz"))[0], scl_slope=3e38, scl_inter=0.0)
     name = "an image with values that float32 cannot hold (`scl_slope` 3e38 in its header)"
-    own = mini.another("own", phantoms=None)
+    own = mini.another("own", phantoms=None, lesion_free=f"{mini.content['target']['folder']}/lesion_free.csv")
     ended = mini.checkout.run("study", "params/own.yaml", "--", "audit")
     said = [line for line in ended.stdout.splitlines() if re.match(r"FAILED|    (error|  ) ", line)]
     then = f"stops at the audit until the image is corrected or left out (exit status {ended.returncode})"

@@ -79,6 +79,7 @@ class FakeCheckout:
         content["arms"] = {arm: content["arms"][arm] for arm in arms}
         content |= {"study": "tiny", "folds": [0], **top}
         del content["target"]["raw"]
+        content["target"]["held_out"] = 2
         self.write(content)
         study = Study.read(self.params)
         for name in NOTEBOOKS:

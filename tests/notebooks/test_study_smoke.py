@@ -266,7 +266,7 @@ def test_one_sequence_missing_stops_the_audit_by_name_and_leaves_nothing_that_lo
     content = {**SMOKE, "study": "damaged"}
     for name in ("source", "target"):
         content[name] = {key: value for key, value in SMOKE[name].items() if key not in ("phantoms", "raw")}
-    content["target"]["folder"] = "damaged_target"
+    content["target"] |= {"folder": "damaged_target", "lesion_free": "work/smoke/cohorts/target/lesion_free.csv"}
     target = checkout.root / "damaged_target"
     cases = sorted((files.work / "cohorts" / "target").glob("P*"))
     for case in cases:
