@@ -10,6 +10,8 @@ from brainmets.params.models import (  # noqa: F401 (what other modules import f
     Audit,
     CaseReview,
     Cohort,
+    Decision,
+    Endpoint,
     Evaluation,
     FineTuning,
     FromScratch,
