@@ -575,7 +575,7 @@ class Evaluation(NotebookParameters):
 
 
 class Endpoint(Parameters):
-    """What a decision looks at: one metric, which has a direction, in one region that the networks have an output for."""
+    """What a decision looks at: one metric, which has a direction, in one region that the networks predict."""
 
     metric: str
     region: str
@@ -587,22 +587,24 @@ class Endpoint(Parameters):
         if value not in known:
             raise ValueError(f"{shown(value)} is no metric{closest(value, list(known))}")
         if better(value) is None:
-            raise ValueError(f"{shown(value)} has no direction: more of it is neither better nor worse; choose another")
+            raise ValueError(
+                f"{shown(value)} has no direction: more of it is neither better nor worse; choose another"
+            )
         return value
 
     @field_validator("region", mode="after")
     @classmethod
     def _region_is_known(cls, value: str) -> str:
         if value not in REGIONS:
-            raise ValueError(f"{shown(value)} is no region that every network predicts{closest(value, list(REGIONS))}")
+            raise ValueError(f"{shown(value)} is no region of every network{closest(value, list(REGIONS))}")
         return value
 
 
 class Decision(Parameters):
     """The rule that decides the study, declared before it runs: see ``brainmets.statistics.decision``.
 
-    ``margin`` is the smallest difference in ``endpoint`` that would matter to patients, in the metric's unit; ``alpha``
-    the one-sided level of each test. ``secondary`` endpoints are tested in the order given.
+    ``margin`` is the smallest difference in ``endpoint`` that would matter to patients, in the metric's unit;
+    ``alpha`` the one-sided level of each test. ``secondary`` endpoints are tested in the order given.
     """
 
     endpoint: Endpoint
