@@ -18,10 +18,10 @@ with its mean; a paired test of "finetune+scratch" takes the mean of a patient's
 
 All of this is exploratory: what decides a study is the rule that its YAML declares (``statistics.decision``). A row
 here can raise a question and answers none. ``family`` sets one block of rows apart, ``authors``: paired, on the mean
-over arms (the arm itself where there is one), one-sided towards fine-tuning being better, ``AUTHORS_METRICS`` on ET, TC and
-WT, corrected by Holm over these nine. It is the family that the paper's authors chose when they published paired tests
-of their own. Every other row is corrected within its own block at most. ``p_worse``, the paired test the other way
-round, describes harm.
+over arms (the arm itself where there is one), one-sided towards fine-tuning being better, ``AUTHORS_METRICS`` on ET,
+TC and WT, corrected by Holm over these nine. It is the family that the paper's authors chose when they published
+paired tests of their own. Every other row is corrected within its own block at most. ``p_worse``, the paired test the
+other way round, describes harm.
 
 Arms are compared two-sided where the paper's own test does not say otherwise, since no arm is expected to win. A
 metric without a direction (volumes) is described and not tested; nor is the resection cavity, which no network has an

@@ -72,9 +72,9 @@ QUESTIONS: tuple[tuple[str, Alternative, int], ...] = (
 """Name, direction, and margins that the differences are shifted by; three upwards, three downwards."""
 TESTED = tuple(name for name, _, _ in QUESTIONS)
 DECISION_COLUMNS = [
-    "place", "role", "metric", "region", "unit", "margin", "alpha", "n", "verdict", "size", "effect", "effect_low",
-    "effect_high", "coverage", "mean", "mean_low", "mean_high", *(f"p_{name}" for name in TESTED),
-    *(f"swap_p_{name}" for name in TESTED), "note",
+    "place", "role", "metric", "region", "unit", "margin", "alpha", "n", "verdict", "size", "verdict_by_mean",
+    "effect", "effect_low", "effect_high", "coverage", "mean", "mean_low", "mean_high",
+    *(f"p_{name}" for name in TESTED), *(f"swap_p_{name}" for name in TESTED), "note",
 ]  # fmt: skip
 NOT_COMPARED = "no arm was scored both fine-tuned and from scratch"
 
@@ -139,7 +139,8 @@ def decide(
     """The verdict: one row per endpoint, the primary first, with the columns ``DECISION_COLUMNS``.
 
     Arguments as in ``differences``. ``effect`` is the Hodges-Lehmann shift of the turned differences, ``mean`` their
-    mean, both with an interval at 1 - 2 alpha; ``p_...`` are those of the declared test, ``swap_p_...`` of the mean.
+    mean, both with an interval at 1 - 2 alpha; ``p_...`` are those of the declared test, ``swap_p_...`` of the mean,
+    which would give ``verdict_by_mean`` (empty where a difference is infinite).
     Of a secondary endpoint ``p_above_zero`` alone is given, and none where it is not tested: its row then describes.
     """
     rows: list[dict[str, object]] = []
@@ -211,7 +212,7 @@ def _described(found: Differences, rule: Decision, random: np.random.Generator) 
 
 
 def _primary(found: Differences, rule: Decision, seed: int) -> dict[str, object]:
-    row: dict[str, object] = {"margin": rule.margin, "note": "", "size": ""}
+    row: dict[str, object] = {"margin": rule.margin, "note": "", "size": "", "verdict_by_mean": ""}
     if found.missing:
         return {**row, "verdict": "not available"}
     n, finite = len(found.values), bool(np.isfinite(found.values).all())
@@ -227,12 +228,11 @@ def _primary(found: Differences, rule: Decision, seed: int) -> dict[str, object]
         return {**row, "verdict": "too few patients", "note": few}
     verdict, size = verdict_of(p_values, rule.alpha)
     by_mean, _ = verdict_of({name: float(row[f"swap_p_{name}"]) for name in TESTED}, rule.alpha)  # type: ignore[arg-type]
-    other = f"by the mean and swapped labels it would be {by_mean}" if finite and by_mean != verdict else ""
-    return {**row, "verdict": verdict, "size": size, "note": other}
+    return {**row, "verdict": verdict, "size": size, "verdict_by_mean": by_mean if finite else ""}
 
 
 def _secondary(found: Differences, rule: Decision, goes_on: bool, stopped: str) -> dict[str, object]:
-    row: dict[str, object] = {"margin": NAN, "size": "", "note": ""}
+    row: dict[str, object] = {"margin": NAN, "size": "", "verdict_by_mean": "", "note": ""}
     if found.missing:
         return {**row, "verdict": "not available"}
     if not goes_on:
