@@ -34,6 +34,11 @@ from brainmets.vocabulary import (
 )
 
 CAPTIONS = {
+    "decision.png": (
+        "The difference of each declared endpoint, fine-tuned minus scratch and turned so that right of 0 is better, "
+        "with the interval of its test; dashed lines are the margin that would matter in the primary endpoint.",
+        "It cannot show what another training or another hospital would give, nor that a margin is the right one.",
+    ),
     "mean_dice.png": (
         "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
         "the title; a missed region counts as 0), with its interval; higher is better.",
@@ -60,11 +65,6 @@ CAPTIONS = {
         "The share of reference lesions found by each model trained on the target, by size, with 95% intervals that "
         "count patients.",
         "It cannot show how well a found lesion is outlined: a tenth of overlap is enough to be found.",
-    ),
-    "decision.png": (
-        "The difference of each declared endpoint, fine-tuned minus scratch and turned so that right of 0 is better, "
-        "with the interval of its test; dashed lines are the margin that would matter in the primary endpoint.",
-        "It cannot show what another training or another hospital would give, nor that a margin is the right one.",
     ),
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
@@ -249,7 +249,7 @@ def decision(table: pd.DataFrame) -> Figure:
             continue
         _interval(panel, row)
         unit = " (mm)" if row["unit"] == "mm" else ""
-        panel.set_xlabel(f"fine-tuned minus scratch, right is better{unit}; {row['n']} patients", fontsize=8)
+        panel.set_xlabel(f"difference{unit}, right of 0 is better when fine-tuned; {row['n']} patients", fontsize=8)
     return figure
 
 
