@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy import stats
 
 from brainmets.review.experts import kappa_interval, weighted_kappa
 from brainmets.scoring.intervals import Interval, clopper_pearson, garwood, rate_interval, share_interval
-from brainmets.statistics import descriptive, power
+from brainmets.statistics import decision, descriptive, power
 from brainmets.statistics.agreement import limits
 from brainmets.statistics.tests import (
     Floats,
@@ -44,13 +45,17 @@ Study = Callable[[Random], bool | None]
 
 @dataclass(frozen=True)
 class Row:
-    """A method under one kind of study: ``level`` says whether a rate of rejections or a coverage is simulated."""
+    """A method under one kind of study: ``level`` says whether a rate of rejections or a coverage is simulated.
+
+    ``nominal`` is the level, or what the coverage lacks of 1.
+    """
 
     what: str
     how: str
     level: bool
     study: Study
     former: bool = False
+    nominal: float = ALPHA
 
 
 # --- tests -------------------------------------------------------------------------------------------------------
@@ -132,9 +137,7 @@ def tests() -> Iterator[Row]:
         paired, "with ties and zeros", True, lambda r: wilcoxon(rounded_differences(r), "greater").p_value < ALPHA
     )
     nine = f"nine correlated tests, {swaps}"
-    yield Row(
-        "confirmatory family (Holm): anything named in the answer", nine, True, lambda r: family(r, any_after_holm)
-    )
+    yield Row("the authors' family (Holm), exploratory", nine, True, lambda r: family(r, any_after_holm))
     yield Row(
         "harm (`p_worse_holm`), exploratory", nine, True,
         lambda r: family(r, lambda changes: any_after_holm(changes, "less")),
@@ -319,6 +322,96 @@ def of_lesions() -> Iterator[Row]:
     yield Row("former: exact Poisson", "mean 2, variance 3 times the mean", False, exact_false_positives, former=True)
 
 
+# --- the declared rule -------------------------------------------------------------------------------------------
+
+RULE_ALPHA, MARGIN = 0.025, 1.0
+"""Of the rule that is simulated; the margin is one standard deviation of the patients' differences."""
+SHAPES: dict[str, Callable[[Random, int], Floats]] = {
+    "normal": lambda random, n: random.normal(size=n),
+    "skewed (exponential)": lambda random, n: random.exponential(size=n) - 1,
+    "skewed the other way": lambda random, n: 1 - random.exponential(size=n),
+}
+"""Differences with mean 0 and standard deviation 1."""
+
+
+def answers(values: Floats) -> tuple[str, str]:
+    """Verdict and size of the declared rule, as ``decision.decide`` has them for differences in the unit "1"."""
+    p_values = {
+        name: decision.shifted_p(values, "1", margins * MARGIN, alternative)
+        for name, alternative, margins in decision.QUESTIONS
+    }
+    return decision.verdict_of(p_values, RULE_ALPHA)
+
+
+def claims(values: Floats, claim: str) -> bool:
+    """Whether the rule claims it: superior, superior beyond the margin, no loss of the margin, or equivalence."""
+    verdict, size = answers(values)
+    if claim == "superior":
+        return verdict == "superior"
+    if claim == "superior beyond the margin":
+        return (verdict, size) == ("superior", decision.BEYOND)
+    within = size == decision.WITHIN
+    return within if claim == "equivalent" else within or verdict in ("superior", "non-inferior")
+
+
+def mean_claims(values: Floats, shift: float, random: Random) -> bool:
+    """Whether the test of the mean beside the declared one claims that it is above ``shift``."""
+    return permutation(values - shift, "greater", RULE_ALPHA, random).p_value <= RULE_ALPHA
+
+
+def in_sequence(random: Random, n: int, false_from: int) -> bool:
+    """Whether any of five correlated endpoints, tested in order, is claimed falsely.
+
+    Those before ``false_from`` truly gain two standard deviations; the others gain nothing.
+    """
+    shared, own = random.normal(size=(n, 1)), random.normal(size=(n, 5))
+    changes = np.sqrt(0.5) * (shared + own) + 2.0 * (np.arange(5) < false_from)
+    for place in range(5):
+        if decision.shifted_p(changes[:, place], "1", 0.0, "greater") > RULE_ALPHA:
+            return False
+        if place >= false_from:
+            return True
+    return False
+
+
+def any_of_five(random: Random, n: int) -> bool:
+    shared, own = random.normal(size=(n, 1)), random.normal(size=(n, 5))
+    changes = np.sqrt(0.5) * (shared + own)
+    return any(decision.shifted_p(test, "1", 0.0, "greater") <= RULE_ALPHA for test in changes.T)
+
+
+def of_the_rule() -> Iterator[Row]:
+    """Rows whose simulated number is a rate of false claims, each where the truth lies on the edge of the claim."""
+    edges = {
+        "superior": 0.0,
+        "superior beyond the margin": MARGIN,
+        "not worse by the margin": -MARGIN,
+        "equivalent": MARGIN,
+    }
+    for (claim, truth), (shape, draw), n in product(edges.items(), SHAPES.items(), (6, 10, 20)):
+        how = f"{n} patients, {shape}, true mean {truth:g} margins"
+        yield Row(
+            f"rule: {claim}", how, True,
+            lambda r, claim=claim, truth=truth, draw=draw, n=n: claims(truth + draw(r, n), claim),  # type: ignore[misc]
+            nominal=RULE_ALPHA,
+        )  # fmt: skip
+    for shape, draw in SHAPES.items():
+        yield Row(
+            "beside the rule: mean not worse by the margin", f"10 patients, {shape}, true mean -1 margins", True,
+            lambda r, draw=draw: mean_claims(draw(r, 10) - MARGIN, -MARGIN, r), nominal=RULE_ALPHA,  # type: ignore[misc]
+        )  # fmt: skip
+    for n, false_from in product((6, 10, 20), (0, 2)):
+        how = f"{n} patients, five correlated endpoints, the first {false_from} truly gain"
+        yield Row(
+            "rule: any false superiority in the fixed order", how, True,
+            lambda r, n=n, false_from=false_from: in_sequence(r, n, false_from), nominal=RULE_ALPHA,  # type: ignore[misc]
+        )  # fmt: skip
+    yield Row(
+        "former: any of five without order or correction", "10 patients, five correlated endpoints, no gain", True,
+        lambda r: any_of_five(r, 10), former=True, nominal=RULE_ALPHA,
+    )  # fmt: skip
+
+
 # --- the table ---------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +422,7 @@ def simulate(row: Row, draws: int) -> str:
     given = [bool(result) for result in found if result is not None]
     rate = float(np.mean(given))
     error = float(np.sqrt(max(rate * (1 - rate), 1 / len(given)) / len(given)))
-    nominal = ALPHA if row.level else 1 - ALPHA
+    nominal = row.nominal if row.level else 1 - row.nominal
     off = rate - nominal if row.level else nominal - rate
     verdict = "not in use" if row.former else "missed" if off > 2 * error else "kept"
     if len(given) < len(found):
@@ -341,20 +434,23 @@ def simulate(row: Row, draws: int) -> str:
 def sample_size(pilots: int) -> str:
     """Of pilot studies of ten patients: how often ``cases_needed`` is given, and the real power of what it asks."""
     random = generator(SEED, "power")
-    population = random.normal(0.6, 1, 20_000)
-    real = {n: power.power(population, n, "greater", ALPHA, random) for n in power.SCANNED}
+    margin = 0.6
+    population = power.centred(random.normal(size=2_000), "1")
+    real = {n: power.power(population, n, "superiority", margin, RULE_ALPHA, random) for n in power.SCANNED}
     asked = [
-        power.needed(random.normal(0.6, 1, PATIENTS), "greater", ALPHA, random)["cases_needed"] for _ in range(pilots)
+        power.needed(power.centred(random.normal(size=PATIENTS), "1"), "superiority", margin, RULE_ALPHA, random)
+        for _ in range(pilots)
     ]
-    numbers = [int(n) for n in asked if not np.isnan(float(n))]  # type: ignore[arg-type]
+    numbers = [int(n) for row in asked if not np.isnan(float(n := row["cases_needed"]))]  # type: ignore[arg-type,call-overload]
     powers = [real[n] for n in numbers]
     quartiles, cases = np.quantile(powers, [0.25, 0.5, 0.75]), np.quantile(numbers, [0.25, 0.5, 0.75])
     honest = next(n for n in power.SCANNED if real[n] >= power.TARGET_POWER)
     return (
-        f"`cases_needed` makes no promise: of {pilots} pilots of {PATIENTS} patients whose true shift is 0.6 standard "
-        f"deviations ({honest} cases give 80% power), {len(numbers)} were given a number; its quartiles are "
-        f"{cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of {quartiles[0]:.2f}, "
-        f"{quartiles[1]:.2f} and {quartiles[2]:.2f}; {np.mean(np.array(powers) >= power.TARGET_POWER):.0%} reach 0.8."
+        f"`cases_needed` makes no promise: of {pilots} pilots of {PATIENTS} patients whose differences vary by one "
+        f"standard deviation, for a margin of {margin:g} of it ({honest} cases give 80% power), {len(numbers)} were given "
+        f"a number; its quartiles are {cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of "
+        f"{quartiles[0]:.2f}, {quartiles[1]:.2f} and {quartiles[2]:.2f}; "
+        f"{np.mean(np.array(powers) >= power.TARGET_POWER):.0%} reach 0.8."
     )
 
 
@@ -373,7 +469,7 @@ def main() -> None:
         "|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for row in (*tests(), *intervals()):
+    for row in (*tests(), *intervals(), *of_the_rule()):
         lines.append(simulate(row, given.draws))
         print(lines[-1], flush=True)
     lines += ["", sample_size(given.pilots)]
