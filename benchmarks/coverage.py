@@ -326,12 +326,19 @@ def of_lesions() -> Iterator[Row]:
 
 RULE_ALPHA, MARGIN = 0.025, 1.0
 """Of the rule that is simulated; the margin is one standard deviation of the patients' differences."""
-SHAPES: dict[str, Callable[[Random, int], Floats]] = {
-    "normal": lambda random, n: random.normal(size=n),
-    "skewed (exponential)": lambda random, n: random.exponential(size=n) - 1,
-    "skewed the other way": lambda random, n: 1 - random.exponential(size=n),
-}
-"""Differences with mean 0 and standard deviation 1."""
+SHIFT = float(stats.gamma.ppf(0.5, 2)) / 2
+"""The Hodges-Lehmann shift of an exponential variable: the median of the mean of two."""
+
+
+def drawn(random: Random, n: int, shape: str) -> Floats:
+    """Differences of standard deviation 1: "normal" ones, or exponential ones with rare large gains or losses.
+
+    Their shift is 0, or with "mean" at the end of ``shape`` their mean.
+    """
+    if shape == "normal":
+        return random.normal(size=n)
+    centred = random.exponential(size=n) - (1.0 if shape.endswith("mean") else SHIFT)
+    return centred if "gains" in shape else -centred
 
 
 def answers(values: Floats) -> tuple[str, str]:
@@ -382,23 +389,28 @@ def any_of_five(random: Random, n: int) -> bool:
 
 def of_the_rule() -> Iterator[Row]:
     """Rows whose simulated number is a rate of false claims, each where the truth lies on the edge of the claim."""
-    edges = {
-        "superior": 0.0,
-        "superior beyond the margin": MARGIN,
-        "not worse by the margin": -MARGIN,
-        "equivalent": MARGIN,
-    }
-    for (claim, truth), (shape, draw), n in product(edges.items(), SHAPES.items(), (6, 10, 20)):
-        how = f"{n} patients, {shape}, true mean {truth:g} margins"
+
+    def row(claim: str, truth: float, shape: str, n: int) -> Row:
+        how = f"{n} patients, {shape}, truth {truth:g} margins"
+        study: Study = lambda random: claims(truth + drawn(random, n, shape), claim)  # noqa: E731
+        return Row(f"rule: {claim}", how, True, study, nominal=RULE_ALPHA)
+
+    edges = (
+        ("superior", 0.0, "losses"),
+        ("not worse by the margin", -MARGIN, "losses"),
+        ("equivalent", MARGIN, "gains"),
+    )
+    for claim, truth, rare in edges:
+        for shape, n in product(("normal", f"rare large {rare}"), (6, 10, 20)):
+            yield row(claim, truth, shape, n)
+        yield row(claim, truth, f"rare large {rare}, of the mean", PATIENTS)
+    for shape in ("normal", "rare large losses"):
+        yield row("superior beyond the margin", MARGIN, shape, PATIENTS)
+    for shape in ("normal", "rare large losses, of the mean"):
         yield Row(
-            f"rule: {claim}", how, True,
-            lambda r, claim=claim, truth=truth, draw=draw, n=n: claims(truth + draw(r, n), claim),  # type: ignore[misc]
+            "beside the rule: mean not worse by the margin", f"{PATIENTS} patients, {shape}, truth -1 margins", True,
+            lambda r, shape=shape: mean_claims(drawn(r, PATIENTS, shape) - MARGIN, -MARGIN, r),  # type: ignore[misc]
             nominal=RULE_ALPHA,
-        )  # fmt: skip
-    for shape, draw in SHAPES.items():
-        yield Row(
-            "beside the rule: mean not worse by the margin", f"10 patients, {shape}, true mean -1 margins", True,
-            lambda r, draw=draw: mean_claims(draw(r, 10) - MARGIN, -MARGIN, r), nominal=RULE_ALPHA,  # type: ignore[misc]
         )  # fmt: skip
     for n, false_from in product((6, 10, 20), (0, 2)):
         how = f"{n} patients, five correlated endpoints, the first {false_from} truly gain"
@@ -441,14 +453,15 @@ def sample_size(pilots: int) -> str:
         power.needed(power.centred(random.normal(size=PATIENTS), "1"), "superiority", margin, RULE_ALPHA, random)
         for _ in range(pilots)
     ]
-    numbers = [int(n) for row in asked if not np.isnan(float(n := row["cases_needed"]))]  # type: ignore[arg-type,call-overload]
+    given = np.array([row["cases_needed"] for row in asked], float)
+    numbers = [int(n) for n in given[~np.isnan(given)]]
     powers = [real[n] for n in numbers]
     quartiles, cases = np.quantile(powers, [0.25, 0.5, 0.75]), np.quantile(numbers, [0.25, 0.5, 0.75])
     honest = next(n for n in power.SCANNED if real[n] >= power.TARGET_POWER)
     return (
         f"`cases_needed` makes no promise: of {pilots} pilots of {PATIENTS} patients whose differences vary by one "
-        f"standard deviation, for a margin of {margin:g} of it ({honest} cases give 80% power), {len(numbers)} were given "
-        f"a number; its quartiles are {cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of "
+        f"standard deviation, for a margin of {margin:g} of it ({honest} cases give 80% power), {len(numbers)} were "
+        f"given a number; its quartiles are {cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of "
         f"{quartiles[0]:.2f}, {quartiles[1]:.2f} and {quartiles[2]:.2f}; "
         f"{np.mean(np.array(powers) >= power.TARGET_POWER):.0%} reach 0.8."
     )
