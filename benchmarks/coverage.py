@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,16 @@ from brainmets.scoring.intervals import (
     rate_interval,
     share_interval,
 )
-from brainmets.statistics import calibration, descriptive, froc, learning_curve, paired_detection, power, repeats
+from brainmets.statistics import (
+    calibration,
+    decision,
+    descriptive,
+    froc,
+    learning_curve,
+    paired_detection,
+    power,
+    repeats,
+)
 from brainmets.statistics.agreement import limits
 from brainmets.statistics.branches import Block
 from brainmets.statistics.comparisons import Settings
@@ -60,13 +70,17 @@ Study = Callable[[Random], bool | None]
 
 @dataclass(frozen=True)
 class Row:
-    """A method under one kind of study: ``level`` says whether a rate of rejections or a coverage is simulated."""
+    """A method under one kind of study: ``level`` says whether a rate of rejections or a coverage is simulated.
+
+    ``nominal`` is the level, or what the coverage lacks of 1.
+    """
 
     what: str
     how: str
     level: bool
     study: Study
     former: bool = False
+    nominal: float = ALPHA
 
 
 # --- tests -------------------------------------------------------------------------------------------------------
@@ -148,9 +162,7 @@ def tests() -> Iterator[Row]:
         paired, "with ties and zeros", True, lambda r: wilcoxon(rounded_differences(r), "greater").p_value < ALPHA
     )
     nine = f"nine correlated tests, {swaps}"
-    yield Row(
-        "confirmatory family (Holm): anything named in the answer", nine, True, lambda r: family(r, any_after_holm)
-    )
+    yield Row("the authors' family (Holm), exploratory", nine, True, lambda r: family(r, any_after_holm))
     yield Row(
         "harm (`p_worse_holm`), exploratory", nine, True,
         lambda r: family(r, lambda changes: any_after_holm(changes, "less")),
@@ -709,6 +721,108 @@ def ece_above_chance(studies: int) -> str:
     )
 
 
+# --- the declared rule -------------------------------------------------------------------------------------------
+
+RULE_ALPHA, MARGIN = 0.025, 1.0
+"""Of the rule that is simulated; the margin is one standard deviation of the patients' differences."""
+SHIFT = float(stats.gamma.ppf(0.5, 2)) / 2
+"""The Hodges-Lehmann shift of an exponential variable: the median of the mean of two."""
+
+
+def drawn(random: Random, n: int, shape: str) -> Floats:
+    """Differences of standard deviation 1: "normal" ones, or exponential ones with rare large gains or losses.
+
+    Their shift is 0, or with "mean" at the end of ``shape`` their mean.
+    """
+    if shape == "normal":
+        return random.normal(size=n)
+    centred = random.exponential(size=n) - (1.0 if shape.endswith("mean") else SHIFT)
+    return centred if "gains" in shape else -centred
+
+
+def answers(values: Floats) -> tuple[str, str]:
+    """Verdict and size of the declared rule, as ``decision.decide`` has them for differences in the unit "1"."""
+    p_values = {
+        name: decision.shifted_p(values, "1", margins * MARGIN, alternative)
+        for name, alternative, margins in decision.QUESTIONS
+    }
+    return decision.verdict_of(p_values, RULE_ALPHA)
+
+
+def claims(values: Floats, claim: str) -> bool:
+    """Whether the rule claims it: superior, superior beyond the margin, no loss of the margin, or equivalence."""
+    verdict, size = answers(values)
+    if claim == "superior":
+        return verdict == "superior"
+    if claim == "superior beyond the margin":
+        return (verdict, size) == ("superior", decision.BEYOND)
+    within = size == decision.WITHIN
+    return within if claim == "equivalent" else within or verdict in ("superior", "non-inferior")
+
+
+def mean_claims(values: Floats, shift: float, random: Random) -> bool:
+    """Whether the test of the mean beside the declared one claims that it is above ``shift``."""
+    return permutation(values - shift, "greater", RULE_ALPHA, random).p_value <= RULE_ALPHA
+
+
+def in_sequence(random: Random, n: int, false_from: int) -> bool:
+    """Whether any of five correlated endpoints, tested in order, is claimed falsely.
+
+    Those before ``false_from`` truly gain two standard deviations; the others gain nothing.
+    """
+    shared, own = random.normal(size=(n, 1)), random.normal(size=(n, 5))
+    changes = np.sqrt(0.5) * (shared + own) + 2.0 * (np.arange(5) < false_from)
+    for place in range(5):
+        if decision.shifted_p(changes[:, place], "1", 0.0, "greater") > RULE_ALPHA:
+            return False
+        if place >= false_from:
+            return True
+    return False
+
+
+def any_of_five(random: Random, n: int) -> bool:
+    shared, own = random.normal(size=(n, 1)), random.normal(size=(n, 5))
+    changes = np.sqrt(0.5) * (shared + own)
+    return any(decision.shifted_p(test, "1", 0.0, "greater") <= RULE_ALPHA for test in changes.T)
+
+
+def of_the_rule() -> Iterator[Row]:
+    """Rows whose simulated number is a rate of false claims, each where the truth lies on the edge of the claim."""
+
+    def row(claim: str, truth: float, shape: str, n: int) -> Row:
+        how = f"{n} patients, {shape}, truth {truth:g} margins"
+        study: Study = lambda random: claims(truth + drawn(random, n, shape), claim)  # noqa: E731
+        return Row(f"rule: {claim}", how, True, study, nominal=RULE_ALPHA)
+
+    edges = (
+        ("superior", 0.0, "losses"),
+        ("not worse by the margin", -MARGIN, "losses"),
+        ("equivalent", MARGIN, "gains"),
+    )
+    for claim, truth, rare in edges:
+        for shape, n in product(("normal", f"rare large {rare}"), (6, 10, 20)):
+            yield row(claim, truth, shape, n)
+        yield row(claim, truth, f"rare large {rare}, of the mean", PATIENTS)
+    for shape in ("normal", "rare large losses"):
+        yield row("superior beyond the margin", MARGIN, shape, PATIENTS)
+    for shape in ("normal", "rare large losses, of the mean"):
+        yield Row(
+            "beside the rule: mean not worse by the margin", f"{PATIENTS} patients, {shape}, truth -1 margins", True,
+            lambda r, shape=shape: mean_claims(drawn(r, PATIENTS, shape) - MARGIN, -MARGIN, r),  # type: ignore[misc]
+            nominal=RULE_ALPHA,
+        )  # fmt: skip
+    for n, false_from in product((6, 10, 20), (0, 2)):
+        how = f"{n} patients, five correlated endpoints, the first {false_from} truly gain"
+        yield Row(
+            "rule: any false superiority in the fixed order", how, True,
+            lambda r, n=n, false_from=false_from: in_sequence(r, n, false_from), nominal=RULE_ALPHA,  # type: ignore[misc]
+        )  # fmt: skip
+    yield Row(
+        "former: any of five without order or correction", "10 patients, five correlated endpoints, no gain", True,
+        lambda r: any_of_five(r, 10), former=True, nominal=RULE_ALPHA,
+    )  # fmt: skip
+
+
 # --- the table ---------------------------------------------------------------------------------------------------
 
 
@@ -719,7 +833,7 @@ def simulate(row: Row, draws: int) -> str:
     given = [bool(result) for result in found if result is not None]
     rate = float(np.mean(given))
     error = float(np.sqrt(max(rate * (1 - rate), 1 / len(given)) / len(given)))
-    nominal = ALPHA if row.level else 1 - ALPHA
+    nominal = row.nominal if row.level else 1 - row.nominal
     off = rate - nominal if row.level else nominal - rate
     verdict = "not in use" if row.former else "missed" if off > 2 * error else "kept"
     if len(given) < len(found):
@@ -731,26 +845,30 @@ def simulate(row: Row, draws: int) -> str:
 def sample_size(pilots: int) -> str:
     """Of pilot studies of ten patients: how often ``cases_needed`` is given, and the real power of what it asks."""
     random = generator(SEED, "power")
-    population = random.normal(0.6, 1, 20_000)
-    real = {n: power.power(population, n, "greater", ALPHA, random) for n in power.SCANNED}
+    margin = 0.6
+    population = power.centred(random.normal(size=2_000), "1")
+    real = {n: power.power(population, n, "superiority", margin, RULE_ALPHA, random) for n in power.SCANNED}
     asked = [
-        power.needed(random.normal(0.6, 1, PATIENTS), "greater", ALPHA, random)["cases_needed"] for _ in range(pilots)
+        power.needed(power.centred(random.normal(size=PATIENTS), "1"), "superiority", margin, RULE_ALPHA, random)
+        for _ in range(pilots)
     ]
-    numbers = [int(n) for n in asked if not np.isnan(float(n))]  # type: ignore[arg-type]
+    given = np.array([row["cases_needed"] for row in asked], float)
+    numbers = [int(n) for n in given[~np.isnan(given)]]
     powers = [real[n] for n in numbers]
     quartiles, cases = np.quantile(powers, [0.25, 0.5, 0.75]), np.quantile(numbers, [0.25, 0.5, 0.75])
     honest = next(n for n in power.SCANNED if real[n] >= power.TARGET_POWER)
     return (
-        f"`cases_needed` makes no promise: of {pilots} pilots of {PATIENTS} patients whose true shift is 0.6 standard "
-        f"deviations ({honest} cases give 80% power), {len(numbers)} were given a number; its quartiles are "
-        f"{cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of {quartiles[0]:.2f}, "
-        f"{quartiles[1]:.2f} and {quartiles[2]:.2f}; {np.mean(np.array(powers) >= power.TARGET_POWER):.0%} reach 0.8."
+        f"`cases_needed` makes no promise: of {pilots} pilots of {PATIENTS} patients whose differences vary by one "
+        f"standard deviation, for a margin of {margin:g} of it ({honest} cases give 80% power), {len(numbers)} were "
+        f"given a number; its quartiles are {cases[0]:.0f}, {cases[1]:.0f} and {cases[2]:.0f}, with a real power of "
+        f"{quartiles[0]:.2f}, {quartiles[1]:.2f} and {quartiles[2]:.2f}; "
+        f"{np.mean(np.array(powers) >= power.TARGET_POWER):.0%} reach 0.8."
     )
 
 
 def rows() -> Iterator[Row]:
     """Every row of the table."""
-    for part in (tests, intervals, of_detection, of_calibration):
+    for part in (tests, intervals, of_detection, of_calibration, of_the_rule):
         yield from part()
 
 

@@ -314,6 +314,11 @@ class StudyPaths:
 
     # 07 statistics and 08 case review
     @property
+    def declared(self) -> Path:
+        """``declared.json``: the rule that decides the study, and when it was declared; written before any step."""
+        return self.work / "declared.json"
+
+    @property
     def statistics(self) -> Path:
         """Folder of notebook 07's tables, figures and ``statistics.json`` (written last)."""
         return self.work / "statistics"

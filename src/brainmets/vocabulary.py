@@ -118,6 +118,16 @@ ZONES: tuple[Zone, ...] = get_args(Zone)
 
 PAPER_METRICS = ("dice", "hd95", "sensitivity", "specificity")
 """The metrics that the paper tests; its two figures show the first two."""
+SCORED_METRICS = (
+    *("dice", "hd95", "hd", "sensitivity", "specificity", "precision", "nsd_1mm"),
+    *("reference_volume", "predicted_volume", "lesion_dice", "lesion_hd95", "lesion_nsd"),
+    *("lesion_tp", "lesion_fp", "lesion_fn", "lesion_f1", "lesion_iou_tp", "lesion_iou_fp", "lesion_iou_fn"),
+    *("lesion_large_tp", "lesion_large_fp", "lesion_large_fn", "lesion_large_f1"),
+    *("lesion_small_tp", "lesion_small_fp", "lesion_small_fn", "lesion_small_f1"),
+)
+"""Every metric that a case is scored with."""
+DETECTION_SENSITIVITY = "detection_sensitivity"
+"""The share of a case's lesions that are found at the operating point; it is in no table of scores."""
 METRIC_TITLES = {"dice": "Dice", "hd95": "HD95"}
 METRIC_AXES = {"dice": "Dice", "hd95": "HD95 (mm)", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 
@@ -165,7 +175,7 @@ def model_phrase(arm: str, strategy: str) -> str:
 # --- the direction of metrics ------------------------------------------------------------------------------------
 
 Alternative = Literal["greater", "less", "two-sided"]
-HIGHER_IS_BETTER = ("dice", "sensitivity", "specificity", "precision", "nsd", "nsd_1mm", "f1")
+HIGHER_IS_BETTER = ("dice", "sensitivity", "specificity", "precision", "nsd", "nsd_1mm", "f1", DETECTION_SENSITIVITY)
 LOWER_IS_BETTER = ("hd95", "hd", "fp", "fn")
 
 

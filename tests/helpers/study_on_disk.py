@@ -182,6 +182,13 @@ def finish(files: StudyPaths, study: Study) -> None:
         {
             **statistics,
             "answer": ["Nothing was trained.", "So nothing is better."],
+            "decision": {
+                "rule": study.content["statistics"]["decision"],
+                "declared": {"when": "before training", "changed": False, "time": "", "entry": "", "confirms": True},
+                "verdict": "inconclusive",
+                "size": "",
+                "endpoints": [{"unit": "1"}],
+            },
             "conclusion": "Nothing was trained, so nothing can be concluded.",
             "figures": entries,
         },

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import papermill
 import pytest
+from decided import rule
 from detection_examples import make_detections
 from score_examples import example_lesions, example_scores, write_study
 
@@ -14,19 +15,23 @@ from brainmets import tables
 from brainmets.cohorts import splits
 from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.params import ParameterError, Statistics
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
 from brainmets.scoring.candidates import write_detections
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
+from brainmets.statistics.declared import declare
 from brainmets.statistics.fairness import COMPARISONS
 from brainmets.vocabulary import SEQUENCES
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_statistics.ipynb"
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOTEBOOK, PARAMS = REPOSITORY / "notebooks" / "07_statistics.ipynb", REPOSITORY / "params"
 TABLES = (
     *("descriptive.csv", "normality.csv", "undefined.csv", "power.csv", "volume_agreement.csv"),
     *("detection_by_size.csv", "false_positives.csv", "empty_references.csv", "cross_validated_descriptive.csv"),
+    "decision.csv",
 )
 
 
@@ -132,8 +137,21 @@ def small_study(work: Path, n_cases: int, beside: bool = False) -> None:
 
 @pytest.mark.parametrize("n_cases", [2, 6])
 def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
-    small_study(tmp_path / "work" / "test", n_cases)
+    files = StudyPaths(str(tmp_path / "work"), "test")
+    if n_cases == 6:  # declared as the study starts
+        declare(files, Study.read(PARAMS / "demo.yaml").notebook("07_statistics").decision)  # type: ignore[attr-defined]
+    small_study(files.work, n_cases)
     out, results = execute(tmp_path, None, out_dir=None)
+    decision = json.loads((out / "decision.json").read_text())
+    assert results["decision"] == decision
+    if n_cases == 2:
+        assert (decision["declared"]["when"], decision["verdict"]) == ("after", "too few patients")
+        opening = "Exploratory only, because the rule was first recorded after results were there: "
+    else:
+        assert (decision["declared"]["when"], decision["verdict"]) == ("before training", "superior")
+        opening = "By the rule declared before the first training, judged by the overlap in the tumour core, "
+    assert results["answer"][0].startswith(opening)
+    assert "declared.json" in results["provenance"]["inputs"]
     training = pd.read_csv(out / "cross_validated_descriptive.csv")
     assert set(training["n"]) == {4}
     assert not {"ci_low", "p_value"} & set(training.columns), "folds share cases"
@@ -144,6 +162,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
     assert len(results["figures"]) == 7
     screening(out, n_cases)
+    assert results["figures"][0]["file"] == "decision.png"
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
     assert results["luck"].startswith("Every model was trained once")
@@ -218,6 +237,7 @@ def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: 
 def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
     values |= {"detection": {"region": "TC", "hit": "overlap", "false_positives": 1.0}, "covariates": None}
+    values["decision"] = rule()
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)
@@ -239,7 +259,10 @@ def test_on_a_study_that_lacks_one_model(tmp_path: Path) -> None:
     _, results = execute(tmp_path, tmp_path / "tables")
     words = "SegResNet is left out wherever strategies are compared, having no scores of a model trained from scratch"
     assert words in results["conclusion"]
-    assert words in results["answer"][0]
-    assert "mean of Default and Tversky + BCE, 8 cases" in results["answer"][0]
-    assert len(results["answer"]) == 3
+    assert results["answer"][0].startswith(
+        "Exploratory only, because it is not known when the rule was declared: judged"
+    )
+    assert words in results["answer"][2]
+    assert "mean of Default and Tversky + BCE, 8 cases" in results["answer"][2]
+    assert len(results["answer"]) == 4
     assert len(results["provenance"]["inputs"]) == 5

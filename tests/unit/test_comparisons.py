@@ -16,9 +16,9 @@ from brainmets.statistics.agreement import bland_altman, limits, volume_pairs
 from brainmets.statistics.comparisons import (
     AGAINST_SCRATCH,
     ALL_ARMS,
+    AUTHORS,
     BOTH_STRATEGIES,
     COMPARED,
-    CONFIRMATORY,
     EXPLORATORY,
     FAMILY_STRATEGIES,
     MEAN_OVER_ARMS,
@@ -426,24 +426,24 @@ NINE = {(metric, region) for metric in ("dice", "hd95", "sensitivity") for regio
 
 
 @pytest.mark.parametrize(("arms", "name"), [(("default", "segresnet"), MEAN_OVER_ARMS), (("segresnet",), "segresnet")])
-def test_one_family_is_confirmatory_and_holm_counts_its_nine_tests(arms: tuple[str, ...], name: str) -> None:
+def test_one_family_is_the_authors_and_holm_counts_its_nine_tests(arms: tuple[str, ...], name: str) -> None:
     scores = example_scores(8, arms=arms)
     extra = scores[scores["metric"] == "dice"].assign(metric="lesion_dice")
     table = finetune_vs_scratch(pd.concat([scores, extra]), QUICK)
-    declared = table[table["family"] == CONFIRMATORY]
+    declared = table[table["family"] == AUTHORS]
     assert set(zip(declared["metric"], declared["region"], strict=True)) == NINE
     assert len(declared) == 9
     assert (declared[["kind", "first"]] == ["paired", name]).all(axis=None)
     assert list(declared["alternative"]) == [better(metric) for metric in declared["metric"]]
     np.testing.assert_allclose(declared["p_holm"], holm(declared["p_value"].to_list()))
-    assert set(table["family"]) == {CONFIRMATORY, EXPLORATORY}
+    assert set(table["family"]) == {AUTHORS, EXPLORATORY}
     assert set(arms_pairwise(example_scores(4), QUICK)["family"]) == {EXPLORATORY}
 
 
 def test_a_family_that_is_not_whole_says_so() -> None:
     scores = example_scores(8)
     table = finetune_vs_scratch(scores[scores["metric"] != "sensitivity"], QUICK)
-    declared = table[table["family"] == CONFIRMATORY]
+    declared = table[table["family"] == AUTHORS]
     assert len(declared) == 6
     assert declared["note"].str.contains("the scores hold 6 of the family's 9 tests").all()
 
@@ -539,7 +539,7 @@ def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
     note = "no outcome of so few pairs survives Holm in this family"
     for n_cases, hopeless in ((7, True), (8, False)):
         table = finetune_vs_scratch(example_scores(n_cases), QUICK)
-        mean = table[table["family"] == CONFIRMATORY]
+        mean = table[table["family"] == AUTHORS]
         assert mean["note"].str.contains(note).all() == mean["note"].str.contains(note).any() == hopeless
     scores = example_scores(8)
     level = scores["case"].isin(["case00", "case01"])
@@ -547,7 +547,7 @@ def test_that_nothing_can_survive_holm_is_said_of_whole_families_only() -> None:
     keys = pd.MultiIndex.from_frame(scores[["arm", "case", "region", "metric"]])
     same = scores.assign(value=np.where(level, fine.reindex(keys), scores["value"]))
     mean = finetune_vs_scratch(same, QUICK)
-    mean = mean[mean["family"] == CONFIRMATORY]
+    mean = mean[mean["family"] == AUTHORS]
     assert mean["note"].str.contains("no outcome of so few non-zero differences survives Holm").all()
 
 
@@ -590,7 +590,7 @@ def test_the_family_stands_in_the_header_and_readers_find_the_columns(tmp_path: 
     path = write_tests(tmp_path / "finetune_vs_scratch.csv", table, FAMILY_STRATEGIES)
     lines = path.read_text().splitlines()
     assert lines[0] == ",".join(TEST_COLUMNS)
-    assert lines[1].startswith("# confirmatory family: ")
+    assert lines[1].startswith("# all rows are exploratory: the rule that the study declared decides")
     assert "," not in lines[1] + lines[2]
     pd.testing.assert_frame_equal(read_tests(path), table)
     assert list(pd.read_csv(path).columns) == TEST_COLUMNS

@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 from score_examples import two_cases
 
 from brainmets.params.study import Study
+from brainmets.paths import StudyPaths
 from brainmets.report import build as report
 from brainmets.report import content as report_content
 from brainmets.report import notebook_pages, tables
@@ -22,6 +23,7 @@ from brainmets.report.redaction import Redactor, leaks
 from brainmets.statistics.descriptive import describe
 
 ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = ROOT / "src" / "brainmets" / "report" / "templates"
 
 
 class Links(HTMLParser):
@@ -382,3 +384,49 @@ def test_the_table_of_cases_fits_a_laptop_and_a_turned_sheet(index):
         assert page.evaluate(too_wide) <= 0
     assert opened.outside == []
     assert opened.errors == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "first", "second"),
+    [
+        (
+            {"when": "before training"},
+            "Verdict: fine-tuned against scratch: superior, within the margin.",
+            "first training",
+        ),
+        (
+            {"when": "before training", "changed": True},
+            "Verdict: fine-tuned",
+            "before the first training, after another",
+        ),
+        ({"when": "after", "changed": True}, "Exploratory verdict: fine-tuned", "changed after results were there"),
+        ({"when": "after"}, "Exploratory verdict: fine-tuned", "first recorded after results were there"),
+        ({"when": "unknown"}, "Exploratory verdict: fine-tuned", "declared at an unknown time"),
+    ],
+)
+def test_the_first_page_shows_the_verdict_and_when_the_rule_was_declared(tmp_path, declared, first, second):
+    files = StudyPaths(str(tmp_path), "study")
+    confirms = declared["when"].startswith("before")
+    rule = {"endpoint": {"metric": "hd95", "region": "TC"}, "margin": 2.0, "alpha": 0.025, "secondary": []}
+    decision = {
+        "rule": rule, "declared": {"changed": False, **declared, "confirms": confirms}, "verdict": "superior",
+        "size": "within the margin", "endpoints": [{"unit": "mm"}],
+    }  # fmt: skip
+    study_on_disk.write_json(files.statistics / "statistics.json", {"decision": decision})
+    page = report.PAGES.from_string(
+        "{% set answer = [] %}"
+        + (TEMPLATES / "index.html.j2").read_text().partition('id="answer">')[2].partition("</section>")[0]
+    )
+    text = " ".join(
+        BeautifulSoup(page.render(verdict=report_content.verdict(files)), "html.parser").get_text().split()
+    )
+    assert first in text
+    assert second in text
+    assert "HD95 of TC, margin 2 mm, one-sided level 0.025" in text
+
+
+def test_statistics_without_a_decision_are_refused(tmp_path):
+    files = StudyPaths(str(tmp_path), "study")
+    study_on_disk.write_json(files.statistics / "statistics.json", {"answer": ["Yes."]})
+    with pytest.raises(ValueError, match="holds no decision: rerun notebook 07"):
+        report_content.verdict(files)

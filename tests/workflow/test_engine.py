@@ -24,6 +24,7 @@ from brainmets.params import Cohort, ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import locked
+from brainmets.statistics import declared
 
 STEPS = 16  # 2 for the data, 3 trainings of 2 arms, 6 evaluations, statistics, case review
 
@@ -198,6 +199,36 @@ def test_a_changed_parameter_runs_its_steps_and_what_needs_them(restored: FakeCh
     restored.write(content)
     trainings = {"pretraining": 1, "fine_tuning": 1, "from_scratch": 1}
     assert dry_run(restored) == {**trainings, "evaluation": 3, "statistics": 1, "case_review": 1}
+
+
+def test_the_decision_rule_is_declared_before_the_first_step(built_checkout: FakeCheckout) -> None:
+    (entry,) = declared.read(built_checkout.work / "declared.json")
+    assert entry["rule"] == built_checkout.content()["statistics"]["decision"]
+    assert (entry["trained"], entry["evaluated"]) == (False, False)
+
+
+def test_a_changed_decision_rule_trains_nothing_and_is_recorded_as_late(
+    restored: FakeCheckout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = restored.content()
+    content["statistics"]["decision"]["margin"] = 0.01
+    restored.write(content)
+    assert dry_run(restored) == {"statistics": 1, "case_review": 1}
+    assert len(declared.read(restored.work / "declared.json")) == 1, "a dry run declares nothing"
+    study._declare(Study.read(restored.params), StudyPaths(str(restored.work.parent), "tiny"))
+    said = "the decision rule was changed after held-out cases had been predicted: its verdict is exploratory"
+    assert said in capsys.readouterr().out
+    first, second = declared.read(restored.work / "declared.json")
+    assert (second["evaluated"], second["previous"]) == (True, first["sha256"])
+
+
+def test_a_declaration_that_was_edited_by_hand_stops_the_study(restored: FakeCheckout) -> None:
+    path = restored.work / "declared.json"
+    path.write_text(path.read_text().replace('"margin": 0.05', '"margin": 0.01'))
+    ended = restored.study()
+    assert ended.returncode == 2
+    assert "declared.json is damaged or was changed by hand" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_more_workers_change_no_result(restored: FakeCheckout) -> None:

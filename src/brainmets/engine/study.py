@@ -35,7 +35,7 @@ from brainmets.engine.steps import (
     shown,
     step_name,
 )
-from brainmets.params import Audit, Cohort, ParameterError
+from brainmets.params import Audit, Cohort, ParameterError, Statistics
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.processes import BusyError, Process, holder, holders, is_held, locked, sign, signed
@@ -75,12 +75,25 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
         if (queue and not _wait_for_jobs(study, files, queue)) or not _wait_for_steps(study, files):
             return 130
         options = [f"raw={json.dumps(sorted_raw(study, files))}", *options]
+        _declare(study, files)
         for what in set_aside_others(study, files):
             print(f"  {what}: its scores are now in {shown(files.work / 'left_out')}")
         status = _work(study, files, profile, options, further, lock, queue)
         if queue and status:
             _tell_of_jobs(study, files, profile)
         return status
+
+
+def _declare(study: Study, files: StudyPaths) -> None:
+    """Record the rule that decides the study before anything is trained; say where it comes too late for that."""
+    from brainmets.statistics.declared import declare
+
+    statistics = study.notebook("07_statistics")
+    assert isinstance(statistics, Statistics)
+    declared = declare(files, statistics.decision)
+    if not declared.confirms:
+        how = "changed" if declared.changed else "first declared"
+        print(f"  the decision rule was {how} after held-out cases had been predicted: its verdict is exploratory")
 
 
 def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:

@@ -121,6 +121,12 @@ Floor = Annotated[
     float, Limits(0.001, 0.5, "a probability; what lies below it is not kept, and makes the files large")
 ]
 Level = Annotated[float, Limits(0.001, 0.5, "a level of error; what lies beyond no resampling can tell")]
+DecisionMargin = Annotated[
+    float, Limits(1e-6, 1_000, "in the metric's unit, above 0; without a margin that matters nothing can be decided")
+]
+OneSidedLevel = Annotated[
+    float, Limits(0.001, 0.25, "the one-sided level of each test; the interval shown is at 1 - 2 alpha")
+]
 Resamples = Annotated[
     int, Limits(1_000, 100_000, "fewer leave the interval's ends to noise, more fill memory and hours")
 ]

@@ -27,6 +27,7 @@ from brainmets.files import keep_private
 from brainmets.params.bounds import (
     CASES,
     Cases,
+    DecisionMargin,
     Epochs,
     ExplainedCases,
     FalsePositives,
@@ -45,6 +46,7 @@ from brainmets.params.bounds import (
     Level,
     LossWeight,
     Margin,
+    OneSidedLevel,
     Patients,
     PhantomSide,
     Processes,
@@ -65,14 +67,18 @@ from brainmets.paths import COHORTS, NOTEBOOKS
 from brainmets.vocabulary import (
     ARMS,
     CONVERT,
+    DETECTION_SENSITIVITY,
     LABELS,
     NIFTI_SUFFIXES,
+    REGIONS,
+    SCORED_METRICS,
     SEQUENCES,
     Arm,
     HitRule,
     Label,
     LesionDefinition,
     Strategy,
+    better,
 )
 
 PHRASES = {
@@ -673,6 +679,59 @@ class Detection(Parameters):
     false_positives: FalsePositives
 
 
+class Endpoint(Parameters):
+    """What a decision looks at: one metric, which has a direction, in one region that the networks predict."""
+
+    metric: str
+    region: str
+
+    @field_validator("metric", mode="after")
+    @classmethod
+    def _metric_has_a_direction(cls, value: str) -> str:
+        known = (*SCORED_METRICS, DETECTION_SENSITIVITY)
+        if value not in known:
+            raise ValueError(f"{shown(value)} is no metric{closest(value, list(known))}")
+        if better(value) is None:
+            raise ValueError(
+                f"{shown(value)} has no direction: more of it is neither better nor worse; choose another"
+            )
+        return value
+
+    @field_validator("region", mode="after")
+    @classmethod
+    def _region_is_known(cls, value: str) -> str:
+        if value not in REGIONS:
+            raise ValueError(f"{shown(value)} is no region of every network{closest(value, list(REGIONS))}")
+        return value
+
+
+class Decision(Parameters):
+    """The rule that decides the study, declared before it runs: see ``brainmets.statistics.decision``.
+
+    ``margin`` is the smallest difference in ``endpoint`` that would matter to patients, in the metric's unit;
+    ``alpha`` the one-sided level of each test. ``secondary`` endpoints are tested in the order given.
+    """
+
+    endpoint: Endpoint
+    margin: DecisionMargin
+    alpha: OneSidedLevel
+    secondary: list[Endpoint]
+
+    @model_validator(mode="after")
+    def _margin_is_attainable(self) -> Self:
+        if better(self.endpoint.metric) == "greater" and self.margin >= 1:
+            what = f"{self.endpoint.metric} lies between 0 and 1, and no two differ by so much"
+            raise ValueError(f"margin: {shown(self.margin)} must be below 1: {what}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        every = [(one.metric, one.region) for one in (self.endpoint, *self.secondary)]
+        if twice := [one for place, one in enumerate(every) if one in every[:place]]:
+            raise ValueError(f"secondary: {' of '.join(twice[0])} stands twice; an endpoint is declared once")
+        return self
+
+
 class Statistics(NotebookParameters):
     """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders; see ``Branches``.
 
@@ -682,6 +741,7 @@ class Statistics(NotebookParameters):
 
     scores_dir: str | None
     out_dir: str | None
+    decision: Decision
     alpha: Level
     n_bootstrap: Resamples
     detection: Detection

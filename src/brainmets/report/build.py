@@ -117,7 +117,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         study, "index.html.j2",
         question=QUESTION,
         phantoms=all(study.content[name].get("phantoms") for name in ("source", "target")),
-        answer=answer, conclusion=conclusion,
+        verdict=content.verdict(files), answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
         notes=[*audit.left_out(files), *remarks],
         figures=[one for one in figures if one.file.name != detection.FIGURE],

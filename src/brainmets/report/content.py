@@ -14,7 +14,7 @@ from brainmets.params import MODELS
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.statistics.descriptive import COUNTS
-from brainmets.vocabulary import ARMS, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
+from brainmets.vocabulary import ARMS, METRIC_TITLES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
 """Metrics of the result table: heading and decimals."""
@@ -65,6 +65,47 @@ def _conclusions(path: Path) -> tuple[list[str], list[str], list[Picture]]:
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
     figures = [_picture(path.parent, entry) for entry in written.get("figures", [])]
     return [str(sentence) for sentence in written["answer"]], written["conclusion"].split("\n\n"), figures
+
+
+class Verdict(NamedTuple):
+    """What the declared rule decides, in few words: the verdict, what it is on, and when the rule was declared."""
+
+    verdict: str
+    endpoint: str
+    declared: str
+    confirms: bool
+
+
+WHEN = {
+    "before training": "declared before the first training",
+    "before evaluation": "declared before any held-out case was predicted",
+    "after": "first recorded after results were there: exploratory",
+    "unknown": "declared at an unknown time: exploratory",
+}
+
+
+def verdict(files: StudyPaths) -> Verdict:
+    """Notebook 07's verdict. Raises ``ValueError`` where ``statistics.json`` holds none."""
+    return _verdict(files.statistics / "statistics.json")
+
+
+@shaped
+def _verdict(path: Path) -> Verdict:
+    decision = _results(path, "07").get("decision")
+    if not decision:
+        raise ValueError("statistics.json holds no decision: rerun notebook 07")
+    rule, declared = decision["rule"], decision["declared"]
+    metric, region = rule["endpoint"]["metric"], rule["endpoint"]["region"]
+    found = f"{decision['verdict']}, {decision['size']}" if decision["size"] else str(decision["verdict"])
+    unit = " mm" if decision["endpoints"][0]["unit"] == "mm" else ""
+    title = METRIC_TITLES.get(metric, metric.replace("_", " "))
+    what = f"{title} of {region}, margin {rule['margin']:g}{unit}, one-sided level {rule['alpha']:g}"
+    when = WHEN[declared["when"]]
+    if declared["changed"] and declared["when"] == "after":
+        when = "changed after results were there: exploratory"
+    elif declared["changed"]:
+        when = f"{when}, after another one"
+    return Verdict(found, what, when, bool(declared["confirms"]))
 
 
 def best_model(files: StudyPaths) -> str:

@@ -16,11 +16,12 @@ case is a patient.
 place of an arm is "all arms" where the arms' values are pooled, and "mean over arms" where each patient counts once,
 with its mean; a paired test of "finetune+scratch" takes the mean of a patient's two values in the same way.
 
-``family`` says what a row may carry. One family is *confirmatory*, declared before any data: paired, on the mean over
-arms (the arm itself where there is one), one-sided towards fine-tuning being better, ``CONFIRMATORY_METRICS`` on ET,
+All of this is exploratory: what decides a study is the rule that its YAML declares (``statistics.decision``). A row
+here can raise a question and answers none. ``family`` sets one block of rows apart, ``authors``: paired, on the mean
+over arms (the arm itself where there is one), one-sided towards fine-tuning being better, ``AUTHORS_METRICS`` on ET,
 TC and WT, corrected by Holm over these nine. It is the family that the paper's authors chose when they published
-paired tests of their own. Every other row is *exploratory*: corrected within its own block at most, it can raise a
-question and answers none. So is ``p_worse`` in every row, the paired test the other way round: it describes harm.
+paired tests of their own. Every other row is corrected within its own block at most. ``p_worse``, the paired test the
+other way round, describes harm.
 
 Arms are compared two-sided where the paper's own test does not say otherwise, since no arm is expected to win. A
 metric without a direction (volumes) is described and not tested; nor is the resection cavity, which no network has an
@@ -82,18 +83,19 @@ PRETRAINED = "pretrained"
 THROUGH_PRETRAINED = (("finetune", PRETRAINED), (PRETRAINED, "scratch"))
 BOTH_STRATEGIES = "+".join(COMPARED_STRATEGIES)
 
-CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
-CONFIRMATORY_METRICS = ("dice", "hd95", "sensitivity")
-CONFIRMATORY_TESTS = len(CONFIRMATORY_METRICS) * len(REGIONS)
+AUTHORS, EXPLORATORY = "authors", "exploratory"
+AUTHORS_METRICS = ("dice", "hd95", "sensitivity")
+AUTHORS_TESTS = len(AUTHORS_METRICS) * len(REGIONS)
 
 _WITHIN = (
     "and within the paper's four metrics (dice hd95 sensitivity specificity) or within the other metrics; "
     "RC is described and not tested"
 )
 FAMILY_STRATEGIES = (
-    "confirmatory family: the paired rows of the mean over arms (of the arm where there is one) for dice hd95 and "
-    "sensitivity on ET TC and WT; one-sided towards better; Holm over these nine. All other rows are exploratory: "
-    f"Holm within the rows of the same kind (paired per arm with all arms together) {_WITHIN}"
+    "all rows are exploratory: the rule that the study declared decides (decision.csv). Family authors: the paired "
+    "rows of the mean over arms (of the arm where there is one) for dice hd95 and sensitivity on ET TC and WT as the "
+    "paper's authors chose them; one-sided towards better; Holm over these nine. All other rows: Holm within the rows "
+    f"of the same kind (paired per arm with all arms together) {_WITHIN}"
 )
 FAMILY_ARMS = (
     "all rows are exploratory: Holm within the rows of the same kind and the same strategies (all pairs of arms "
@@ -104,7 +106,7 @@ FAMILY_PRETRAINED = (
     f"together; mean over arms) {_WITHIN}"
 )
 READING = (
-    "family: what p_value and p_holm may carry; effect: Cliff's delta in paper and directed rows (interval by "
+    "family: the authors' nine or another row; effect: Cliff's delta in paper and directed rows (interval by "
     "resampling patients); Hodges-Lehmann shift in paired rows and mean difference in permutation rows - both first "
     "minus second in the metric's unit; intervals are two-sided; n: values on each side; in paired and permutation "
     "rows patients; p_worse: the one-sided paired test the other way round (first is worse) with Holm's correction "
@@ -213,8 +215,8 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
     """Fine-tuned against scratch, with the columns ``TEST_COLUMNS``.
 
     ``paper``, ``directed`` and ``permutation`` run over all arms that have both strategies, ``paired`` over each arm,
-    and over the mean of the arms where there are several. ``note`` names the arms that lack a strategy. The
-    confirmatory rows are nine (see the module), fewer only where the scores lack a metric or region of them, which
+    and over the mean of the arms where there are several. ``note`` names the arms that lack a strategy. The rows of
+    the authors' family are nine (see the module), fewer only where the scores lack a metric or region of them, which
     ``note`` says. A table without rows where no arm has both.
     """
     rows: list[dict[str, object]] = []
@@ -228,8 +230,8 @@ def finetune_vs_scratch(scores: pd.DataFrame, settings: Settings) -> pd.DataFram
 
 def _family(sides: Sides) -> str:
     """The family of the paired test over all arms."""
-    declared = sides.metric in CONFIRMATORY_METRICS and sides.region in REGIONS
-    return CONFIRMATORY if declared else EXPLORATORY
+    chosen = sides.metric in AUTHORS_METRICS and sides.region in REGIONS
+    return AUTHORS if chosen else EXPLORATORY
 
 
 def against_pretrained(scores: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -441,8 +443,8 @@ def swapped(sides: Sides, alternative: Alternative, settings: Settings) -> dict[
 def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
     """The table, comparison by comparison, with Holm's correction within each block of rows.
 
-    A block is what ``FAMILY_STRATEGIES`` and ``FAMILY_ARMS`` say: the confirmatory family, and of the exploratory rows
-    those of one kind, the same strategies, the arms or their mean, and the paper's metrics or the others.
+    A block is what ``FAMILY_STRATEGIES`` and ``FAMILY_ARMS`` say: the authors' family, and of the other rows those of
+    one kind, the same strategies, the arms or their mean, and the paper's metrics or the others.
     """
     if not rows:
         return pd.DataFrame(columns=TEST_COLUMNS)
@@ -458,9 +460,9 @@ def _with_holm(rows: list[dict[str, object]], alpha: float) -> pd.DataFrame:
     for few, concerned in (("pairs", hopeless & ~zeros), ("non-zero differences", hopeless & zeros)):
         note = f"; no outcome of so few {few} survives Holm in this family"
         table.loc[concerned & ~said, "note"] += note
-    confirmatory = table["family"] == CONFIRMATORY
-    if (tests := int(confirmatory.sum())) < CONFIRMATORY_TESTS:
-        table.loc[confirmatory, "note"] += f"; the scores hold {tests} of the family's {CONFIRMATORY_TESTS} tests"
+    authors = table["family"] == AUTHORS
+    if (tests := int(authors.sum())) < AUTHORS_TESTS:
+        table.loc[authors, "note"] += f"; the scores hold {tests} of the family's {AUTHORS_TESTS} tests"
     order = table.groupby(COMPARED, sort=False).ngroup()
     return table.assign(order=order).sort_values("order", kind="stable", ignore_index=True)[TEST_COLUMNS]
 

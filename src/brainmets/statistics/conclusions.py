@@ -4,14 +4,15 @@
 grammar. Which metric was better, whether that survives Holm's correction, how many cases would be needed: all of it is
 a number, a list or a yes or no in ``facts``.
 
-The answer holds the confirmatory family (``comparisons.CONFIRMATORY``) after correction, and plain descriptions: means
-with their number of cases, and lesions found. Nothing exploratory and nothing uncorrected is in it. The conclusion
-reports exploratory findings too, and says that they are.
+The answer holds the verdict of the declared rule (``statistics.decision``), its further endpoints, and plain
+descriptions: means with their number of cases, and lesions found. Nothing else that was tested is in it. The
+conclusion reports exploratory findings too, and says that they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from brainmets.statistics import power
+from brainmets.params import Decision
+from brainmets.statistics import decision
 from brainmets.statistics.agreement import bland_altman, volume_pairs
-from brainmets.statistics.comparisons import BOTH_STRATEGIES, CONFIRMATORY, MEAN_OVER_ARMS, Settings
+from brainmets.statistics.comparisons import AUTHORS, BOTH_STRATEGIES, MEAN_OVER_ARMS, Settings
+from brainmets.statistics.declared import Declared
 from brainmets.statistics.descriptive import false_volumes
 from brainmets.statistics.tables import models, undefined, values, with_reference
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
+    DETECTION_SENSITIVITY,
     METRIC_TITLES,
     PAPER_METRICS,
     REGION_ORDER,
@@ -51,42 +55,59 @@ PLAIN = {
     "WT": "whole tumour",
     "dice": "overlap",
     "hd95": "distance of the outlines",
+    "hd": "largest distance of the outlines",
     "sensitivity": "share of the tumour that was found",
+    "specificity": "share of healthy tissue left alone",
+    "precision": "share of the prediction that is tumour",
+    "nsd_1mm": "share of the outline that is right to 1 mm",
+    DETECTION_SENSITIVITY: "share of the lesions found",
 }
-"""Regions and metrics of the confirmatory family as a physician says them."""
+"""Regions and metrics as a physician says them; any other metric keeps its name."""
 IN_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 MOST_EFFECTS = 6
 """Up to so many shifts are written with their numbers; of a longer list the names alone."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The declared rule, when it was declared, ``decision.decide``'s table, and ``power.cases_needed``'s."""
+
+    rule: Decision
+    declared: Declared
+    table: pd.DataFrame
+    needed: pd.DataFrame
 
 
 def facts(
     scores: pd.DataFrame,
     strategies: pd.DataFrame,
     arms: pd.DataFrame,
-    needed: pd.DataFrame,
     by_size: pd.DataFrame,
+    decided: Decided,
     settings: Settings,
 ) -> Facts:
     """Everything that the conclusion and the answer say, from the tables of the other modules.
 
     ``scores`` is the whole score table; where a reference lacks a region, this leaves the case out as
     ``tables.with_reference`` does. ``strategies`` is ``finetune_vs_scratch``'s table, ``arms`` ``arms_pairwise``'s,
-    ``needed`` ``cases_needed``'s, ``by_size`` ``scoring.detection.detection_by_size``'s. Keys: alpha, n_cases, arms,
-    compared_arms, n_undefined and left_out (what was compared); only (the strategies that are there, where nothing
-    could be compared, else an empty list); means, pretrained, false_volumes, infinite and overturned; main (the
-    confirmatory family) and single (exploratory, arm by arm), see ``tally``; shifts_written (whether any of their
-    shifts is given as a number); papers_test, pairs (between arms), volumes, detection (whether there are lesion
-    tables), lesions and found (by size and together), power. A comparison that could not be made is None or an empty
-    list.
+    ``by_size`` ``scoring.detection.detection_by_size``'s. Keys: decision (``decision.facts``, and declared: when, and
+    whether it was changed), power (its rows of ``cases_needed``); alpha, n_cases, arms, compared_arms, n_undefined and
+    left_out (what was compared); only (the strategies that are there, where nothing could be compared, else an empty
+    list); means, pretrained, false_volumes, infinite and overturned; main (the authors' family) and single (arm by
+    arm), see ``tally``; shifts_written (whether any of their shifts is given as a number); papers_test, pairs (between
+    arms), volumes, detection (whether there are lesion tables), lesions and found (by size and together). A comparison
+    that could not be made is None or an empty list.
     """
     alpha = settings.alpha
     compared = not strategies.empty
     judged = with_reference(scores)
-    main = strategies[strategies["family"] == CONFIRMATORY] if compared else strategies
+    main = strategies[strategies["family"] == AUTHORS] if compared else strategies
     single = strategies[(strategies["kind"] == "paired") & strategies["metric"].isin(PAPER_METRICS)]
     single = single[~single["first"].isin([MEAN_OVER_ARMS, *main["first"]])]
     over_arms, by_arm = (None if tests.empty else tally(tests, alpha) for tests in (main, single))
     return {
+        "decision": {**decision.facts(decided.table, decided.rule), "declared": decided.declared.record()},
+        "power": decided.needed.to_dict("records"),
         "alpha": alpha,
         "n_cases": int(scores["case"].nunique()),
         "arms": [arm_title(arm) for arm in ordered(scores["arm"], ARMS)],
@@ -108,7 +129,6 @@ def facts(
         "detection": len(by_size) > 0,
         "lesions": lesions(by_size),
         "found": found_lesions(by_size, arms_with_both(scores)),
-        "power": cases_for_power(needed),
     }
 
 
@@ -120,8 +140,9 @@ def conclusion(known: Facts) -> str:
 def answer(known: Facts) -> list[str]:
     """The answer in at most five sentences that a physician understands.
 
-    The mean Dice of both strategies, the confirmatory family after correction, the lesions found, what pretraining
-    alone reaches, and the limit. Where nothing could be compared it says that, and what pretraining alone reaches.
+    The verdict, the further endpoints of the rule, the mean Dice of both strategies beside what pretraining alone
+    reaches, the lesions found, and the limit. Where nothing could be compared it says that, and what pretraining alone
+    reaches.
     """
     return render("answer.txt.j2", known)
 
@@ -372,29 +393,6 @@ def found_lesions(by_size: pd.DataFrame, arms: Sequence[str]) -> list[Facts]:
     ]
 
 
-def cases_for_power(needed: pd.DataFrame) -> Facts | None:
-    """Cases for 80% power by metric and region, apart from those where none can be given.
-
-    Keys: needed, by rising number of cases ("more" marks those that the most cases tried do not reach), each with its
-    rows; none, the rows with no improvement to detect. None where nothing was compared.
-    """
-    averaged = needed[needed["first"] == MEAN_OVER_ARMS]
-    main = needed if averaged.empty else averaged
-    if main.empty:
-        return None
-    key = ["metric", "region"]
-    known = main.dropna(subset=["cases_needed"]).sort_values("cases_needed", kind="stable")
-    entries: list[Facts] = [
-        {"cases": int(row["cases_needed"]), "more": False, "rows": [{name: row[name] for name in key}]}
-        for row in known.to_dict("records")
-    ]
-    level = main["note"] == power.NO_IMPROVEMENT
-    beyond = main[main["cases_needed"].isna() & main["power_at_n_observed"].notna() & ~level]
-    if len(beyond):
-        entries.append({"cases": power.MOST_CASES, "more": True, "rows": beyond[key].to_dict("records")})
-    return {"needed": entries, "none": main.loc[level, key].to_dict("records")}
-
-
 # --- text --------------------------------------------------------------------------------------------------------
 
 
@@ -429,15 +427,28 @@ def in_words(n: int) -> str:
 
 
 def plainly(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Metrics and regions of confirmatory rows as a physician says them.
+    """Metric and region of each endpoint as a physician says them.
 
-    >>> plainly([{"metric": "dice", "region": "ET"}, {"metric": "dice", "region": "TC"}])
-    'overlap (enhancing tumour and tumour core)'
+    >>> plainly([{"metric": "dice", "region": "ET"}, {"metric": "lesion_f1", "region": "TC"}])
+    'overlap in the enhancing tumour and lesion_f1 in the tumour core'
     """
-    regions: dict[str, list[str]] = {}
-    for row in rows:
-        regions.setdefault(row["metric"], []).append(PLAIN[row["region"]])
-    return listed(f"{PLAIN[metric]} ({listed(names)})" for metric, names in regions.items())
+    return listed(f"{PLAIN.get(row['metric'], row['metric'])} in the {PLAIN[row['region']]}" for row in rows)
+
+
+def amount(value: float, unit: str, sign: str = "") -> str:
+    """A number with its unit; ``sign`` "+" writes a plus too.
+
+    >>> amount(0.0493, "1", "+"), amount(1.25, "mm"), amount(2, "count")
+    ('+0.049', '1.2 mm', '2')
+    """
+    if unit == "1":
+        return format(value, f"{sign}.3f")
+    return format(value, f"{sign}.1f") + " mm" if unit == "mm" else format(value, f"{sign}.3g")
+
+
+def margin_of(row: Mapping[str, Any]) -> str:
+    """The margin of a row as the rule has it, with its unit where it is a distance."""
+    return f"{row['margin']:g}" + (" mm" if row["unit"] == "mm" else "")
 
 
 def p_words(value: float) -> str:
@@ -467,7 +478,7 @@ ENVIRONMENT = Environment(  # of plain text: nothing is escaped
 )
 ENVIRONMENT.filters.update(
     listed=listed, counted=counted, in_words=in_words, p=p_words, measure=measure, arm_and_measure=arm_and_measure,
-    plainly=plainly, shown=format,
+    plainly=plainly, shown=format, amount=amount, margin=margin_of,
 )  # fmt: skip
 ENVIRONMENT.globals.update(
     most_effects=MOST_EFFECTS, metric_titles=METRIC_TITLES, strategy_titles=STRATEGY_TITLES, plain=PLAIN

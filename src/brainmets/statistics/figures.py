@@ -34,6 +34,11 @@ from brainmets.vocabulary import (
 )
 
 CAPTIONS = {
+    "decision.png": (
+        "The difference of each declared endpoint, fine-tuned minus scratch and turned so that right of 0 is better, "
+        "with the interval of its test; dashed lines are the margin that would matter in the primary endpoint.",
+        "It cannot show what another training or another hospital would give, nor that a margin is the right one.",
+    ),
     "mean_dice.png": (
         "The mean Dice of each model over the held-out cases whose reference has the region (their number n stands in "
         "the title; a missed region counts as 0), with its interval; higher is better.",
@@ -221,6 +226,51 @@ def detection_by_size(by_size: pd.DataFrame) -> Figure:
     keys = [*arms, *_strategy_keys(table)]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
     return figure
+
+
+def decision(table: pd.DataFrame) -> Figure:
+    """Each endpoint's difference with its interval, one panel below the other, the primary first.
+
+    ``table`` is ``statistics.decision.decide``'s. The zero is a solid line; the margin, drawn for the primary endpoint
+    alone, two dashed ones. The primary endpoint has a filled marker, the others open ones. An infinite end of an
+    interval is an arrow; an endpoint without differences has a panel that says so.
+    """
+    rows = table.to_dict("records")
+    figure, panels = _panels(len(rows), 1, width=6.4, height=1.05)
+    for panel, row in zip(panels[:, 0], rows, strict=True):
+        name = METRIC_AXES.get(row["metric"], row["metric"].replace("_", " ").capitalize()).partition(" (")[0]
+        size = f", {row['size']}" if row["size"] else ""
+        panel.set_title(f"{name}, {row['region']} ({row['role']}): {row['verdict']}{size}", loc="left", fontsize=9)
+        panel.set_yticks([])
+        panel.spines["left"].set_visible(False)
+        if not row["n"]:
+            panel.text(0.5, 0.5, "no differences", ha="center", va="center", fontsize=8, transform=panel.transAxes)
+            panel.set_xticks([])
+            continue
+        _interval(panel, row)
+        unit = " (mm)" if row["unit"] == "mm" else ""
+        panel.set_xlabel(f"difference{unit}, right of 0 is better when fine-tuned; {row['n']} patients", fontsize=8)
+    return figure
+
+
+def _interval(panel: Axes, row: dict[Any, Any]) -> None:
+    margin = 0.0 if np.isnan(row["margin"]) else float(row["margin"])
+    ends = [float(row[name]) for name in ("effect", "effect_low", "effect_high")]
+    finite = [abs(end) for end in ends if np.isfinite(end)]
+    reach = 1.25 * max([*finite, margin]) or 1.0
+    panel.axvline(0, color="black", linewidth=1, label="no difference")
+    for side in (-margin, margin) if margin else ():
+        panel.axvline(side, color=PALETTE[1], linewidth=1.4, linestyle="--", label="margin")
+    effect, low, high = (float(np.clip(end, -reach, reach)) for end in ends)
+    primary = row["role"] == "primary"
+    if not np.isnan(low):
+        panel.hlines(0, low, high, color=PALETTE[0], linewidth=2)
+    for end, shown in zip(ends[1:], (low, high), strict=True):
+        marker = "|" if np.isfinite(end) else "<" if end < 0 else ">"
+        panel.plot(shown, 0, marker=marker, color=PALETTE[0], markersize=8)
+    panel.plot(effect, 0, marker="o", color=PALETTE[0], markerfacecolor=PALETTE[0] if primary else "white")
+    panel.set_xlim(-1.05 * reach, 1.05 * reach)
+    panel.set_ylim(-1, 1)
 
 
 def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Sequence[str]) -> None:
