@@ -160,7 +160,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
     assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
-    assert len(results["figures"]) == 7
+    assert len(results["figures"]) == 8
     screening(out, n_cases)
     assert results["figures"][0]["file"] == "decision.png"
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
