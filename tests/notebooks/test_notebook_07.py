@@ -159,6 +159,7 @@ def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: 
 
 def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
+    values |= {"repeats": 1, "learning_curve": [], "scratch_control": False}
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)
