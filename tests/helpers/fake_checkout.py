@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
@@ -25,10 +26,12 @@ from brainmets.params import {model}
 from brainmets.paths import StudyPaths, resolve
 from brainmets.provenance import Provenance
 from brainmets.engine.steps import result
+from brainmets.params.study import without_main
 from brainmets.files import read_json
 p = {model}.from_cell(globals())
 files = StudyPaths(p.work_dir, p.study)
-job = p.model_dump(include={{"cohort", "case", "arm", "strategy", "fold"}})
+job = p.model_dump(include={{"cohort", "case", "arm", "strategy", "fold", "repeat", "training_cases"}})
+job = without_main("{notebook}", job)
 target = result(files, "{notebook}", job)
 """
 WORK = """\
@@ -63,9 +66,9 @@ _ = record.write(target, outputs=[table], **more)
 
 
 class FakeCheckout:
-    """The checkout's folder, its study's files, and how to run ``brainmets`` in it."""
+    """The checkout's folder, its study's files, and how to run ``brainmets`` in it; ``top``: of its parameters."""
 
-    def __init__(self, root: Path, arms: tuple[str, ...] = ("default", "segresnet")) -> None:
+    def __init__(self, root: Path, arms: tuple[str, ...] = ("default", "segresnet"), **top: Any) -> None:
         self.root = root
         self.params = root / "params" / "tiny.yaml"
         self.work = root / "work" / "tiny"
@@ -74,7 +77,7 @@ class FakeCheckout:
         (root / "workflow").symlink_to(REPOSITORY / "workflow")
         content = yaml.safe_load((REPOSITORY / "params" / "smoke.yaml").read_text())
         content["arms"] = {arm: content["arms"][arm] for arm in arms}
-        content |= {"study": "tiny", "folds": [0]}
+        content |= {"study": "tiny", "folds": [0], **top}
         del content["target"]["raw"]
         self.write(content)
         study = Study.read(self.params)

@@ -48,7 +48,7 @@ def ingest(files: StudyPaths, source: Cohort, target: Cohort, gpu_memory_gb: flo
         write_manifest(files.manifest(name), cases)
         for case in cases:
             held_out = case.case in split[name]["held_out"]
-            write_mapped_labels(case, declaration, files.references if held_out else files.labels(name))
+            write_mapped_labels(case, declaration, files.held_out_labels(name) if held_out else files.labels(name))
         plans.write_dataset(files, name, {case.case: case for case in cases}, split[name])
         plans.extract_fingerprint(files, name, workers=1)
     splits.write(files, split)
@@ -75,4 +75,6 @@ def training_parameters(model: type[Training], files: StudyPaths, **changed: Any
     }
     if "transfer_head" in model.model_fields:
         values |= {"transfer_head": True, "warmup_epochs": 0, "transferred_rate": 1.0, "freeze_encoder_epochs": 0}
+    main = {"repeat": 1, "training_cases": None, "strategy": "scratch"}
+    values |= {name: value for name, value in main.items() if name in model.model_fields}
     return model(**{**values, **changed})

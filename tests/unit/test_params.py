@@ -8,7 +8,7 @@ from brainmets.params.study import Study, section
 from brainmets.paths import NOTEBOOKS
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
-PROFILES = ("demo", "smoke", "gpu_demo", "paper")
+PROFILES = ("demo", "smoke", "gpu_demo", "paper", "learning_curve", "repeats")
 
 
 @pytest.fixture

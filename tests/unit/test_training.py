@@ -185,6 +185,8 @@ OTHER_VALUES: dict[str, tuple[Any, bool]] = {
     "arms": ({**ARMS, "segresnet": {**ARMS["segresnet"], "filters": 16}}, True),  # of an arm that is not trained here
     "arm": ("segresnet", True),  # in a folder of its own
     "fold": (1, True),
+    "repeat": (2, False),
+    "training_cases": (2, False),
     "epochs": (3, False),
     "iterations_per_epoch": (3, False),
     "validation_iterations": (2, True),
@@ -235,7 +237,7 @@ def test_a_finished_training_is_kept_or_set_aside_as_declared(
         assert not final.exists()
         assert not session.finished
         assert {path.name for path in kept.parent.iterdir()} == held
-        assert f"{name} was " in lines[0]
+        assert f"{ {'repeat': 'seeds', 'training_cases': 'cases'}.get(name, name) } was " in lines[0]
         assert f"left_out/training/{stage}/default/fold_0-1 below the study's folder" in lines[-1]
 
 
