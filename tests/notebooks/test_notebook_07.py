@@ -168,7 +168,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert results["luck"].startswith("Every model was trained once")
     assert results["worth"].startswith("No learning curve was made")
     assert "has no scratch control" in results["fairness"]
-    assert results["forgetting"].startswith("The source holds no case out")
+    assert results["forgetting"].startswith("No held-out case of the source was scored")
 
 
 def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp_path: Path) -> None:
@@ -179,6 +179,8 @@ def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp
     assert "cases" in results["worth"]
     assert "stands a scratch control" in results["fairness"]
     assert results["forgetting"].startswith("On the source's held-out cases")
+    said = " ".join(results[name] for name in ("fairness", "luck", "worth", "forgetting"))
+    assert results["conclusion"].endswith(f"\n\n{said}")
     assert [entry["file"] for entry in results["figures"]][-2:] == ["repeats.png", "learning_curve.png"]
     assert json.loads((out / "worth.json").read_text())["sentence"] == results["worth"]
     assert set(pd.read_csv(out / "fairness.csv")["comparison"]) == set(COMPARISONS.values())
@@ -238,6 +240,7 @@ def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
     values |= {"detection": {"region": "TC", "hit": "overlap", "false_positives": 1.0}, "covariates": None}
     values["decision"] = rule()
+    values |= {"repeats": 1, "learning_curve": [], "scratch_control": False}
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)

@@ -34,7 +34,8 @@ COLUMNS = [
     "difference_high", "note",
 ]  # fmt: skip
 NONE_HELD_OUT = (
-    "The source holds no case out, so that what fine-tuning makes a model forget is not measured (source.held_out)."
+    "No held-out case of the source was scored before and after fine-tuning, so that what fine-tuning makes a model "
+    "forget is not measured (source.held_out)."
 )
 
 
