@@ -210,3 +210,5 @@ def test_all_models_in_two_tables_and_none_in_empty_ones() -> None:
     empty = froc.of_models({}, "TC", 0.05, 200, 1, {})
     assert [list(one.columns) for one in empty] == [list(table.columns), list(curves.columns)]
     assert all(one.empty for one in empty)
+    with pytest.raises(ValueError, match="rows of default finetune among those of default scratch"):
+        froc.of_models({("default", "scratch"): models["default", "finetune"]}, "TC", 0.05, 200, 1, {})
