@@ -100,8 +100,8 @@ def test_conclusion_names_gain_and_harm(scores: pd.DataFrame) -> None:
     assert "better than training from scratch in 4 of 9 paired tests before Holm's correction" in text
     assert "and in 1 after it; these nine are the paper's authors' family, and exploratory beside" in text
     assert answer(known)[0] == (
-        "Exploratory only, because it is not known when the rule was declared: judged by the overlap in the tumour core, "
-        "fine-tuning is better than training from scratch, but by less than the margin that would matter (0.05) "
+        "Exploratory only, because it is not known when the rule was declared: judged by the overlap in the tumour "
+        "core, fine-tuning is better than training from scratch, but by less than the margin that would matter (0.05) "
         "(difference +0.006, 95% interval +0.002 to +0.013; above 0 is better when fine-tuned; 10 patients)."
     )
     assert "Better after correction: Tversky + BCE WT sensitivity" in text
