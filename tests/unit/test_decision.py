@@ -1,15 +1,19 @@
 """The declared rule, on differences whose verdict can be worked out by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from decided import BEFORE, rule
 from score_examples import example_scores
 
 from brainmets.files import write_json
-from brainmets.params import Decision, Endpoint
+from brainmets.params import Decision, Endpoint, ParameterError
+from brainmets.params.study import Study
+from brainmets.scoring.case import UNITS
 from brainmets.statistics import figures
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.decision import (
@@ -24,8 +28,10 @@ from brainmets.statistics.decision import (
     verdict_of,
 )
 from brainmets.statistics.tables import COLUMNS, in_order
+from brainmets.vocabulary import SCORED_METRICS, better
 
 QUICK = Settings(0.05, 100, 1)
+PARAMS = Path(__file__).resolve().parents[2] / "params"
 
 
 def of(gains, metric="dice", region="TC", arm="default", unit="1", base=0.5, name="case") -> pd.DataFrame:
@@ -254,3 +260,73 @@ def test_figure_shows_each_endpoint_with_its_interval_and_the_margin() -> None:
     assert "not available" in third.get_title(loc="left")
     interval = first.collections[0].get_segments()[0][:, 0]
     np.testing.assert_allclose(interval, table.loc[0, ["effect_low", "effect_high"]].to_numpy(float))
+
+
+# --- what the YAML may declare
+
+
+def declared_in_yaml(**changes: object) -> dict:
+    content = yaml.safe_load((PARAMS / "demo.yaml").read_text(encoding="utf-8"))
+    content["statistics"]["decision"] |= changes
+    return content
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PARAMS.glob("*.yaml")))
+def test_every_profile_declares_a_rule(profile: str) -> None:
+    content = yaml.safe_load((PARAMS / f"{profile}.yaml").read_text(encoding="utf-8"))
+    Study(content, "yours.yaml")
+    del content["statistics"]["decision"]
+    with pytest.raises(ParameterError, match="section statistics: decision: missing"):
+        Study(content, "yours.yaml")
+
+
+@pytest.mark.parametrize("name", ["endpoint", "margin", "alpha", "secondary"])
+def test_nothing_of_a_rule_has_a_default(name: str) -> None:
+    content = declared_in_yaml()
+    del content["statistics"]["decision"][name]
+    with pytest.raises(ParameterError, match=rf"decision\.{name}: missing"):
+        Study(content, "yours.yaml")
+
+
+TC_DICE = {"metric": "dice", "region": "TC"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"endpoint": {"metric": "dise", "region": "TC"}},
+            "endpoint.metric: 'dise' is no metric; did you mean 'dice'?",
+        ),
+        ({"endpoint": {"metric": "dice", "region": "TCC"}}, "'TCC' is no region of every network; did you mean 'TC'?"),
+        ({"endpoint": {"metric": "dice", "region": "RC"}}, "'RC' is no region of every network; known are ET, TC, WT"),
+        ({"endpoint": {"metric": "predicted_volume", "region": "TC"}}, "'predicted_volume' has no direction"),
+        ({"endpoint": {"metric": "lesion_tp", "region": "TC"}}, "'lesion_tp' has no direction"),
+        ({"secondary": [{"metric": "hd59", "region": "TC"}]}, "secondary.0.metric: 'hd59' is no metric; did you mean"),
+        ({"secondary": [TC_DICE]}, "secondary: dice of TC stands twice"),
+        ({"secondary": [{"metric": "hd95", "region": "TC"}] * 2}, "secondary: hd95 of TC stands twice"),
+        ({"secondary": None}, "secondary: must be a list"),
+        ({"margin": 0}, "margin: 0 must be a number from 1e-06"),
+        ({"margin": -0.05}, "margin: -0.05 must be a number from 1e-06"),
+        ({"margin": "0.05"}, "margin: '0.05' is text; write the number without quotes"),
+        ({"margin": float("nan")}, "margin: nan must be a number"),
+        ({"margin": 1}, "margin: 1.0 must be below 1: dice lies between 0 and 1"),
+        ({"alpha": 0.5}, "alpha: 0.5 must be a number from 0.001 to 0.25"),
+        ({"margn": 1}, "decision.margn: unknown parameter; did you mean 'margin'?"),
+    ],
+)
+def test_a_rule_that_cannot_decide_is_refused(changes: dict, says: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        Study(declared_in_yaml(**changes), "yours.yaml")
+    assert says in str(refused.value)
+
+
+def test_margins_of_distances_may_exceed_1_and_detection_is_a_metric() -> None:
+    Study(declared_in_yaml(endpoint={"metric": "hd95", "region": "WT"}, margin=2), "yours.yaml")
+    Study(declared_in_yaml(endpoint={"metric": "detection_sensitivity", "region": "ET"}, secondary=[]), "yours.yaml")
+
+
+def test_the_metrics_that_may_be_declared_are_those_that_are_scored() -> None:
+    assert set(SCORED_METRICS) == set(UNITS)
+    shares = [metric for metric in SCORED_METRICS if better(metric) == "greater"]
+    assert {UNITS[metric] for metric in shares} == {"1"}, "what the margin's upper limit takes for granted"

@@ -58,6 +58,17 @@ def test_a_change_is_a_further_entry_and_late_where_results_are_there(files: Stu
     assert [entry["rule"]["margin"] for entry in read(files.declared)] == [0.05, 0.04, 0.03, 0.03, 0.03, 0.04]
 
 
+def test_the_operating_point_is_part_of_a_rule_that_rests_on_it(files: StudyPaths) -> None:
+    one, two = ({"region": "TC", "false_positives": rate} for rate in (1.0, 2.0))
+    declare(files, rule(), one)
+    assert not declare(files, rule(), two).changed, "no endpoint is one of detection"
+    detection = rule(secondary=[("detection_sensitivity", "TC")])
+    declare(files, detection, one)
+    leave(files.predictions("default", "finetune"))
+    assert declare(files, detection, one).confirms
+    assert not declare(files, detection, two).confirms
+
+
 def test_tables_from_elsewhere_confirm_nothing() -> None:
     assert not UNKNOWN.confirms
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from decided import decided
 from scipy import stats
 
 from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics.comparisons import ALL_ARMS, MEAN_OVER_ARMS, Settings, arms_pairwise, finetune_vs_scratch
-from brainmets.statistics.conclusions import conclusion, facts
+from brainmets.statistics.conclusions import answer, conclusion, facts
+from brainmets.statistics.declared import UNKNOWN
 from brainmets.statistics.descriptive import describe
-from brainmets.statistics.power import cases_needed
 from brainmets.statistics.tables import WIDE_COLUMNS, models, read_scores
 from brainmets.vocabulary import LESION_COLUMNS
 
@@ -93,10 +94,16 @@ def test_single_precision_noise_counts_as_ties(strategies: pd.DataFrame) -> None
 def test_conclusion_names_gain_and_harm(scores: pd.DataFrame) -> None:
     strategies, arms = finetune_vs_scratch(scores, SETTINGS), arms_pairwise(scores, SETTINGS)
     by_size = detection_by_size(pd.DataFrame(columns=LESION_COLUMNS))
-    text = conclusion(facts(scores, strategies, arms, cases_needed(scores, SETTINGS), by_size, SETTINGS))
+    known = facts(scores, strategies, arms, by_size, decided(scores, SETTINGS, UNKNOWN), SETTINGS)
+    text = conclusion(known)
     assert "TC Dice (+0.0064" in text
     assert "better than training from scratch in 4 of 9 paired tests before Holm's correction" in text
-    assert "and in 1 after it; these tests were declared before the data (confirmatory)" in text
+    assert "and in 1 after it; these nine are the paper's authors' family, and exploratory beside" in text
+    assert answer(known)[0] == (
+        "Exploratory only, because it is not known when the rule was declared: judged by the overlap in the tumour "
+        "core, fine-tuning is better than training from scratch, but by less than the margin that would matter (0.05) "
+        "(difference +0.006, 95% interval +0.002 to +0.013; above 0 is better when fine-tuned; 10 patients)."
+    )
     assert "Better after correction: Tversky + BCE WT sensitivity" in text
     assert "harm" not in text, "no worsening survives the correction that the gains must survive"
     assert "Tversky + BCE WT HD95 (case SBT-MET-A000729-20181109)" in text

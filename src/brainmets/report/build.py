@@ -36,6 +36,7 @@ from brainmets.vocabulary import LABEL_COLOURS, STRATEGY_TITLES, arm_title
 
 QUESTION = "Does pretraining on a public brain-metastasis cohort help a small cohort of one's own, and where?"
 TABLES = (
+    "decision.csv",
     "descriptive.csv", "empty_references.csv", "cross_validated_descriptive.csv", "against_pretrained.csv",
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
     "decision.csv", "calibration.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
