@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,15 @@ class Drawing(Figure):
         picture = BytesIO()
         self.savefig(picture, format="png", dpi=SCREEN_DPI)
         return picture.getvalue()
+
+
+def wrapped(text: str, width_in: float, size: float) -> str:
+    """A title in lines that fit ``width_in`` inches in letters of ``size`` points, each some 0.55 of it wide.
+
+    >>> wrapped("Default, from scratch", 1, 9).splitlines()
+    ['Default, from', 'scratch']
+    """
+    return textwrap.fill(text, max(1, int(width_in * 72 / (0.55 * size))))
 
 
 def save(figure: Figure, path: Path) -> Path:

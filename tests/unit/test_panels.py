@@ -42,7 +42,7 @@ def test_models_that_are_pretrained_only_are_shown_and_do_not_choose_the_slice()
     assert panels.worst_slice(shown, "ET") == (1, 4 * 2.0)
     figure = panels.case_panel(shown, "ET", {MODEL: 0.75})
     assert any("Default, pretrained only" in axes.get_title() for axes in figure.axes)
-    assert "8 mm² of disagreement over 1 models" in figure.get_suptitle()
+    assert "8 mm² of disagreement over 1 models" in " ".join(figure.get_suptitle().split())
 
 
 def test_worst_slice_where_all_agree_and_where_nothing_is():
@@ -76,7 +76,7 @@ def test_panel_paints_found_missed_and_invented_in_their_colours():
     panel = next(axes for axes in figure.axes if "Default, fine-tuned" in axes.get_title())
     assert areas_drawn(panel) == {panels.AGREED: 12, panels.MISSED: 4, panels.INVENTED: 4}
     assert "Dice 0.75" in panel.get_title()
-    assert "16 mm² of disagreement over 1 models" in figure.get_suptitle()
+    assert "16 mm² of disagreement over 1 models" in " ".join(figure.get_suptitle().split())
     words = {text.get_text() for text in panel.texts}
     assert {"R", "L", "A", "P", "20 mm"} <= words
     assert panel.get_xlim()[0] > panel.get_xlim()[1]  # the patient's right is on the left

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from review_cases import block, case
 
 from brainmets.figures import save
-from brainmets.review.panels import MISSED
+from brainmets.review.panels import MISSED, case_panel
 from brainmets.review.predictions import best_middle_worst, largest_slice, side_by_side
 
 MODEL = ("default", "finetune")
@@ -61,3 +61,16 @@ def test_reference_and_prediction_stand_side_by_side(tmp_path):
     assert len(colours[1]) == 2, "nothing and missed"
     assert to_hex(colours[1][1]).upper() == MISSED
     assert save(figure, tmp_path / "predictions.png").stat().st_size > 10_000
+
+
+def test_the_longest_title_of_a_model_fits_its_figures():
+    model = ("tversky_bce", "scratch_control")
+    only = case(block(slice(5, 9), slice(5, 9), 2), [block(slice(7, 11), slice(5, 9), 2)])
+    shown = type(only)("P1", only.images, only.reference, {model: only.predictions[MODEL]}, only.affine)
+    for figure in (side_by_side([shown], model, "TC", {"P1": 0.5}), case_panel(shown, "TC", {model: 0.5})):
+        figure.draw_without_rendering()
+        titles = [figure._suptitle, *(panel.title for panel in figure.axes), *figure.legends]
+        for title in titles:
+            box = title.get_window_extent()
+            assert box.x0 >= 0, title
+            assert box.x1 <= figure.bbox.width, title

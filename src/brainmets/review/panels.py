@@ -18,7 +18,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from brainmets.figures import Drawing
+from brainmets.figures import Drawing, wrapped
 from brainmets.review.case import ReviewCase
 from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.one_to_one import LEAST_IOU
@@ -114,16 +114,17 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
         if empty:
             invented = np.count_nonzero(region_mask(case.predictions[arm, strategy], region))
             score = f"\n{invented * np.prod(case.spacing_mm) / 1000:.2f} mL where there is none"
-        panel.set_title(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}{score}", fontsize=9)
+        panel.set_title(wrapped(f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}", 2.6, 9) + score, fontsize=9)
     height_mm = float(case.affine[2] @ [0, 0, z, 1])
-    figure.suptitle(
+    title = (
         f"{case.name}, {region}: {SEQUENCE_TITLES[sequence]}, axial slice {z} (S {height_mm:.0f} mm), "
-        f"{area:.0f} mm² of disagreement over {len(compared_models(case))} models trained on the target",
-        fontsize=10,
+        f"{area:.0f} mm² of disagreement over {len(compared_models(case))} models trained on the target"
     )
+    figure.suptitle(wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     keys: list[Patch | Line2D] = [Patch(color=colour, alpha=0.7, label=title) for colour, title in AREA_TITLES.items()]
     keys.append(Line2D([], [], color=OUTLINE, label="outline of the prediction"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    columns = 4 if len(arms) > 1 else 2  # of one arm there is no room for four
+    figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
 
 

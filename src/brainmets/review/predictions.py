@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from brainmets.figures import Drawing
+from brainmets.figures import Drawing, wrapped
 from brainmets.review.case import ReviewCase
 from brainmets.review.panels import (
     AREA_TITLES,
@@ -68,7 +68,8 @@ def side_by_side(cases: Sequence[ReviewCase], model: Model, region: str, dice: M
     keys.append(Line2D([], [], color=OUTLINE, label="outline of the prediction (right)"))
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     sequence = SEQUENCE_TITLES[BEST_SEQUENCE[region]]
-    figure.suptitle(f"{model_title(*model)}: {region} on {sequence}, the best Dice first", fontsize=10)
+    title = f"{model_title(*model)}: {region} on {sequence}, the best Dice first"
+    figure.suptitle(wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     return figure
 
 
