@@ -8,6 +8,7 @@ import pandas as pd
 import papermill
 import pytest
 from detection_examples import make_detections
+from reliability_examples import example_sums, write_sums
 from score_examples import example_lesions, example_scores, write_study
 
 from brainmets import tables
@@ -26,6 +27,7 @@ NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_statistics.ip
 TABLES = (
     *("descriptive.csv", "normality.csv", "undefined.csv", "power.csv", "volume_agreement.csv"),
     *("detection_by_size.csv", "false_positives.csv", "empty_references.csv", "cross_validated_descriptive.csv"),
+    *("calibration.csv", "reliability_bins.csv", "uncertainty.csv"),
 )
 
 
@@ -61,8 +63,14 @@ def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
     assert len(results["provenance"]["inputs"]) == 6
     assert "printed in the paper" not in results["conclusion"], "that has a notebook of its own"
     assert not (out / "printed_vs_recomputed.csv").exists()
-    assert not {"detection_by_size.png", "froc.png"} & {entry["file"] for entry in results["figures"]}
+    assert not {"detection_by_size.png", "froc.png", "reliability.png"} & {
+        entry["file"] for entry in results["figures"]
+    }
     assert pd.read_csv(out / "froc.csv").empty
+    assert pd.read_csv(out / "calibration.csv").empty
+    assert pd.read_csv(out / "uncertainty.csv").empty
+    said = (tmp_path / "executed.ipynb").read_text()
+    assert "no probabilities were kept beside these scores" in said
     assert not (out / "operating_point.json").exists(), "tables from elsewhere choose nothing"
 
 
@@ -81,6 +89,7 @@ def small_study(work: Path, n_cases: int) -> None:
     scores = example_scores(n_cases)
     write_study(work / "evaluation", scores, example_lesions(scores))
     write_candidates(work / "evaluation", scores)
+    write_sums(work / "evaluation", example_sums(sorted({*scores["case"]}), sorted({*scores["arm"]})))
     for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
         folder = work / "evaluation" / arm / strategy
         record = Provenance("06_evaluation", {"study": work.name, "arm": arm, "strategy": strategy}, root=work)
@@ -117,10 +126,28 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
     assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
-    assert len(results["figures"]) == 7
+    assert len(results["figures"]) == 8
     screening(out, n_cases)
+    probabilities(out, n_cases)
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def probabilities(out: Path, n_cases: int) -> None:
+    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both models doubt by 0.5 alike."""
+    calibrated = pd.read_csv(out / "calibration.csv").set_index(["arm", "strategy", "region", "zone"])
+    assert calibrated.loc[("default", "scratch", "TC", "near"), "ece"] == pytest.approx(0.02)
+    assert calibrated.loc[("default", "finetune", "TC", "near"), "ece"] == pytest.approx(0, abs=1e-9)
+    assert set(calibrated["patients"]) == {n_cases}
+    assert (out / "reliability.png").exists()
+    doubt = pd.read_csv(out / "uncertainty.csv").set_index(
+        ["arm", "strategy", "region", "hit", "question", "predictor"]
+    )
+    false = doubt.loc[("default", "finetune", "TC", "one_to_one", "false", "uncertainty")]
+    assert (false["events"], false["auroc"]) == (1, 0.5)
+    missed = doubt.loc[("default", "scratch", "TC", "one_to_one", "missed", "uncertainty")]
+    assert missed["without_candidate"] == n_cases - 1
+    assert missed["note"] == "no lesion that a candidate reaches is missed: no AUROC"
 
 
 def screening(out: Path, n_cases: int) -> None:
