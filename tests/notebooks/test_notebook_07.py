@@ -129,6 +129,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 8
     screening(out, n_cases)
     probabilities(out, n_cases)
+    assert len(results["detection"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
 

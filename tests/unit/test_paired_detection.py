@@ -176,8 +176,8 @@ def test_by_covariate_and_marked_exploratory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("case,primary\nx,lung\n", r"line 2: case 'x' is none of the study's 4 \(1 such row"),
-        ("patient,primary\na,lung\n", r"line 2: patient 'a' is none of the study's 4"),
+        ("case,primary\nx,lung\n", r"line 2: the case is none of the study's 4 \(1 such row"),
+        ("patient,primary\na,lung\n", r"line 2: the patient is none of the study's 4"),
         ("name,primary\na,lung\n", "has one named case or patient"),
         ("case,patient,primary\na,p1,lung\n", "has one named case or patient"),
         ("case\na\n", "at least one more"),
@@ -190,6 +190,13 @@ def test_by_covariate_and_marked_exploratory(tmp_path: Path) -> None:
 def test_a_table_of_covariates_that_does_not_fit_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(TableError, match=message):
         paired_detection.read_covariates(covariates(tmp_path, text), PATIENTS)
+
+
+def test_a_name_that_the_study_did_not_give_is_not_repeated(tmp_path: Path) -> None:
+    path = covariates(tmp_path, "case,primary\nSmith,lung\nSmith,lung\n")
+    with pytest.raises(TableError) as error:
+        paired_detection.read_covariates(path, PATIENTS)
+    assert "Smith" not in str(error.value)
 
 
 def test_a_covariate_of_many_values_is_no_group(tmp_path: Path) -> None:

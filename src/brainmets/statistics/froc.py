@@ -232,7 +232,7 @@ class Steps:
         """For each row of ``weights`` (shape (b, p)) and rate the place of the lowest threshold that keeps it."""
         false = weights @ self.false.T
         allowed = np.asarray(rates) * (weights @ self.cases)[:, None] + SLACK
-        return np.stack([(false <= limit[:, None]).sum(axis=1) - 1 for limit in allowed.T], axis=1)
+        return np.array([np.searchsorted(*row, side="right") - 1 for row in zip(false, allowed, strict=True)], np.intp)
 
     def shares(self, weights: Floats, rates: Sequence[float]) -> dict[str, Floats]:
         """Sensitivity by size, shape (b, rates), of patients that count ``weights`` times; NaN without a lesion."""

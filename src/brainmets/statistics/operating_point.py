@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from brainmets.scoring.candidates import FILES, Detections, Hits, hits, read_det
 from brainmets.scoring.intervals import NO_INTERVAL, patients_of, rate_interval, share_interval, sums_by
 from brainmets.statistics.froc import ALL_SIZES, SIZES, SLACK, Size, of_region
 from brainmets.statistics.tables import read_score_files
-from brainmets.vocabulary import HitRule, Model
+from brainmets.vocabulary import HitRule, Model, model_phrase
 
 VOLUMES_MM3: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 """The smallest volumes of a candidate that are tried; a ball of 80 mm^3 is 5.3 mm wide."""
@@ -42,6 +42,9 @@ RULE = (
     "threshold, then the smaller volume. Where no pair meets the target: the one with the fewest false positives, by "
     "the same order."
 )
+
+
+NOT_MET = "the target cannot be met: the fewest false positives that there are"
 
 
 class OperatingPointError(ValueError):
@@ -90,7 +93,7 @@ class Point:
         """What a reader must know; empty where there is nothing."""
         if math.isinf(self.threshold):
             return "no candidate in cross-validation: nothing is accepted"
-        return "" if self.met else "the target cannot be met: the fewest false positives that there are"
+        return "" if self.met else NOT_MET
 
 
 @dataclass(frozen=True)
@@ -317,3 +320,27 @@ def _detected(applied: Applied, size: Size, alpha: float, patients: Mapping[str,
     row |= {"false": len(applied.false), "false_positives": len(applied.false) / len(applied.cases)}
     row |= {"false_positives_low": rate[0], "false_positives_high": rate[1]}
     return row | {"sensitivity_in_choice": point.sensitivity, "false_positives_in_choice": point.false_positives}
+
+
+def words(table: pd.DataFrame, alpha: float) -> list[str]:
+    """A sentence for each model of ``detection``'s table: what it finds, at how many false positives, and where."""
+    return [_sentence(row, alpha) for row in table[table["size"] == ALL_SIZES.name].to_dict("records")]
+
+
+def _sentence(row: Mapping[Hashable, Any], alpha: float) -> str:
+    model = model_phrase(row["arm"], row["strategy"])
+    rate = (
+        f"{row['false_positives']:.2f} false positives a case ({row['false_positives_low']:.2f} to "
+        f"{row['false_positives_high']:.2f}; {row['target']:g} was aimed at)"
+    )
+    found = f"no lesion of {row['region']} was there to be found"
+    if row["lesions"]:
+        found = (
+            f"{row['found']} of {row['lesions']} lesions of {row['region']} found ({row['sensitivity']:.0%}, "
+            f"{1 - alpha:.0%} interval {row['low']:.0%} to {row['high']:.0%})"
+        )
+    point = f"threshold {row['threshold']:.2f}, {row['smallest_mm3']:g} mm^3 at least; both chosen on training cases"
+    if math.isinf(row["threshold"]):
+        point = "nothing is accepted, since no training case had a candidate to choose from"
+    note = "; there the target could not be met" if row["note"] == NOT_MET else ""
+    return f"{model}: {found} at {rate}; {point}{note}."

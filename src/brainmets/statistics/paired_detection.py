@@ -262,15 +262,17 @@ def read_covariates(path: Path, patients: Mapping[str, str]) -> pd.DataFrame:
             "least one more"
         )
     key = keys[0]
-    schema = Schema({key: Column(), **{name: Column(empty=True) for name in columns}}, (key,), again, rows=False)
+    schema = Schema({key: Column(), **{name: Column(empty=True) for name in columns}}, (), again, rows=False)
     table = read_by(path, schema)
     known = set(patients) if key == "case" else set(patients.values())
     unknown = table[~table[key].isin(known)]
     if len(unknown):
-        raise TableError(
-            f"{path}, line {unknown.index[0]}: {key} {unknown[key].iloc[0]!r} is none of the study's {len(known)} "
-            f"({len(unknown)} such row(s)); give the names that the study gives them (manifest of the audit)"
+        raise TableError(  # without the name, which may be a person's
+            f"{path}, line {unknown.index[0]}: the {key} is none of the study's {len(known)} ({len(unknown)} such "
+            "row(s)); give the names that the study gives them (manifest of the audit)"
         )
+    if (again_there := table[table.duplicated(key)]).size:
+        raise TableError(f"{path}, line {again_there.index[0]}: {again_there[key].iloc[0]} occurs twice; {again}")
     by_key = table.set_index(key)
     rows = []
     for name in columns:
