@@ -9,6 +9,7 @@ import papermill
 import pytest
 from decided import rule
 from detection_examples import make_detections
+from reliability_examples import example_sums, write_sums
 from score_examples import example_lesions, example_scores, write_study
 
 from brainmets import tables
@@ -32,6 +33,7 @@ TABLES = (
     *("descriptive.csv", "normality.csv", "undefined.csv", "power.csv", "volume_agreement.csv"),
     *("detection_by_size.csv", "false_positives.csv", "empty_references.csv", "cross_validated_descriptive.csv"),
     "decision.csv",
+    *("calibration.csv", "reliability_bins.csv", "uncertainty.csv"),
 )
 
 
@@ -67,8 +69,14 @@ def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
     assert len(results["provenance"]["inputs"]) == 6
     assert "printed in the paper" not in results["conclusion"], "that has a notebook of its own"
     assert not (out / "printed_vs_recomputed.csv").exists()
-    assert not {"detection_by_size.png", "froc.png"} & {entry["file"] for entry in results["figures"]}
+    assert not {"detection_by_size.png", "froc.png", "reliability.png"} & {
+        entry["file"] for entry in results["figures"]
+    }
     assert pd.read_csv(out / "froc.csv").empty
+    assert pd.read_csv(out / "calibration.csv").empty
+    assert pd.read_csv(out / "uncertainty.csv").empty
+    said = (tmp_path / "executed.ipynb").read_text()
+    assert "no probabilities were kept beside these scores" in said
     assert not (out / "operating_point.json").exists(), "tables from elsewhere choose nothing"
 
 
@@ -86,6 +94,9 @@ def evaluated(work: Path, branch: str, scores: pd.DataFrame) -> None:
     """What notebook 06 leaves of a branch ("" is the study itself)."""
     write_study(work / branch / "evaluation", scores, example_lesions(scores))
     write_candidates(work / branch / "evaluation", scores)
+    excess = {strategy: 0.04 * (strategy != "finetune") for strategy in sorted({*scores["strategy"]})}
+    sums = example_sums(sorted({*scores["case"]}), sorted({*scores["arm"]}), excess)
+    write_sums(work / branch / "evaluation", sums)
     for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
         folder = work / branch / "evaluation" / arm / strategy
         record = Provenance("06_evaluation", {"study": work.name, "arm": arm, "strategy": strategy}, root=work)
@@ -163,6 +174,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     assert len(results["figures"]) == 8
     screening(out, n_cases)
     assert results["figures"][0]["file"] == "decision.png"
+    probabilities(out, n_cases)
     assert len(results["detection"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
@@ -187,6 +199,23 @@ def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp
     assert set(pd.read_csv(out / "fairness.csv")["comparison"]) == set(COMPARISONS.values())
     assert pd.read_csv(out / "forgetting.csv")["n_patients"].eq(2).all()
     assert "repeat_2/evaluation/default/scratch/scores.csv" in results["provenance"]["inputs"]
+
+
+def probabilities(out: Path, n_cases: int) -> None:
+    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both models doubt by 0.5 alike."""
+    calibrated = pd.read_csv(out / "calibration.csv").set_index(["arm", "strategy", "region", "zone"])
+    assert calibrated.loc[("default", "scratch", "TC", "near"), "ece"] == pytest.approx(0.02)
+    assert calibrated.loc[("default", "finetune", "TC", "near"), "ece"] == pytest.approx(0, abs=1e-9)
+    assert set(calibrated["patients"]) == {n_cases}
+    assert (out / "reliability.png").exists()
+    doubt = pd.read_csv(out / "uncertainty.csv").set_index(
+        ["arm", "strategy", "region", "hit", "question", "predictor"]
+    )
+    false = doubt.loc[("default", "finetune", "TC", "one_to_one", "false", "uncertainty")]
+    assert (false["events"], false["auroc"]) == (1, 0.5)
+    missed = doubt.loc[("default", "scratch", "TC", "one_to_one", "missed", "uncertainty")]
+    assert missed["without_candidate"] == n_cases - 1
+    assert missed["note"] == "no lesion that a candidate reaches is missed: no AUROC"
 
 
 def screening(out: Path, n_cases: int) -> None:
