@@ -111,9 +111,8 @@ FurtherProcesses = Annotated[int, Limits(0, 512, "processes; more than one machi
 # --- evaluation, statistics, review --------------------------------------------------------------------------------
 
 TileStep = Annotated[float, Limits(0.1, 1, "a share of the patch; at 0.1 there are a thousand times as many tiles")]
-Threshold = Annotated[
-    float, Limits(0.001, 0.5, "a probability; below it all is a candidate, above it less than a label")
-]
+THRESHOLD = Limits(0.001, 0.5, "a probability; below it all is a candidate, above it less than a label")
+Threshold = Annotated[float, THRESHOLD]
 Floor = Annotated[
     float, Limits(0.001, 0.5, "a probability; what lies below it is not kept, and makes the files large")
 ]

@@ -209,7 +209,7 @@ class _Components:
 def _numbered(mask: Mask, origin: Ints, affine: Affine) -> _Components:
     # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
     numbers: Numbers = np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
-    where = np.nonzero(numbers)
+    where = labelled(mask.view(np.uint8))
     number = numbers[where].astype(np.int64) - 1
     n = int(number.max(initial=-1)) + 1
     voxels = np.bincount(number, minlength=n)

@@ -44,10 +44,11 @@ def write(path: Path, probabilities: Mapping[str, Probability], affine: Affine, 
 
     def stored() -> Iterator[npt.NDArray[np.uint16]]:
         for region in REGIONS:
-            steps = np.multiply(probabilities[region], STEPS, dtype=np.float32)
-            np.minimum(np.rint(steps, out=steps), STEPS, out=steps)
-            steps[probabilities[region] < np.float32(floor)] = 0
-            yield steps.astype(np.uint16)
+            values = probabilities[region]
+            steps = np.zeros(values.shape, np.uint16, order="F")
+            where = nifti.labelled((values >= np.float32(floor)).view(np.uint8))
+            steps[where] = np.minimum(np.rint(values[where] * np.float32(STEPS)), STEPS)
+            yield steps
 
     return nifti.write_channels(path, stored(), len(REGIONS), affine, 1 / STEPS)
 

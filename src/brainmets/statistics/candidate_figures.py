@@ -1,4 +1,4 @@
-"""A figure of one model's candidates: how sure the network is of those that hit, and of those that do not."""
+"""Figures of one model's candidates: how sure it is of those that hit and of the false ones, and its FROC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 
 from brainmets.figures import Drawing
 from brainmets.scoring.candidates import Detections, hits
-from brainmets.vocabulary import HIT_RULE_TITLES, REGION_ORDER, REGIONS, HitRule, ordered
+from brainmets.statistics import froc
+from brainmets.vocabulary import HIT_RULE_TITLES, HIT_RULES, REGION_ORDER, REGIONS, HitRule, ordered
 
 LOOKS: dict[str, dict[str, Any]] = {
     "hit": {"marker": "o", "color": "#0072B2", "markerfacecolor": "none"},
@@ -18,6 +19,45 @@ LOOKS: dict[str, dict[str, Any]] = {
     "lesion not found": {"marker": "v", "color": "black"},
 }
 """Of Okabe and Ito's colour-blind safe set; each has its own marker, so that nothing is lost in a grey print."""
+
+RULE_LOOKS: dict[HitRule, dict[str, Any]] = {
+    "one_to_one": {"color": "#0072B2", "linestyle": "-"},
+    "overlap": {"color": "#D55E00", "linestyle": "--"},
+    "centroid": {"color": "#009E73", "linestyle": ":"},
+}
+
+
+def froc_by_rule(detections: Detections) -> Figure:
+    """The share of lesions found against the false positives a case, by each rule of a hit; one panel per region.
+
+    A staircase: at each rate the largest share that is attained with so many false positives or fewer. What is found
+    without a false positive stands at the left edge. A region without lesions has an empty panel that says so.
+    """
+    edge = froc.RATES[0] / 2
+    figure = Drawing(figsize=(3.2 * len(REGIONS) + 0.6, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(REGIONS), squeeze=False, sharey=True)[0]
+    for panel, region in zip(panels, REGIONS, strict=True):
+        for rule in HIT_RULES:
+            points = froc.curve(hits(detections, rule), region, [froc.ALL_SIZES])
+            if points["lesions"].iloc[0] == 0:
+                panel.text(0.5, 0.5, "no lesions", ha="center", transform=panel.transAxes)
+                break
+            rate, share = points["false_positives"].to_numpy(float), points["sensitivity"].to_numpy(float)
+            # the last threshold's share holds for every rate beyond its own
+            rate, share = np.append(np.maximum(rate, edge), max(rate[-1], froc.RATES[-1])), np.append(share, share[-1])
+            panel.step(rate, share, where="post", linewidth=1.8, **RULE_LOOKS[rule])
+        panel.set_title(region, fontsize=9)
+        panel.set_xscale("log", base=2)
+        panel.set_xlim(edge, froc.RATES[-1])
+        panel.set_ylim(-0.03, 1.03)
+        panel.set_xticks(froc.RATES, [froc.RATE_TITLES.get(at, f"{at:g}") for at in froc.RATES])
+        panel.set_xlabel("False positives a case, at most")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    panels[0].set_ylabel("Share of lesions found")
+    keys = [Line2D([], [], linewidth=1.8, label=HIT_RULE_TITLES[rule], **RULE_LOOKS[rule]) for rule in HIT_RULES]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+    return figure
 
 
 def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) -> Figure:
