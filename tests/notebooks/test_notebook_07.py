@@ -171,7 +171,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
     assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
-    assert len(results["figures"]) == 8
+    assert len(results["figures"]) == 9
     screening(out, n_cases)
     assert results["figures"][0]["file"] == "decision.png"
     probabilities(out, n_cases)
@@ -202,7 +202,7 @@ def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp
 
 
 def probabilities(out: Path, n_cases: int) -> None:
-    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both models doubt by 0.5 alike."""
+    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both doubt by 0.5 alike."""
     calibrated = pd.read_csv(out / "calibration.csv").set_index(["arm", "strategy", "region", "zone"])
     assert calibrated.loc[("default", "scratch", "TC", "near"), "ece"] == pytest.approx(0.02)
     assert calibrated.loc[("default", "finetune", "TC", "near"), "ece"] == pytest.approx(0, abs=1e-9)
