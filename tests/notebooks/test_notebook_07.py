@@ -135,7 +135,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
 
 
 def probabilities(out: Path, n_cases: int) -> None:
-    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both models doubt by 0.5 alike."""
+    """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; all doubt alike."""
     calibrated = pd.read_csv(out / "calibration.csv").set_index(["arm", "strategy", "region", "zone"])
     assert calibrated.loc[("default", "scratch", "TC", "near"), "ece"] == pytest.approx(0.02)
     assert calibrated.loc[("default", "finetune", "TC", "near"), "ece"] == pytest.approx(0, abs=1e-9)
