@@ -88,6 +88,8 @@ def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) 
         panel.tick_params(labelsize=8)
     volumes = np.concatenate([detections.candidates["volume_mm3"], detections.targets["volume_mm3"]])
     panels[0].set_xscale("log")  # of all panels, which share it
+    for panel in panels:
+        panel.minorticks_off()  # they take half of the time that drawing takes
     panels[0].set_xlim(volumes.min(initial=10) / 1.5, volumes.max(initial=1000) * 1.5)
     panels[0].set_ylim(-0.03, 1.03)
     panels[0].set_ylabel("Score: highest probability")
