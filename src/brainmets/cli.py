@@ -17,17 +17,23 @@ import traceback
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from brainmets import __version__
 from brainmets.files import keep_private
 from brainmets.params import ParameterError
-from brainmets.params.bounds import PROCESSES
+from brainmets.params.bounds import PROCESSES, THRESHOLD
 from brainmets.params.yaml_files import parse_value
 from brainmets.places import require_apart, require_replaceable
 from brainmets.processes import BusyError, locked
 from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
 
+if TYPE_CHECKING:
+    from brainmets.scoring.candidates import Detections
+
+CANDIDATE_THRESHOLD = 0.1
+"""Of ``brainmets score --probabilities``, where none is given."""
+FROC_FILE, FROC_RESAMPLES = "froc.csv", 2_000
 MOST_OF_A_FAULT = 300
 """Characters of an unforeseen error's text that are shown."""
 Commands = Any
@@ -336,6 +342,26 @@ def _add_score(commands: Commands) -> None:
     parser.add_argument(
         "--strategy", choices=STRATEGIES, default="finetune", help="the table's strategy column (default: finetune)"
     )
+    screening = parser.add_argument_group("screening", "how many lesions are found at how many false positives")
+    screening.add_argument(
+        "--probabilities",
+        type=Path,
+        metavar="FOLDER",
+        help="probabilities from 0 to 1: CASE.nii.gz, 4D, with the regions ET, TC and WT along the last axis, or one "
+        "3D file per region, CASE_ET.nii.gz; prints the FROC by each rule of a hit, see docs/detection.md",
+    )
+    screening.add_argument(
+        "--candidate-threshold",
+        type=float,
+        metavar="P",
+        help=f"probability from which a voxel belongs to a candidate (default: {CANDIDATE_THRESHOLD:g})",
+    )
+    screening.add_argument(
+        "--detection",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write candidates.csv, targets.csv, overlaps.csv and froc.csv to",
+    )
     parser.set_defaults(run=_score)
 
 
@@ -346,11 +372,15 @@ def _score(args: argparse.Namespace) -> int:
     from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
     _require_processes("--workers", args.workers)
-    outputs = {"--out": (args.out, SCORE_COLUMNS), "--lesions": (args.lesions, LESION_COLUMNS)}
-    named = {option: (path, columns) for option, (path, columns) in outputs.items() if path is not None}
+    named: dict[str, tuple[Path, Sequence[str]]] = {"--out": (args.out, SCORE_COLUMNS)}
+    if args.lesions is not None:
+        named["--lesions"] = (args.lesions, LESION_COLUMNS)
+    named |= _screening_outputs(args)
     for option, (path, columns) in named.items():
         require_replaceable(option, path, ".csv", _table_with(columns), f"table of {', '.join(columns[:5])}, ...")
     inputs = {"PREDICTIONS": args.predictions, "REFERENCES": args.references}
+    if args.probabilities is not None:
+        inputs["--probabilities"] = args.probabilities
     require_apart({option: path for option, (path, _) in named.items()}, inputs)
     scores = score_folders(
         args.predictions,
@@ -365,6 +395,7 @@ def _score(args: argparse.Namespace) -> int:
     )
     for note in require_one_convention(scores) if args.label_map is None else []:
         print(f"look at the labels: {note}", file=sys.stderr)
+    screened = None if args.probabilities is None else _screen(args)
     tables.write(args.out, scores.table)
     if args.lesions is not None:
         tables.write(args.lesions, scores.lesions)
@@ -373,7 +404,57 @@ def _score(args: argparse.Namespace) -> int:
     for row in scores.excluded.itertuples():
         print(f"no value: {row.case} {row.region} {row.metric}: {row.reason}", file=sys.stderr)
     print(f"{len(scores.cases)} cases, {len(scores.table)} rows -> {args.out}")
+    if screened is not None:
+        _show_froc(screened, args.detection)
     return 0
+
+
+def _screening_outputs(args: argparse.Namespace) -> dict[str, tuple[Path, Sequence[str]]]:
+    """The tables below ``--detection`` with their columns; refuses options that say nothing without probabilities."""
+    given = {"--candidate-threshold": args.candidate_threshold, "--detection": args.detection}
+    if args.probabilities is None and (idle := [option for option, value in given.items() if value is not None]):
+        raise ParameterError(f"{idle[0]}: needs --probabilities FOLDER")
+    try:
+        if args.candidate_threshold is not None:
+            THRESHOLD.check(args.candidate_threshold, float)
+    except ValueError as error:
+        raise ParameterError(f"--candidate-threshold: {error}") from None
+    if args.detection is None:
+        return {}
+    from brainmets.scoring.candidates import FILES
+    from brainmets.statistics.froc_by_rule import COLUMNS
+
+    tables = {name: list(schema.columns) for name, schema in FILES.items()} | {FROC_FILE: COLUMNS}
+    return {f"--detection ({name})": (args.detection / name, columns) for name, columns in tables.items()}
+
+
+def _screen(args: argparse.Namespace) -> Detections:
+    """Candidates and reference lesions of every case."""
+    from brainmets.scoring.screening import detect_folders
+
+    return detect_folders(
+        args.probabilities,
+        args.references,
+        arm=args.arm,
+        strategy=args.strategy,
+        threshold=CANDIDATE_THRESHOLD if args.candidate_threshold is None else args.candidate_threshold,
+        label_map=_label_map(args.label_map),
+        workers=args.workers,
+        progress=lambda line: print(f"candidates, {line}", file=sys.stderr, flush=True),
+    )
+
+
+def _show_froc(detections: Detections, folder: Path | None) -> None:
+    """Print the FROC, each case counting as a patient; with ``folder`` write it there, with the detections."""
+    from brainmets import tables
+    from brainmets.scoring.candidates import write_detections
+    from brainmets.statistics.froc_by_rule import by_rule, lines
+
+    froc = by_rule(detections, 0.05, FROC_RESAMPLES, 1, {})
+    if folder is not None:
+        write_detections(folder, detections)
+        tables.write(folder / FROC_FILE, froc)
+    print("\n".join(lines(froc)))
 
 
 def _table_with(columns: Sequence[str]) -> Callable[[Path], bool]:

@@ -11,9 +11,10 @@ every program would then take another of its statements for true.
 
 from __future__ import annotations
 
+import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -179,6 +180,32 @@ def read_scan(path: Path) -> tuple[npt.NDArray[Any], Grid]:
         return file.voxels(), grid
 
 
+class Channels(NamedTuple):
+    """The voxels (x, y, z, channel) of a 4D file as they are stored, the header's scaling of them, and their grid."""
+
+    stored: npt.NDArray[Any]
+    slope: float
+    inter: float
+    grid: Grid
+
+
+def read_channels(path: Path) -> Channels:
+    """The volumes of a 4D file, not scaled: of a large file, a caller takes one at a time.
+
+    Raises ``ImageError`` as ``read_volume`` does, the volumes' common geometry being held to the same rule, and for a
+    file that is not 4D.
+    """
+    with _opened(path) as file:
+        shape = file.header.get_data_shape()
+        if len(shape) != 4 or not all(side > 0 for side in shape):
+            raise ImageError(path, f"must be 4D (x, y, z, channel), its shape is {tuple(shape)}", "dimensions")
+        of_one = file.header.copy()
+        of_one.set_data_shape(shape[:3])
+        grid = _grid(path, of_one, prepared=True)
+        slope, inter = file.header.get_slope_inter()
+        return Channels(file.stored(), 1.0 if slope is None else slope, inter or 0.0, grid)
+
+
 def read_labels(path: Path, label_map: Mapping[int, int] | None = None) -> npt.NDArray[np.uint8]:
     """A label map in BraTS labels (3D, ``uint8``).
 
@@ -235,6 +262,33 @@ def write(path: Path, voxels: npt.NDArray[Any], affine: Affine) -> Path:
     """Write a volume whole or not at all, with no header field but its type and affine."""
     with replacing(path) as aside:
         nib.save(nib.Nifti1Image(voxels, affine), aside)
+    return path
+
+
+def write_channels(
+    path: Path, channels: Iterable[npt.NDArray[np.uint16]], number: int, affine: Affine, slope: float
+) -> Path:
+    """Write ``number`` volumes (x, y, z) of whole numbers as one compressed 4D file, whole or not at all.
+
+    Volume after volume is taken and compressed, at the fastest level; only one is held. A reader multiplies by
+    ``slope``. Raises ``ValueError`` unless there are ``number`` volumes of one shape.
+    """
+    with replacing(path) as aside, aside.open("wb") as handle:
+        with gzip.GzipFile("", "wb", 1, handle, mtime=0) as stream:
+            written, shape = 0, None
+            for volume in channels:
+                if shape is None:
+                    shape = volume.shape
+                    like = np.broadcast_to(np.uint16(0), (*shape, number))
+                    header = nib.Nifti1Image(like, affine).header.copy()
+                    header["scl_slope"], header["scl_inter"], header["vox_offset"] = slope, 0, 352
+                    stream.write(header.binaryblock + bytes(4))
+                if volume.shape != shape or volume.dtype != np.uint16:
+                    raise ValueError(f"{path.name}: {volume.dtype} of shape {volume.shape} beside uint16 of {shape}")
+                stream.write(np.asfortranarray(volume).T.data)
+                written += 1
+        if written != number:
+            raise ValueError(f"{path.name}: {written} volumes instead of {number}")
     return path
 
 
@@ -307,6 +361,15 @@ class _File(NamedTuple):
 
     def voxels(self) -> npt.NDArray[Any]:
         """The voxels, scaled; the stream is read to its end."""
+        values = self.stored()
+        slope, inter = self.header.get_slope_inter()
+        if slope is None:
+            return values
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the audit's to say
+            return np.asarray(nib.volumeutils.apply_read_scaling(values, np.float64(slope), np.float64(inter)))
+
+    def stored(self) -> npt.NDArray[Any]:
+        """The voxels as they are stored; the stream is read to its end."""
         kind, shape = self.header.get_data_dtype(), self.header.get_data_shape()
         start = max(int(self.header["vox_offset"]), self.seen)
         size = start - self.seen + int(np.prod([int(side) for side in shape], dtype=object)) * kind.itemsize
@@ -335,12 +398,7 @@ class _File(NamedTuple):
                 self.path, "holds more than the voxels that its header describes; write it again", "more than voxels"
             )
         values = np.ndarray(shape, kind, held.data, start - self.seen, order="F")
-        values = values.astype(kind.newbyteorder("="), copy=False)
-        slope, inter = self.header.get_slope_inter()
-        if slope is None:
-            return values
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the audit's to say
-            return np.asarray(nib.volumeutils.apply_read_scaling(values, np.float64(slope), np.float64(inter)))
+        return values.astype(kind.newbyteorder("="), copy=False)
 
 
 def _fill(stream: io.RawIOBase | BinaryIO, view: memoryview) -> int:

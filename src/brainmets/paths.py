@@ -237,6 +237,10 @@ class StudyPaths:
         """Folder of predicted label maps, ``<case>.nii.gz`` on the case's original grid."""
         return self.evaluation_folder(arm, strategy) / "predictions"
 
+    def probabilities(self, arm: str, strategy: str) -> Path:
+        """Folder of the regions' probabilities behind the predictions, ``<case>.nii.gz`` on the same grid."""
+        return self.evaluation_folder(arm, strategy) / "probabilities"
+
     @property
     def references(self) -> Path:
         """Folder of the held-out cases' reference label maps in BraTS labels, ``<case>.nii.gz``."""
@@ -261,7 +265,7 @@ class StudyPaths:
         return self.work / "cross_validation"
 
     def cross_validation_folder(self, arm: str, strategy: str) -> Path:
-        """``predictions/``, ``scores.csv``, ``lesions.csv``, ``excluded.csv``; ``folds.csv``: who predicted what."""
+        """``predictions/``, ``probabilities/``, the tables of an evaluation; ``folds.csv``: who predicted what."""
         return self.cross_validations / arm / strategy
 
     # 07 statistics and 08 case review
@@ -274,6 +278,11 @@ class StudyPaths:
     def best_model(self) -> Path:
         """``best_model.json``: the model that notebook 07 chose, by cross-validated scores alone."""
         return self.statistics / "best_model.json"
+
+    @property
+    def operating_point(self) -> Path:
+        """``operating_point.json``: each model's, frozen by notebook 07, chosen on cross-validated cases alone."""
+        return self.statistics / "operating_point.json"
 
     @property
     def review(self) -> Path:

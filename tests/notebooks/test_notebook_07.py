@@ -1,11 +1,13 @@
 """Notebook 07 executed: on the paper's released files, and on tables that a small study would leave."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 import papermill
 import pytest
+from detection_examples import make_detections
 from score_examples import example_lesions, example_scores, write_study
 
 from brainmets import tables
@@ -14,6 +16,7 @@ from brainmets.cohorts.cohort import Case, write_manifest
 from brainmets.params import ParameterError, Statistics
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance
+from brainmets.scoring.candidates import write_detections
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
 from brainmets.vocabulary import SEQUENCES
 
@@ -58,20 +61,35 @@ def test_on_the_released_scores(real_data: Path, tmp_path: Path) -> None:
     assert len(results["provenance"]["inputs"]) == 6
     assert "printed in the paper" not in results["conclusion"], "that has a notebook of its own"
     assert not (out / "printed_vs_recomputed.csv").exists()
-    assert "detection_by_size.png" not in [entry["file"] for entry in results["figures"]]
+    assert not {"detection_by_size.png", "froc.png"} & {entry["file"] for entry in results["figures"]}
+    assert pd.read_csv(out / "froc.csv").empty
+    assert not (out / "operating_point.json").exists(), "tables from elsewhere choose nothing"
+
+
+def write_candidates(folder: Path, scores: pd.DataFrame) -> None:
+    """Two lesions in every case but the last, of 4 mm and 12 mm; scratch misses the small one; one false candidate."""
+    cases = sorted({*scores["case"]})
+    for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
+        small = 0.6 if strategy == "finetune" else -math.inf
+        lesions = [(case, volume, score) for case in cases[:-1] for volume, score in ((34.0, small), (900.0, 0.9))]
+        found = make_detections(cases, lesions, [(cases[0], 0.5, 50.0)], model=(arm, strategy))
+        write_detections(folder / arm / strategy, found)
 
 
 def small_study(work: Path, n_cases: int) -> None:
     """What notebooks 01 and 06 leave: held-out scores, those of four training cases, and whose scan each case is."""
     scores = example_scores(n_cases)
     write_study(work / "evaluation", scores, example_lesions(scores))
+    write_candidates(work / "evaluation", scores)
     for arm, strategy in scores[["arm", "strategy"]].drop_duplicates().itertuples(index=False):
         folder = work / "evaluation" / arm / strategy
         record = Provenance("06_evaluation", {"study": work.name, "arm": arm, "strategy": strategy}, root=work)
         record.write(folder / "evaluation.json", outputs=[folder])
     training = example_scores(4, seed=1)
-    write_study(work / "cross_validation", training.assign(case="training_" + training["case"]))
-    held_out, others = sorted({*scores["case"]}), sorted({*("training_" + training["case"])})
+    training["case"] = "training_" + training["case"]
+    write_study(work / "cross_validation", training)
+    write_candidates(work / "cross_validation", training)
+    held_out, others = sorted({*scores["case"]}), sorted({*training["case"]})
     cases = sorted([*held_out, *others])
     audited = pd.DataFrame({"case": cases, "patient": cases, "held_out": [case in held_out for case in cases]})
     audited = audited.assign(shape="9x9x9", spacing_mm="1x1x1", orientation="RAS", lesions=2)
@@ -99,9 +117,46 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     detection = pd.read_csv(out / "detection_by_size.csv").set_index(["arm", "strategy", "region", "bin"])
     assert detection.loc[("default", "scratch", "WT", "tiny"), "sensitivity"] == 0
     assert detection.loc[("default", "finetune", "WT", "tiny"), "detected"] == n_cases
-    assert len(results["figures"]) == 6
+    assert len(results["figures"]) == 7
+    screening(out, n_cases)
+    assert len(results["detection"]) == 6
     assert ("no outcome could have reached" in results["conclusion"]) is (n_cases == 2)
     assert all(not name.startswith("/") for name in results["provenance"]["inputs"])
+
+
+def screening(out: Path, n_cases: int) -> None:
+    """At the points chosen on the training cases scratch finds one lesion of two; the last case is free of lesions."""
+    froc = pd.read_csv(out / "froc.csv").set_index(["arm", "strategy", "size", "at"])
+    assert froc.loc[("default", "finetune", "all", "mean"), "sensitivity"] == 1
+    assert froc.loc[("default", "scratch", "3-5 mm", "8"), "sensitivity"] == 0
+    assert set(froc["cases"]) == {n_cases}
+    assert not pd.read_csv(out / "froc_curves.csv").empty
+    points = json.loads((out / "operating_point.json").read_text())["points"]
+    assert len(points) == 6
+    assert {point["threshold"] for point in points} == {0.6, 0.9}
+    at_point = pd.read_csv(out / "detection_at_operating_point.csv").set_index(["arm", "strategy", "size"])
+    assert at_point.loc[("default", "scratch", "all"), "sensitivity"] == 0.5
+    patients = pd.read_csv(out / "patient_level.csv").set_index(["arm", "strategy", "measure"])
+    assert patients.loc[("default", "finetune", "specificity"), "value"] == 1
+    assert patients.loc[("default", "scratch", "all_found"), "value"] == 0
+    differences = pd.read_csv(out / "paired_detection.csv").set_index(["first", "measure", "size"])
+    assert differences.loc[("mean over arms", "sensitivity", "all"), "difference"] == 0.5
+    assert pd.read_csv(out / "detection_by_covariate.csv").empty
+
+
+def test_what_is_known_of_the_patients(tmp_path: Path) -> None:
+    """A table of covariates has its rows, of the held-out cases alone; one with an unknown case is refused."""
+    small_study(tmp_path / "work" / "test", 6)
+    known = tmp_path / "known.csv"
+    known.write_text("case,scanner\ncase00,A\ncase01,A\ncase02,B\ntraining_case00,B\n")
+    out, results = execute(tmp_path, None, out_dir=None, covariates=str(known))
+    table = pd.read_csv(out / "detection_by_covariate.csv")
+    assert set(table["level"]) == {"A", "B", "(not given)"}
+    assert set(table["family"]) == {"exploratory"}
+    assert any(name.endswith("known.csv") for name in results["provenance"]["inputs"])
+    known.write_text("case,scanner\nsomebody,A\n")
+    with pytest.raises(papermill.PapermillExecutionError, match="none of the study's 10"):
+        execute(tmp_path, None, out_dir=None, covariates=str(known))
 
 
 def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: Path) -> None:
@@ -119,6 +174,7 @@ def test_a_table_that_is_not_what_its_step_wrote_stops_the_statistics(tmp_path: 
 
 def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
+    values |= {"detection": {"region": "TC", "hit": "overlap", "false_positives": 1.0}, "covariates": None}
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)

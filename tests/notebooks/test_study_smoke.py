@@ -15,10 +15,12 @@ from real_checkout import RealCheckout, profile
 from scipy import ndimage
 
 from brainmets.files import read_json
+from brainmets.nifti import read_grid
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
+from brainmets.scoring import probabilities as kept
 from brainmets.scoring.candidates import hits, read_detections
 from brainmets.statistics.tables import needs_reference
 from brainmets.vocabulary import COMPARED_STRATEGIES, HIT_RULES, REGIONS, STRATEGIES, region_mask
@@ -126,6 +128,35 @@ def test_trainings_have_whole_curves_and_the_checkpoint_that_they_name(files: St
             assert training["weights_skipped"] == []
             parameters = training["provenance"]["parameters"]
             assert (parameters["arm"], parameters["fold"]) == (arm, fold)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_labels_and_the_candidates_are_those_of_the_kept_probabilities(
+    files: StudyPaths, arm: str, strategy: str
+) -> None:
+    threshold = SMOKE["evaluation"]["candidate_threshold"]
+    held_out, unseen = files.evaluation_folder(arm, strategy), files.cross_validation_folder(arm, strategy)
+    for folder, references in ((held_out, files.references), (unseen, files.labels("target"))):
+        cases = sorted(path.name.removesuffix(".nii.gz") for path in (folder / "predictions").iterdir())
+        detections = read_detections(folder, cases)
+        assert [f"{case}.nii.gz" for case in cases] == sorted(
+            path.name for path in (folder / "probabilities").iterdir()
+        )
+        for case in cases:
+            probabilities, grid = kept.read(folder / "probabilities" / f"{case}.nii.gz")
+            assert grid.same(read_grid(references / f"{case}.nii.gz"))
+            painted = np.asanyarray(nib.load(folder / "predictions" / f"{case}.nii.gz").dataobj)
+            truth = np.asanyarray(nib.load(references / f"{case}.nii.gz").dataobj)
+            certain = np.all([abs(values - 0.5) > 1e-4 for values in probabilities.values()], axis=0)
+            above = np.any([values > 0.5 for values in probabilities.values()], axis=0)
+            assert np.array_equal((painted > 0)[certain], above[certain])
+            for region, values in probabilities.items():
+                for table, mask in ((detections.candidates, values >= threshold), (detections.targets, truth)):
+                    own = table[(table.case == case) & (table.region == region)]
+                    voxels = mask if mask.dtype == bool else region_mask(mask, region)
+                    assert own.volume_mm3.sum() == pytest.approx(voxels.sum() * grid.voxel_mm3)
+                    assert len(own) == ndimage.label(voxels, np.ones((3, 3, 3)))[1]
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -300,13 +331,13 @@ def test_candidates_are_the_pieces_of_the_kept_probabilities(files: StudyPaths, 
     for folder, cases in sides(files, model):
         table = pd.read_csv(folder / "candidates.csv")
         for case in cases:
-            kept = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
+            probability = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
             for place, region in enumerate(REGIONS):
-                above = kept[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
+                above = probability[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
                 pieces, count = ndimage.label(above, np.ones((3, 3, 3)))
                 own = table[(table.case == case) & (table.region == region)]
                 assert len(own) == count
-                highest = ndimage.maximum(kept[..., place], pieces, range(1, count + 1)) if count else []
+                highest = ndimage.maximum(probability[..., place], pieces, range(1, count + 1)) if count else []
                 assert np.sort(own.score) == pytest.approx(np.sort(highest), abs=1e-4)
 
 

@@ -13,7 +13,7 @@ def test_every_row_can_be_drawn_and_repeats() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    rows = [*module.tests(), *module.intervals()]
+    rows = [*module.tests(), *module.intervals(), *module.of_detection()]
     lines = [module.simulate(row, 5) for row in rows]
     assert len({(row.what, row.how) for row in rows}) == len(rows)
     assert lines == [module.simulate(row, 5) for row in rows]

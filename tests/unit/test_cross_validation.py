@@ -12,12 +12,15 @@ from small_study import training_parameters
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.cohorts.splits import FoldCases
 from brainmets.files import read_json
+from brainmets.nifti import read_grid
 from brainmets.params import FromScratch, Pretraining
 from brainmets.paths import StudyPaths
+from brainmets.scoring import probabilities as kept
 from brainmets.scoring.folders import ScoringError, score_folders
 from brainmets.training import inference
-from brainmets.training.inference import Ensemble, predict_cases, predict_unseen, unseen_cases
+from brainmets.training.inference import Ensemble, Keep, predict_cases, predict_unseen, unseen_cases
 from brainmets.training.session import prepare
+from brainmets.vocabulary import LABELS
 
 FOLDS: list[FoldCases] = [
     {"train": ["P3", "P4", "P5"], "val": ["P2", "P1"]},
@@ -95,8 +98,21 @@ def test_pretrained_models_need_no_training_on_the_target(small_study: StudyPath
     ensemble = Ensemble.load(trained(small_study, "pretraining", Pretraining), torch.device("cpu"), 0.5, False)
     split, cases = read_json(small_study.splits)["target"], read_manifest(small_study.manifest("target"))
     unseen = unseen_cases(split["folds"], [0, 1], "pretrained")
-    written = predict_unseen(ensemble, [0, 1], unseen, cases, tmp_path / "cv", lambda line: None)
+    keep = Keep(tmp_path / "probabilities", 0.02)
+    keep.folder.mkdir()
+    (keep.folder / "of_an_earlier_study.nii.gz").touch()
+    written = predict_unseen(ensemble, [0, 1], unseen, cases, tmp_path / "cv", lambda line: None, keep)
     assert len(written) == 4
+    assert sorted(path.name for path in keep.folder.iterdir()) == sorted(path.name for path in written)
+    for path in written:
+        probabilities, grid = kept.read(keep.folder / path.name)
+        assert grid.same(read_grid(path))
+        painted = labels(path)
+        above = {region: probability > 0.5 for region, probability in probabilities.items()}
+        expected = np.select([above["ET"], above["TC"], above["WT"]], [LABELS["et"], LABELS["netc"], LABELS["snfh"]])
+        certain = np.all([abs(probability - 0.5) > 1 / 65535 for probability in probabilities.values()], axis=0)
+        assert certain.mean() > 0.99
+        assert np.array_equal(painted[certain], expected[certain])
     (together,) = predict_cases(ensemble, [cases[unseen["case"][0]]], tmp_path / "mine", lambda line: None)
     assert np.array_equal(labels(written[0]), labels(together))
     name = unseen["case"][0]

@@ -199,3 +199,16 @@ def test_the_staircase_stands_at_what_the_rule_attains() -> None:
     assert line.get_drawstyle() == "steps-post"
     np.testing.assert_allclose(x, [1 / 16, 1 / 3, 2 / 3, 1, 8])
     np.testing.assert_allclose(y, [0, 1 / 4, 3 / 4, 3 / 4, 3 / 4])
+
+
+def test_all_models_in_two_tables_and_none_in_empty_ones() -> None:
+    random = np.random.default_rng(7)
+    models = {("default", name): random_hits(random, 5, model=("default", name)) for name in ("finetune", "scratch")}
+    table, curves = froc.of_models(models, "TC", 0.05, 200, 1, {})
+    assert table[["arm", "strategy"]].drop_duplicates().to_numpy().tolist() == [list(model) for model in models]
+    assert set(curves["region"]) == {"TC"}
+    empty = froc.of_models({}, "TC", 0.05, 200, 1, {})
+    assert [list(one.columns) for one in empty] == [list(table.columns), list(curves.columns)]
+    assert all(one.empty for one in empty)
+    with pytest.raises(ValueError, match="rows of default finetune among those of default scratch"):
+        froc.of_models({("default", "scratch"): models["default", "finetune"]}, "TC", 0.05, 200, 1, {})

@@ -4,9 +4,11 @@ import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from detection_examples import make_detections
 
+from brainmets.paths import StudyPaths
 from brainmets.scoring.candidates import Detections, write_detections
 from brainmets.statistics.operating_point import (
     Aim,
@@ -14,10 +16,16 @@ from brainmets.statistics.operating_point import (
     Point,
     apply,
     choose,
+    cross_validated_tables,
     detection,
     freeze,
+    read_cross_validated,
     thaw,
+    words,
 )
+from brainmets.tables import TableError
+from brainmets.tables import write as write_table
+from brainmets.vocabulary import SCORE_COLUMNS
 
 MODEL = ("default", "finetune")
 AIM = Aim("TC", "one_to_one", 1.0)
@@ -81,7 +89,9 @@ def test_a_model_without_candidates_accepts_nothing_and_says_so(tmp_path: Path) 
     applied = apply(path, tmp_path, held_out(), MODEL)
     assert not applied.lesions["found"].any()
     assert applied.false.empty
-    assert set(detection(applied, 0.05, {})["note"]) >= {"no candidate in cross-validation: nothing is accepted"}
+    assert set(detection({MODEL: applied}, 0.05, {})["note"]) >= {
+        "no candidate in cross-validation: nothing is accepted"
+    }
 
 
 def test_frozen_then_applied(tmp_path: Path) -> None:
@@ -91,7 +101,7 @@ def test_frozen_then_applied(tmp_path: Path) -> None:
     applied = apply(path, tmp_path, held_out(), MODEL)
     assert applied.lesions["found"].tolist() == [False, False, True]
     assert applied.false["case"].tolist() == ["h1"], "0.3 is below the threshold, 9 mm^3 below the volume"
-    table = detection(applied, 0.05, {}).set_index("size")
+    table = detection({MODEL: applied}, 0.05, {}).set_index("size")
     assert table.loc["all", ["cases", "lesions", "found", "false"]].tolist() == [3, 3, 1, 1]
     assert table.loc["all", "false_positives"] == 1 / 3
     assert table.loc["all", "false_positives_in_choice"] == 0.5
@@ -163,3 +173,33 @@ def test_another_models_rows_and_a_model_without_a_point_are_refused(tmp_path: P
         apply(path, tmp_path, others, MODEL)
     with pytest.raises(OperatingPointError, match="rows of default finetune among those of default scratch"):
         choose(training(), ("default", "scratch"), AIM, [])
+
+
+def test_the_cases_that_choose_are_all_that_were_cross_validated(tmp_path: Path) -> None:
+    """Of the score table, since a case without lesions and candidates is in no table of candidates."""
+    files = StudyPaths(str(tmp_path), "tiny")
+    folder = files.cross_validation_folder(*MODEL)
+    write_detections(folder, training())
+    rows = [(*MODEL, case, "TC", "dice", 0.5, "1") for case in ("t1", "t2", "t3")]
+    write_table(folder / "scores.csv", pd.DataFrame(rows, columns=list(SCORE_COLUMNS)))
+    read = read_cross_validated(files, [MODEL])
+    assert read[MODEL].cases == ("t1", "t2", "t3")
+    assert choose(read[MODEL], MODEL, AIM, []).false_positives == 1 / 3
+    assert all(path.is_file() for path in cross_validated_tables(files, [MODEL]))
+    assert read_cross_validated(files, []) == {}
+    write_table(folder / "scores.csv", pd.DataFrame(rows[:1], columns=list(SCORE_COLUMNS)))
+    with pytest.raises(TableError, match="t2 is not among the cases"):
+        read_cross_validated(files, [MODEL])
+
+
+def test_in_words(tmp_path: Path) -> None:
+    path, _ = frozen(tmp_path)
+    table = detection({MODEL: apply(path, tmp_path, held_out(), MODEL)}, 0.05, {})
+    (sentence,) = words(table, 0.05)
+    assert sentence.startswith("Default fine-tuned: 1 of 3 lesions of TC found (33%, 95% interval ")
+    assert "at 0.33 false positives a case (" in sentence
+    assert "; 1 was aimed at); threshold 0.40, 10 mm^3 at least; both chosen on training cases." in sentence
+    assert words(table[:0], 0.05) == []
+    nothing = words(table.assign(lesions=0, threshold=math.inf), 0.05)[0]
+    assert "no lesion of TC was there to be found" in nothing
+    assert "nothing is accepted" in nothing

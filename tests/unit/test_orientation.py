@@ -12,10 +12,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case, read_manifest
 from brainmets.paths import StudyPaths
+from brainmets.scoring import probabilities as kept
 from brainmets.scoring.case import score_case
-from brainmets.training.inference import write_prediction
+from brainmets.training.inference import Keep, write_prediction, write_probabilities
 from brainmets.training.plans import CONFIGURATION, read_dataset, read_plan
-from brainmets.vocabulary import SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES, region_mask
 
 AXES = ("RAS", "LPS", "PIR", "SLA", "IRP", "ALS")
 
@@ -63,6 +64,27 @@ def test_a_prediction_comes_back_in_the_axes_of_the_file(turned: tuple[Case, Cas
     written = write_prediction(seen, case, tmp_path / "predictions")
     assert nifti.read_grid(written).same(grid)
     assert np.array_equal(nifti.read_labels(written), voxels)
+
+
+def test_probabilities_come_back_in_the_axes_of_the_file(turned: tuple[Case, Case, Path], tmp_path: Path) -> None:
+    """Each region's own, on the grid of the image: a wrong axis or a wrong region would not give the mask back."""
+    _, case, labels = turned
+    voxels, grid = nifti.read_labels(labels), nifti.read_grid(labels)
+    seen = nifti.to_ras(voxels, grid.affine)[0].transpose(2, 1, 0)  # as the network gives it
+    value = {"WT": np.float32(0.9), "TC": np.float32(0.6), "ET": np.float32(0.3)}
+    given = np.stack([region_mask(seen, region) * value[region] for region in NETWORK_REGIONS])
+    assert region_mask(voxels, "ET").any()
+    written = write_probabilities(given, case, Keep(tmp_path / "probabilities", 0.02))
+    assert written == tmp_path / "probabilities" / f"{case.case}.nii.gz"
+    found, on = kept.read(written)
+    assert on.same(grid) and list(found) == list(REGIONS)
+    for region in REGIONS:
+        np.testing.assert_allclose(found[region], region_mask(voxels, region) * value[region], atol=1 / 65535)
+    wrong = given.transpose(0, 3, 2, 1)
+    if wrong.shape != given.shape:
+        with pytest.raises(ValueError, match=f"of {case.case} has shape"):
+            write_probabilities(wrong, case, Keep(tmp_path / "wrong", 0.02))
+        assert not (tmp_path / "wrong").exists()
 
 
 def test_scores_are_those_of_the_original(small_study: StudyPaths, turned: tuple[Case, Case, Path]) -> None:

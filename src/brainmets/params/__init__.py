@@ -10,6 +10,7 @@ from brainmets.params.models import (  # noqa: F401 (what other modules import f
     Audit,
     CaseReview,
     Cohort,
+    Detection,
     Evaluation,
     FineTuning,
     FromScratch,

@@ -112,9 +112,17 @@ FurtherProcesses = Annotated[int, Limits(0, 512, "processes; more than one machi
 # --- evaluation, statistics, review --------------------------------------------------------------------------------
 
 TileStep = Annotated[float, Limits(0.1, 1, "a share of the patch; at 0.1 there are a thousand times as many tiles")]
+THRESHOLD = Limits(0.001, 0.5, "a probability; below it all is a candidate, above it less than a label")
+Threshold = Annotated[float, THRESHOLD]
+Floor = Annotated[
+    float, Limits(0.001, 0.5, "a probability; what lies below it is not kept, and makes the files large")
+]
 Level = Annotated[float, Limits(0.001, 0.5, "a level of error; what lies beyond no resampling can tell")]
 Resamples = Annotated[
     int, Limits(1_000, 100_000, "fewer leave the interval's ends to noise, more fill memory and hours")
 ]
 ShownCases = Annotated[int, Limits(1, 1_000, "each is drawn for every model")]
 ExplainedCases = Annotated[int, Limits(0, 1_000, "each is predicted anew five times")]
+FalsePositives = Annotated[
+    float, Limits(0.01, 100, "a case; fewer are seen in no cohort of a hospital, more are read by nobody")
+]

@@ -28,9 +28,11 @@ from brainmets.params.bounds import (
     Cases,
     Epochs,
     ExplainedCases,
+    FalsePositives,
     Features,
     Filters,
     FirstEpochs,
+    Floor,
     Fold,
     Folds,
     FurtherProcesses,
@@ -51,6 +53,7 @@ from brainmets.params.bounds import (
     Seed,
     ShownCases,
     Side,
+    Threshold,
     TileStep,
     WeightDecay,
     shown,
@@ -63,6 +66,7 @@ from brainmets.vocabulary import (
     NIFTI_SUFFIXES,
     SEQUENCES,
     Arm,
+    HitRule,
     Label,
     LesionDefinition,
     Strategy,
@@ -576,7 +580,11 @@ class FromScratch(Training):
 
 
 class Evaluation(NotebookParameters):
-    """Notebook 06."""
+    """Notebook 06.
+
+    ``candidate_threshold``: the probability from which a voxel belongs to a candidate; ``probability_floor``: the one
+    from which it is kept, which is no higher.
+    """
 
     arm: Arm
     strategy: Strategy
@@ -584,16 +592,44 @@ class Evaluation(NotebookParameters):
     tile_step: TileStep
     mirroring: bool
     lesion_definition: LesionDefinition
+    candidate_threshold: Threshold
+    probability_floor: Floor
     workers: Processes
+
+    @model_validator(mode="after")
+    def _candidates_are_kept(self) -> Self:
+        if self.candidate_threshold < self.probability_floor:
+            raise ValueError(
+                f"candidate_threshold: {shown(self.candidate_threshold)} lies below probability_floor "
+                f"({shown(self.probability_floor)}), and what does is not kept: raise it, or lower the floor"
+            )
+        return self
+
+
+class Detection(Parameters):
+    """How detection is measured: lesions of ``region``, hits by the rule ``hit`` (``brainmets.scoring.candidates``).
+
+    ``false_positives``: what the operating point is chosen for, a case, on the training cases.
+    """
+
+    region: Literal["ET", "TC", "WT"]
+    hit: HitRule
+    false_positives: FalsePositives
 
 
 class Statistics(NotebookParameters):
-    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders."""
+    """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders.
+
+    ``covariates``: a table of what is known of each case or patient (``paired_detection.read_covariates``), or None;
+    a relative path is read from the checkout.
+    """
 
     scores_dir: str | None
     out_dir: str | None
     alpha: Level
     n_bootstrap: Resamples
+    detection: Detection
+    covariates: str | None
     seed: Seed
 
 

@@ -134,13 +134,14 @@ def find(
             raise ValueError(
                 f"probabilities of {region} have shape {probability.shape}, the reference {reference.shape}"
             )
-        occupied |= probability >= threshold
+        occupied |= probability >= np.float32(threshold)
     box = around(labelled(occupied.view(np.uint8)))
     origin = np.array([side.start for side in box])
     found: tuple[list[pd.DataFrame], list[pd.DataFrame], list[pd.DataFrame]] = ([], [], [])
     for region, probability in probabilities.items():
-        own = np.asarray(probability[box], np.float64)
-        rows = _region(own, own >= threshold, region_mask(reference[box], region), origin, spacing, affine)
+        own = probability[box]
+        candidate, lesion = own >= np.float32(threshold), region_mask(reference[box], region)
+        rows = _region(own, candidate, lesion, origin, spacing, affine)
         for table, part in zip(found, rows, strict=True):
             part.insert(0, "region", region)
             table.append(part)
@@ -151,11 +152,11 @@ def find(
 
 
 def _region(
-    probability: Floats, candidate: Mask, lesion: Mask, origin: Ints, spacing: Spacing, affine: Affine
+    probability: Probability, candidate: Mask, lesion: Mask, origin: Ints, spacing: Spacing, affine: Affine
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     voxel_mm3 = float(np.prod(spacing))
     predicted, drawn = _numbered(candidate, origin, affine), _numbered(lesion, origin, affine)
-    values = probability[predicted.where]
+    values = probability[predicted.where].astype(np.float64)
     predicted, drawn = predicted.sorted(-_highest(predicted, values)), drawn.sorted(np.zeros(drawn.n))
     candidates = pd.DataFrame(
         {
@@ -208,7 +209,7 @@ class _Components:
 def _numbered(mask: Mask, origin: Ints, affine: Affine) -> _Components:
     # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
     numbers: Numbers = np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
-    where = np.nonzero(numbers)
+    where = labelled(mask.view(np.uint8))
     number = numbers[where].astype(np.int64) - 1
     n = int(number.max(initial=-1)) + 1
     voxels = np.bincount(number, minlength=n)
@@ -287,6 +288,34 @@ def hits(detections: Detections, rule: HitRule, smallest_mm3: float = 0.0) -> Hi
     lesions["score"] = lesions["score"].astype(float).fillna(-math.inf)
     false = candidates.loc[~_among(candidates, pairs), [*_OF, "candidate", "score", "volume_mm3"]]
     return Hits(detections.cases, lesions, false.reset_index(drop=True))
+
+
+def counts(detections: Detections) -> pd.DataFrame:
+    """How many candidates, lesions and hits there are at the threshold of the candidates, by region and rule.
+
+    One row per arm, strategy, region (ET, TC, WT; those without rows too) and rule. Columns: arm, strategy, region,
+    rule, cases, lesions, found, sensitivity (missing without lesions), candidates, false, false_per_case (missing
+    without cases). Detections without any row give none: they name no model.
+    """
+    models = pd.concat([detections.candidates, detections.targets])[["arm", "strategy"]].drop_duplicates()
+    n = len(detections.cases)
+    rows = []
+    for (arm, strategy), rule in product(models.itertuples(index=False, name=None), HIT_RULES):
+        outcome = hits(detections, rule)
+        for region in REGIONS:
+            lesions, false, candidates = (
+                table[(table["arm"] == arm) & (table["strategy"] == strategy) & (table["region"] == region)]
+                for table in (outcome.lesions, outcome.false, detections.candidates)
+            )
+            found = int(np.isfinite(lesions["score"]).sum())
+            share = found / len(lesions) if len(lesions) else math.nan
+            rate = len(false) / n if n else math.nan
+            rows.append(
+                (arm, strategy, region, rule, n, len(lesions), found, share, len(candidates), len(false), rate)
+            )
+    columns = ["arm", "strategy", "region", "rule", "cases", "lesions", "found", "sensitivity", "candidates"]
+    table = pd.DataFrame(rows, columns=[*columns, "false", "false_per_case"])
+    return table.sort_values(["arm", "strategy", "region"], kind="stable", ignore_index=True)
 
 
 def _matched(overlaps: pd.DataFrame, candidates: pd.DataFrame, rule: HitRule) -> pd.DataFrame:

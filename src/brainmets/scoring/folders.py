@@ -159,7 +159,8 @@ def _check_arguments(missing: str, definition: str, workers: int, label_map: Map
             raise ValueError(f"label_map: 0 is background, not {label}")
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def case_files(folder: Path) -> dict[str, Path]:
+    """The folder's NIfTI files by case, which is their name without its end; ``ScoringError`` where there is none."""
     if not folder.is_dir():
         raise ScoringError(f"{folder} is not a folder")
     files: dict[str, Path] = {}
@@ -184,7 +185,7 @@ def _match_cases(
     predictions: Path, references: Path, cases: Collection[str] | None, missing: str
 ) -> list[tuple[str, Path, Path | None]]:
     """(case, reference, prediction) by name."""
-    given, wanted = _files(predictions), _files(references)
+    given, wanted = case_files(predictions), case_files(references)
     problems = []
     if cases is not None:
         if unknown := sorted(set(cases) - wanted.keys()):

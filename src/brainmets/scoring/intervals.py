@@ -5,7 +5,8 @@ the mean, the linearised variance of a ratio with t quantiles, Cochran, Sampling
 a share, Korn and Graubard, Survey Methodology 24 (1998) 193-201, on Clopper and Pearson, Biometrika 26 (1934) 404-413;
 the effective number of clusters, Kish, Survey Sampling (1965); a rate, the same idea on Garwood, Biometrika 28 (1936)
 437-442, with the dispersion of McCullagh and Nelder, Generalized Linear Models, 2nd ed. (1989), section 6.2; the
-jackknife, Miller, Biometrika 61 (1974) 1-15. How often each covers is measured in docs/statistics.md.
+jackknife, Miller, Biometrika 61 (1974) 1-15; the variance of an area under the curve, DeLong et al., Biometrics 44
+(1988) 837-845. How often each covers is measured in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -102,6 +103,30 @@ def rate_interval(events: Floats, scans: Floats, confidence: float) -> Interval:
     scale *= _price_of_few(len(events) - 1, confidence)
     low, high = garwood(float(events.sum()) / scale, confidence)
     return low * scale / n, high * scale / n
+
+
+def auroc(with_it: Floats, without: Floats, confidence: float) -> tuple[float, Interval]:
+    """Area under the ROC curve of scores of patients with and without a finding, and its interval.
+
+    The area is the share of pairs in which the patient with it scores higher, ties counting one half; scores may be
+    infinite. Clopper and Pearson's interval for as many patients as DeLong's variance is that of, no more than there
+    are; where it is 0 (no pair is out of order, say), the smaller group's number. DeLong's own normal interval falls
+    far short of its level with few patients (docs/statistics.md). NaN without a patient on either side; 0 to 1 for one
+    of either.
+
+    >>> area, interval = auroc(np.array([0.9, 0.8, 0.4]), np.array([0.1, 0.4]), 0.95)
+    >>> round(area, 3), [round(bound, 2) for bound in interval]  # 5.5 of 6 pairs
+    (0.917, [0.39, 1.0])
+    """
+    if not len(with_it) or not len(without):
+        return math.nan, NO_INTERVAL
+    pairs = (with_it[:, None] > without).astype(float) + (with_it[:, None] == without) / 2
+    area = float(pairs.mean())
+    if min(pairs.shape) < 2:
+        return area, (0.0, 1.0)
+    variance = sum(float(pairs.mean(axis=1 - side).var(ddof=1)) / n for side, n in enumerate(pairs.shape))
+    n = min(area * (1 - area) / variance, float(sum(pairs.shape))) if variance > 0 else float(min(pairs.shape))
+    return area, clopper_pearson(area * n, n, confidence)
 
 
 def jackknife_error(left_out: Floats) -> float:

@@ -30,7 +30,7 @@ import pandas as pd
 from brainmets.scoring.candidates import Hits
 from brainmets.scoring.intervals import patients_of, share_interval_of
 from brainmets.statistics.tests import Floats, generator
-from brainmets.vocabulary import REGIONS
+from brainmets.vocabulary import REGIONS, Model
 
 RATES: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 """False positives a case at which the sensitivity is read; the FROC score is the mean over them."""
@@ -75,10 +75,7 @@ def of_region(hits: Hits, region: str) -> Hits:
     Raises ``ValueError`` for hits of more than one model, a case that is not among ``hits.cases``, a score that is
     not a number, and a lesion without a diameter: each would change a curve in silence.
     """
-    models = {
-        pair for table in (hits.lesions, hits.false) for pair in zip(table["arm"], table["strategy"], strict=True)
-    }
-    if len(models) > 1:
+    if len(models := _models(hits)) > 1:
         raise ValueError(f"hits: of {len(models)} models ({', '.join(map(' '.join, sorted(models)))}); give one's")
     lesions, false = (table[table["region"] == region] for table in (hits.lesions, hits.false))
     if len(set(hits.cases)) != len(hits.cases) or not hits.cases:
@@ -94,6 +91,12 @@ def of_region(hits: Hits, region: str) -> Hits:
             row = table[table[column].isna()].iloc[0]
             raise ValueError(f"hits.{name}: a {column} of case {row['case']}, {region}, is missing; score it anew")
     return Hits(hits.cases, lesions, false)
+
+
+def _models(hits: Hits) -> set[Model]:
+    """The models that the rows name."""
+    tables = (hits.lesions, hits.false)
+    return {model for table in tables for model in zip(table["arm"], table["strategy"], strict=True)}
 
 
 def curve(hits: Hits, region: str, sizes: Sequence[Size] = SIZES) -> pd.DataFrame:
@@ -172,6 +175,25 @@ def band(
     return points.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
 
 
+def of_models(
+    models: Mapping[Model, Hits], region: str, alpha: float, n_bootstrap: int, seed: int, patients: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """``table`` and ``band`` of every model, arm and strategy (and region) as first columns; empty without one.
+
+    Raises ``ValueError`` where a row is of another model than the one that the hits are given for.
+    """
+    given = (region, alpha, n_bootstrap, seed, patients)
+    tables = [pd.DataFrame(columns=["arm", "strategy", *COLUMNS])]
+    curves = [pd.DataFrame(columns=["arm", "strategy", "region", *CURVE_COLUMNS, "low", "high"])]
+    for (arm, strategy), hits in models.items():
+        if others := _models(hits) - {(arm, strategy)}:
+            raise ValueError(f"hits: rows of {' '.join(min(others))} among those of {arm} {strategy}; score it anew")
+        tables.append(table(hits, *given).assign(arm=arm, strategy=strategy))
+        curves.append(band(hits, *given).assign(arm=arm, strategy=strategy, region=region))
+    whole = [parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True) for parts in (tables, curves)]
+    return whole[0][tables[0].columns], whole[1][curves[0].columns]
+
+
 @dataclass(frozen=True)
 class Steps:
     """What each patient adds at each threshold; k thresholds and p patients, by alphabet.
@@ -218,7 +240,7 @@ class Steps:
         """For each row of ``weights`` (shape (b, p)) and rate the place of the lowest threshold that keeps it."""
         false = weights @ self.false.T
         allowed = np.asarray(rates) * (weights @ self.cases)[:, None] + SLACK
-        return np.stack([(false <= limit[:, None]).sum(axis=1) - 1 for limit in allowed.T], axis=1)
+        return np.array([np.searchsorted(*row, side="right") - 1 for row in zip(false, allowed, strict=True)], np.intp)
 
     def shares(self, weights: Floats, rates: Sequence[float]) -> dict[str, Floats]:
         """Sensitivity by size, shape (b, rates), of patients that count ``weights`` times; NaN without a lesion."""

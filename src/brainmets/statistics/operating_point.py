@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ import numpy as np
 import pandas as pd
 
 from brainmets.files import read_json, shaped, write_json
+from brainmets.paths import StudyPaths
 from brainmets.provenance import sha256
-from brainmets.scoring.candidates import Detections, Hits, hits
-from brainmets.scoring.intervals import patients_of, rate_interval, share_interval, sums_by
+from brainmets.scoring.candidates import FILES, Detections, Hits, hits, read_detections
+from brainmets.scoring.intervals import NO_INTERVAL, patients_of, rate_interval, share_interval, sums_by
 from brainmets.statistics.froc import ALL_SIZES, SIZES, SLACK, Size, of_region
-from brainmets.vocabulary import HitRule, Model
+from brainmets.statistics.tables import read_score_files
+from brainmets.vocabulary import HitRule, Model, model_phrase
 
 VOLUMES_MM3: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 """The smallest volumes of a candidate that are tried; a ball of 80 mm^3 is 5.3 mm wide."""
@@ -40,6 +42,9 @@ RULE = (
     "threshold, then the smaller volume. Where no pair meets the target: the one with the fewest false positives, by "
     "the same order."
 )
+
+
+NOT_MET = "the target cannot be met: the fewest false positives that there are"
 
 
 class OperatingPointError(ValueError):
@@ -88,7 +93,7 @@ class Point:
         """What a reader must know; empty where there is nothing."""
         if math.isinf(self.threshold):
             return "no candidate in cross-validation: nothing is accepted"
-        return "" if self.met else "the target cannot be met: the fewest false positives that there are"
+        return "" if self.met else NOT_MET
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,20 @@ def choose(detections: Detections, model: Model, aim: Aim, held_out: Collection[
         return Point(*model, math.inf, VOLUMES_MM3[0], *counts, 0, 0, met=True)
     place, (threshold, volume, hit, false) = min(found)
     return Point(*model, threshold, volume, *counts, hit, false, met=place[0] == 0)
+
+
+def read_cross_validated(files: StudyPaths, models: Iterable[Model]) -> dict[Model, Detections]:
+    """The candidates of the target's training cases by model, of every case that its cross-validation has scored."""
+    folders = {model: files.cross_validation_folder(*model) for model in models}
+    return {
+        model: read_detections(folder, sorted(set(read_score_files([folder / "scores.csv"])["case"])))
+        for model, folder in folders.items()
+    }
+
+
+def cross_validated_tables(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
+    """The files that ``read_cross_validated`` reads the candidates from: what a choice rests on."""
+    return [files.cross_validation_folder(*model) / name for model in models for name in FILES]
 
 
 def _best(own: Hits, volume: float, aim: Aim) -> tuple[tuple[float, ...], tuple[float, float, int, int]] | None:
@@ -265,40 +284,63 @@ COLUMNS = [
 
 
 def detection(
-    applied: Applied, alpha: float, patients: Mapping[str, str], sizes: Sequence[Size] = SIZES
+    applied: Mapping[Model, Applied], alpha: float, patients: Mapping[str, str], sizes: Sequence[Size] = SIZES
 ) -> pd.DataFrame:
-    """Sensitivity by size and false positives a case of a model at its operating point, with intervals at 1 - alpha.
+    """Sensitivity by size and false positives a case of models at their operating points, intervals at 1 - ``alpha``.
 
-    One row per size, columns ``COLUMNS``. False positives are all of the region's and stand in the row of all sizes
-    alone. Intervals are ``intervals.share_interval`` and ``rate_interval``, which count patients; without a lesion
-    sensitivity and its interval are missing.
+    One row per model and size, columns ``COLUMNS``. False positives are all of the region's and stand in the row of
+    all sizes alone. Intervals are ``intervals.share_interval`` and ``rate_interval``, which count patients
+    (``patients``: case to patient; empty: each case is one); without a lesion sensitivity and its interval are
+    missing.
     """
-    point, whose = applied.point, patients_of(applied.cases, patients)
-    place = dict(zip(applied.cases, whose, strict=True))
-    rows = []
-    for size in sizes:
-        diameter = applied.lesions["diameter_mm"]
-        own = applied.lesions[(diameter >= size.low) & (diameter < size.high)]
-        of_patient = [place[case] for case in own["case"]]
-        n, found = len(own), int(own["found"].sum())
-        interval = (math.nan, math.nan)
-        if n:
-            interval = share_interval(sums_by(of_patient, own["found"]), sums_by(of_patient, [1] * n), 1 - alpha)
-        notes = [point.note] if point.note else []
-        row: dict[str, object] = {
-            **{name: getattr(point, name) for name in ("arm", "strategy", "threshold", "smallest_mm3")},
-            "region": applied.aim.region, "hit": applied.aim.hit, "size": size.name, "cases": len(applied.cases),
-            "patients": len(set(of_patient)), "lesions": n, "found": found,
-            "sensitivity": found / n if n else math.nan, "low": interval[0], "high": interval[1],
-            "target": applied.aim.false_positives,
-        }  # fmt: skip
-        if size == ALL_SIZES:
-            counts = applied.false["case"].value_counts().reindex(list(applied.cases), fill_value=0)
-            rate = rate_interval(sums_by(whose, counts), sums_by(whose, [1] * len(whose)), 1 - alpha)
-            row |= {"false": len(applied.false), "false_positives": len(applied.false) / len(applied.cases)}
-            row |= {"false_positives_low": rate[0], "false_positives_high": rate[1]}
-            row |= {"sensitivity_in_choice": point.sensitivity, "false_positives_in_choice": point.false_positives}
-        if not n:
-            notes.append("no such lesion: no sensitivity")
-        rows.append(row | {"note": "; ".join(notes)})
+    rows = [_detected(one, size, alpha, patients) for one in applied.values() for size in sizes]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _detected(applied: Applied, size: Size, alpha: float, patients: Mapping[str, str]) -> dict[str, object]:
+    point, whose = applied.point, patients_of(applied.cases, patients)
+    diameter = applied.lesions["diameter_mm"]
+    own = applied.lesions[(diameter >= size.low) & (diameter < size.high)]
+    of_patient = own["case"].map(dict(zip(applied.cases, whose, strict=True))).tolist()
+    n, found = len(own), int(own["found"].sum())
+    interval = NO_INTERVAL
+    if n:
+        interval = share_interval(sums_by(of_patient, own["found"]), sums_by(of_patient, [1] * n), 1 - alpha)
+    notes = [note for note in (point.note, "" if n else "no such lesion: no sensitivity") if note]
+    row: dict[str, object] = {
+        **{name: getattr(point, name) for name in ("arm", "strategy", "threshold", "smallest_mm3")},
+        "region": applied.aim.region, "hit": applied.aim.hit, "target": applied.aim.false_positives,
+        "size": size.name, "cases": len(applied.cases), "patients": len(set(of_patient)), "lesions": n, "found": found,
+        "sensitivity": found / n if n else math.nan, "low": interval[0], "high": interval[1], "note": "; ".join(notes),
+    }  # fmt: skip
+    if size != ALL_SIZES:
+        return row
+    counts = applied.false["case"].value_counts().reindex(list(applied.cases), fill_value=0)
+    rate = rate_interval(sums_by(whose, counts), sums_by(whose, [1] * len(whose)), 1 - alpha)
+    row |= {"false": len(applied.false), "false_positives": len(applied.false) / len(applied.cases)}
+    row |= {"false_positives_low": rate[0], "false_positives_high": rate[1]}
+    return row | {"sensitivity_in_choice": point.sensitivity, "false_positives_in_choice": point.false_positives}
+
+
+def words(table: pd.DataFrame, alpha: float) -> list[str]:
+    """A sentence for each model of ``detection``'s table: what it finds, at how many false positives, and where."""
+    return [_sentence(row, alpha) for row in table[table["size"] == ALL_SIZES.name].to_dict("records")]
+
+
+def _sentence(row: Mapping[Hashable, Any], alpha: float) -> str:
+    model = model_phrase(row["arm"], row["strategy"])
+    rate = (
+        f"{row['false_positives']:.2f} false positives a case ({row['false_positives_low']:.2f} to "
+        f"{row['false_positives_high']:.2f}; {row['target']:g} was aimed at)"
+    )
+    found = f"no lesion of {row['region']} was there to be found"
+    if row["lesions"]:
+        found = (
+            f"{row['found']} of {row['lesions']} lesions of {row['region']} found ({row['sensitivity']:.0%}, "
+            f"{1 - alpha:.0%} interval {row['low']:.0%} to {row['high']:.0%})"
+        )
+    point = f"threshold {row['threshold']:.2f}, {row['smallest_mm3']:g} mm^3 at least; both chosen on training cases"
+    if math.isinf(row["threshold"]):
+        point = "nothing is accepted, since no training case had a candidate to choose from"
+    note = "; there the target could not be met" if row["note"] == NOT_MET else ""
+    return f"{model}: {found} at {rate}; {point}{note}."

@@ -25,10 +25,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
+from brainmets.scoring import probabilities as kept
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import READER
 from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 
 @dataclass(frozen=True)
@@ -190,14 +192,45 @@ def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) ->
     return nifti.write(folder / f"{case.case}.nii.gz", array, reference.affine)
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Keep the probabilities behind the labels: in ``folder``, 0 where they are below ``floor``."""
+
+    folder: Path
+    floor: float
+
+
+def write_probabilities(probabilities: npt.NDArray[np.float32], case: Case, keep: Keep) -> Path:
+    """Write what ``Ensemble.probabilities`` gives as ``<case>.nii.gz``, on the grid of the case's t1c.
+
+    ``probabilities``: (region, z, y, x), in RAS, the regions in the network's order.
+    """
+    reference = nifti.read_grid(case.images["t1c"])
+    volumes = {
+        region: nifti.from_ras(probabilities[NETWORK_REGIONS.index(region)].transpose(2, 1, 0), reference.affine)
+        for region in REGIONS
+    }
+    for region, volume in volumes.items():
+        if volume.shape != reference.shape:
+            raise ValueError(
+                f"the probability of {region} of {case.case} has shape {volume.shape}, its image {reference.shape}"
+            )
+    return kept.write(keep.folder / f"{case.case}.nii.gz", volumes, reference.affine, keep.floor)
+
+
 def predict_cases(
-    ensemble: Ensemble, cases: Sequence[Case], folder: Path, report: Callable[[str], None]
+    ensemble: Ensemble,
+    cases: Sequence[Case],
+    folder: Path,
+    report: Callable[[str], None],
+    keep: Keep | None = None,
 ) -> list[Path]:
     """Predict every case with all folds into ``folder``, which is emptied first, with one line per finished case.
 
-    Returns the files, in the order of ``cases``. No case gives an empty folder.
+    With ``keep`` the probabilities are written too, into its folder, which is emptied first. Returns the label maps,
+    in the order of ``cases``. No case gives empty folders.
     """
-    return _predict([(ensemble, case) for case in cases], "case", folder, report)
+    return _predict([(ensemble, case) for case in cases], "case", folder, report, keep)
 
 
 def unseen_cases(folds: Sequence[FoldCases], trained: Sequence[int], strategy: str) -> pd.DataFrame:
@@ -230,6 +263,7 @@ def predict_unseen(
     cases: Mapping[str, Case],
     folder: Path,
     report: Callable[[str], None],
+    keep: Keep | None = None,
 ) -> list[Path]:
     """Predict the cases of ``unseen_cases``'s table, each with the models that it names, as ``predict_cases`` does.
 
@@ -239,22 +273,26 @@ def predict_unseen(
         (ensemble.only([trained.index(model) for model in rows["predicted_by"]]), cases[str(case)])
         for case, rows in unseen.groupby("case", sort=False)
     ]
-    return _predict(pairs, "training case", folder, report)
+    return _predict(pairs, "training case", folder, report, keep)
 
 
 def _predict(
-    pairs: Sequence[tuple[Ensemble, Case]], noun: str, folder: Path, report: Callable[[str], None]
+    pairs: Sequence[tuple[Ensemble, Case]], noun: str, folder: Path, report: Callable[[str], None], keep: Keep | None
 ) -> list[Path]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    for emptied in (folder, keep.folder) if keep is not None else (folder,):
+        shutil.rmtree(emptied, ignore_errors=True)
+        emptied.mkdir(parents=True)
     written = []
     started = time.monotonic()
     for number, (ensemble, case) in enumerate(pairs, 1):
         try:
-            labels = ensemble.labels(ensemble.probabilities(case))
+            probabilities = ensemble.probabilities(case)
         except FloatingPointError as error:
             raise FloatingPointError(f"{case.case}: {error}") from error
-        written.append(write_prediction(labels, case, folder))
+        written.append(write_prediction(ensemble.labels(probabilities), case, folder))
+        if keep is not None:
+            write_probabilities(probabilities, case, keep)
+        del probabilities  # not held while the next case is predicted
         elapsed = time.monotonic() - started
         left = elapsed / number * (len(pairs) - number)
         report(f"{noun} {number} of {len(pairs)}: {case.case}, {elapsed:.0f} s, {left:.0f} s left")
