@@ -332,13 +332,13 @@ def test_candidates_are_the_pieces_of_the_kept_probabilities(files: StudyPaths, 
     for folder, cases in sides(files, model):
         table = pd.read_csv(folder / "candidates.csv")
         for case in cases:
-            kept = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
+            probability = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
             for place, region in enumerate(REGIONS):
-                above = kept[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
+                above = probability[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
                 pieces, count = ndimage.label(above, np.ones((3, 3, 3)))
                 own = table[(table.case == case) & (table.region == region)]
                 assert len(own) == count
-                highest = ndimage.maximum(kept[..., place], pieces, range(1, count + 1)) if count else []
+                highest = ndimage.maximum(probability[..., place], pieces, range(1, count + 1)) if count else []
                 assert np.sort(own.score) == pytest.approx(np.sort(highest), abs=1e-4)
 
 

@@ -74,7 +74,7 @@ def reliability_of_cases(
     ]
     found = {job.case: table for job, table in results(_reliability, jobs, workers)}
     parts = [found[job.case].assign(arm=model[0], strategy=model[1], case=job.case) for job in jobs]
-    return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
 def _reliability(job: _Job) -> pd.DataFrame:
