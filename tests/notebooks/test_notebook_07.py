@@ -150,7 +150,8 @@ def small_study(work: Path, n_cases: int, beside: bool = False) -> None:
 def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
     files = StudyPaths(str(tmp_path / "work"), "test")
     if n_cases == 6:  # declared as the study starts
-        declare(files, Study.read(PARAMS / "demo.yaml").notebook("07_statistics").decision)  # type: ignore[attr-defined]
+        declared = Study.read(PARAMS / "demo.yaml").notebook("07_statistics")
+        declare(files, declared.decision, declared.detection)  # type: ignore[attr-defined]
     small_study(files.work, n_cases)
     out, results = execute(tmp_path, None, out_dir=None)
     decision = json.loads((out / "decision.json").read_text())

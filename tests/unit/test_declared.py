@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from decided import rule
 
+from brainmets.params import Detection
 from brainmets.paths import StudyPaths
 from brainmets.statistics.declared import UNKNOWN, DeclaredError, declare, read
+
+AIM = Detection(region="TC", hit="one_to_one", false_positives=1.0)
 
 
 @pytest.fixture
@@ -22,18 +25,18 @@ def leave(folder: Path) -> None:
 
 
 def test_a_rule_declared_before_the_first_training_stays_so(files: StudyPaths) -> None:
-    first = declare(files, rule())
+    first = declare(files, rule(), AIM)
     assert (first.when, first.changed, first.confirms) == ("before training", False, True)
     was = files.declared.read_bytes()
     leave(files.training_folder("finetune", "default", 0))
     leave(files.predictions("default", "finetune"))
-    assert declare(files, rule()) == first
+    assert declare(files, rule(), AIM) == first
     assert files.declared.read_bytes() == was, "the same rule is not declared again"
 
 
 def test_a_rule_declared_between_training_and_evaluation(files: StudyPaths) -> None:
     leave(files.training_folder("finetune", "default", 0))
-    assert declare(files, rule()).when == "before evaluation"
+    assert declare(files, rule(), AIM).when == "before evaluation"
 
 
 @pytest.mark.parametrize(
@@ -41,25 +44,25 @@ def test_a_rule_declared_between_training_and_evaluation(files: StudyPaths) -> N
 )
 def test_a_rule_first_recorded_after_results_confirms_nothing(files: StudyPaths, place: str) -> None:
     leave(files.work / place)
-    late = declare(files, rule())
+    late = declare(files, rule(), AIM)
     assert (late.when, late.changed, late.confirms) == ("after", False, False)
 
 
 def test_a_change_is_a_further_entry_and_late_where_results_are_there(files: StudyPaths) -> None:
-    declare(files, rule())
-    early = declare(files, rule(margin=0.04))
+    declare(files, rule(), AIM)
+    early = declare(files, rule(margin=0.04), AIM)
     assert (early.when, early.changed, early.confirms) == ("before training", True, True)
     leave(files.predictions("default", "finetune"))
     for changed in (rule(margin=0.03), rule(margin=0.03, secondary=[("dice", "ET")]), rule(margin=0.03, alpha=0.05)):
-        late = declare(files, changed)
+        late = declare(files, changed, AIM)
         assert (late.when, late.changed, late.confirms) == ("after", True, False)
-    back = declare(files, rule(margin=0.04))
+    back = declare(files, rule(margin=0.04), AIM)
     assert not back.confirms, "who changes a rule with results at hand and back has seen what either gives"
     assert [entry["rule"]["margin"] for entry in read(files.declared)] == [0.05, 0.04, 0.03, 0.03, 0.03, 0.04]
 
 
 def test_the_operating_point_is_part_of_a_rule_that_rests_on_it(files: StudyPaths) -> None:
-    one, two = ({"region": "TC", "false_positives": rate} for rate in (1.0, 2.0))
+    one, two = AIM, AIM.model_copy(update={"false_positives": 2.0})
     declare(files, rule(), one)
     assert not declare(files, rule(), two).changed, "no endpoint is one of detection"
     detection = rule(secondary=[("detection_sensitivity", "TC")])
@@ -88,16 +91,16 @@ def test_tables_from_elsewhere_confirm_nothing() -> None:
     ],
 )
 def test_a_file_that_was_changed_by_hand_is_refused(files: StudyPaths, damage) -> None:
-    declare(files, rule())
+    declare(files, rule(), AIM)
     leave(files.predictions("default", "finetune"))
-    declare(files, rule(margin=0.01))
+    declare(files, rule(margin=0.01), AIM)
     content = json.loads(files.declared.read_text())
     damage(content["entries"])
     files.declared.write_text(json.dumps(content))
     with pytest.raises(DeclaredError, match=r"declared\.json is damaged or was changed by hand"):
-        declare(files, rule())
+        declare(files, rule(), AIM)
     with pytest.raises(DeclaredError):
-        declare(files, rule(margin=0.01))
+        declare(files, rule(margin=0.01), AIM)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"entries": 1}', '{"entries": [1]}', '{"entries": {"a": 1}}'])
@@ -105,22 +108,22 @@ def test_a_file_that_is_none_is_refused(files: StudyPaths, text: str) -> None:
     files.work.mkdir(parents=True)
     files.declared.write_text(text)
     with pytest.raises(DeclaredError, match="put back the file that was written, or delete it"):
-        declare(files, rule())
+        declare(files, rule(), AIM)
 
 
 def test_without_its_first_part_the_last_entry_is_not_believed(files: StudyPaths) -> None:
     """Only the last entries can be lost unseen; then the rule in the YAML is a change, with results there."""
-    declare(files, rule())
+    declare(files, rule(), AIM)
     leave(files.predictions("default", "finetune"))
-    declare(files, rule(margin=0.01))
+    declare(files, rule(margin=0.01), AIM)
     content = json.loads(files.declared.read_text())
     files.declared.write_text(json.dumps({"entries": content["entries"][:1]}))
-    assert not declare(files, rule(margin=0.01)).confirms
+    assert not declare(files, rule(margin=0.01), AIM).confirms
 
 
 def test_a_further_name_beside_the_entries_is_refused(files: StudyPaths) -> None:
-    declare(files, rule())
+    declare(files, rule(), AIM)
     content = json.loads(files.declared.read_text())
     files.declared.write_text(json.dumps({**content, "note": "all well"}))
     with pytest.raises(DeclaredError):
-        declare(files, rule())
+        declare(files, rule(), AIM)

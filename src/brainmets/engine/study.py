@@ -90,7 +90,7 @@ def _declare(study: Study, files: StudyPaths) -> None:
 
     statistics = study.notebook("07_statistics")
     assert isinstance(statistics, Statistics)
-    declared = declare(files, statistics.decision)
+    declared = declare(files, statistics.decision, statistics.detection)
     if not declared.confirms:
         how = "changed" if declared.changed else "first declared"
         print(f"  the decision rule was {how} after held-out cases had been predicted: its verdict is exploratory")

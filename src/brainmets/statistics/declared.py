@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brainmets.files import read_json, write_json
-from brainmets.params import Decision, ParameterError
+from brainmets.params import Decision, Detection, ParameterError
 from brainmets.paths import StudyPaths
 from brainmets.vocabulary import DETECTION_SENSITIVITY
 
@@ -59,17 +59,17 @@ UNKNOWN = Declared("unknown")
 """Of score tables that come without a study."""
 
 
-def declare(files: StudyPaths, rule: Decision, operating: Mapping[str, Any] | None = None) -> Declared:
+def declare(files: StudyPaths, rule: Decision, operating: Detection) -> Declared:
     """Record ``rule`` unless it is the one declared last, and say when it was declared.
 
-    ``operating`` are the parameters of the operating point (JSON values): part of the rule where one of its endpoints
+    ``operating`` are the parameters of the operating point: part of the rule where one of its endpoints
     is ``detection_sensitivity``, which they define, and of no account otherwise.
     Raises ``DeclaredError`` where ``declared.json`` is not what was written.
     """
     entries = read(files.declared) if files.declared.is_file() else []
     content = rule.model_dump(mode="json")
-    if operating and DETECTION_SENSITIVITY in [one.metric for one in (rule.endpoint, *rule.secondary)]:
-        content["operating"] = dict(operating)
+    if DETECTION_SENSITIVITY in [one.metric for one in (rule.endpoint, *rule.secondary)]:
+        content["operating"] = operating.model_dump(mode="json")
     if not entries or entries[-1]["rule"] != content:
         entry: dict[str, Any] = {
             "rule": content,
