@@ -212,3 +212,11 @@ def test_all_models_in_two_tables_and_none_in_empty_ones() -> None:
     assert all(one.empty for one in empty)
     with pytest.raises(ValueError, match="rows of default finetune among those of default scratch"):
         froc.of_models({("default", "scratch"): models["default", "finetune"]}, "TC", 0.05, 200, 1, {})
+
+
+def test_the_bands_limits_rise_with_the_rate() -> None:
+    points = froc.band(random_hits(np.random.default_rng(3), 8), "TC", 0.05, 200, 1, {}).sort_values("false_positives")
+    within = points[points["false_positives"] <= froc.RATES[-1]]
+    assert within["low"].is_monotonic_increasing
+    assert within["high"].is_monotonic_increasing
+    assert within["sensitivity"].between(within["low"], within["high"]).all()

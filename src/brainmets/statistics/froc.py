@@ -160,19 +160,22 @@ def band(
 ) -> pd.DataFrame:
     """``curve`` of all lesions with the columns ``low`` and ``high``: the interval at the rate of each point.
 
-    Points beyond ``most`` false positives a case have none; pointwise, not of the curve as a whole.
+    Points beyond ``most`` false positives a case have none; pointwise, not of the curve as a whole. Sensitivity cannot
+    fall as the rate rises: a lower limit holds at every higher rate too, an upper one at every lower rate, and the
+    closest of these is given.
     """
     points, steps = curve(hits, region, [ALL_SIZES]), Steps.of(hits, region, [ALL_SIZES], patients)
     rates = sorted({rate for rate in points["false_positives"] if rate <= most})
     found = steps.replicates(rates, n_bootstrap, generator(seed, "froc", region))[ALL_SIZES.name]
     own = steps.lesions[ALL_SIZES.name]
-    limits = {
-        rate: _interval(share, found[:, place], own, alpha)
-        for place, (rate, share) in enumerate(zip(rates, steps.at(rates)[ALL_SIZES.name], strict=True))
-    }
-    none = (math.nan, math.nan)
-    ends = [limits.get(rate, none) for rate in points["false_positives"]]
-    return points.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+    limits = np.array(
+        [_interval(share, found[:, place], own, alpha) for place, share in enumerate(steps.at(rates)[ALL_SIZES.name])]
+    ).reshape(-1, 2)
+    low = dict(zip(rates, np.maximum.accumulate(limits[:, 0]), strict=True))
+    high = dict(zip(rates, np.minimum.accumulate(limits[::-1, 1])[::-1], strict=True))
+    return points.assign(
+        **{name: points["false_positives"].map(ends) for name, ends in (("low", low), ("high", high))}
+    )
 
 
 def of_models(
