@@ -216,7 +216,7 @@ def test_all_models_in_two_tables_and_none_in_empty_ones() -> None:
 
 def test_the_bands_limits_rise_with_the_rate() -> None:
     points = froc.band(random_hits(np.random.default_rng(3), 8), "TC", 0.05, 200, 1, {}).sort_values("false_positives")
-    within = points[points["false_positives"] <= froc.RATES[-1]]
+    within = points[points["false_positives"] <= froc.RATES[-1]].groupby("false_positives").max()  # what is attained
     assert within["low"].is_monotonic_increasing
     assert within["high"].is_monotonic_increasing
     assert within["sensitivity"].between(within["low"], within["high"]).all()
