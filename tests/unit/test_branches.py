@@ -325,3 +325,14 @@ def test_fine_tuning_with_fewer_cases_starts_from_the_studys_own_pretraining_and
         }
     assert all(torch.equal(weights[""][key], weights["cases_3"][key]) for key in weights[""])
     assert not all(torch.equal(weights[""][key], weights["repeat_2"][key]) for key in weights[""])
+
+
+def test_covariates_that_are_not_there_are_refused_before_any_work(tmp_path: Path) -> None:
+    """Notebook 07 reads them after all the trainings."""
+    content = yaml.safe_load((PARAMS / "demo.yaml").read_text())
+    content["work_dir"] = str(tmp_path / "work")
+    content["statistics"]["covariates"] = str(tmp_path / "known.csv")
+    with pytest.raises(ParameterError, match=r"own, section statistics: covariates: '.*known.csv' is no file; put"):
+        check(Study(content, "own"))
+    (tmp_path / "known.csv").write_text("case\n")
+    check(Study(content, "own"))

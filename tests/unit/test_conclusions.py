@@ -185,8 +185,8 @@ def test_the_answer_word_by_word() -> None:
         "Of the lesions of the tumour core, counted once per network, fine-tuned networks found 54 of 54 and those "
         "trained from scratch 27 of 54 (found: a predicted lesion, matched to it alone, overlaps it by at least a "
         "tenth of their joint volume).",
-        "A difference that was not shown may still exist, and each network was trained once, on one cohort, so that "
-        "the luck of a training and other hospitals are not covered.",
+        "A difference that was not shown may still exist, and one training of each network, on one cohort, was "
+        "compared, so that the luck of a training and other hospitals are not covered.",
     ]
 
 
@@ -290,6 +290,10 @@ def test_further_measures_wait_for_the_first() -> None:
         "shown to be better."
     )
     assert len(answered(level)) == 3, "none declared: no sentence"
+
+
+def test_the_interval_has_the_level_of_the_rule_and_not_a_rounded_one() -> None:
+    assert ", 97.5% interval " in answered(changed(list(0.08 + STEPS)), alpha=0.0125)[0]
 
 
 def test_what_is_tested_beside_the_rule_is_not_in_the_answer() -> None:

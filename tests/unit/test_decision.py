@@ -208,7 +208,7 @@ def test_secondary_endpoints_are_tested_in_order_until_one_is_not_shown() -> Non
     assert list(decide(four(gain, gain, gain), one, QUICK)["verdict"]) == ["superior", "shown", "shown"]
     table = decide(four(gain, level, gain), one, QUICK)
     assert list(table["verdict"]) == ["superior", "not shown", "not tested"]
-    assert table["note"].iloc[2] == "not tested, since dice of ET is not shown"
+    assert table["note"].iloc[2] == "not tested, since the verdict on dice of ET is not shown"
     assert np.isnan(table["p_above_zero"].iloc[2])
     assert table["effect"].iloc[2] == pytest.approx(0.02), "it is described"
     table = decide(four([0.0] * 6, gain, gain), one, QUICK)
@@ -323,7 +323,7 @@ def test_a_rule_that_cannot_decide_is_refused(changes: dict, says: str) -> None:
 
 def test_margins_of_distances_may_exceed_1_and_detection_is_a_metric() -> None:
     Study(declared_in_yaml(endpoint={"metric": "hd95", "region": "WT"}, margin=2), "yours.yaml")
-    Study(declared_in_yaml(endpoint={"metric": "detection_sensitivity", "region": "ET"}, secondary=[]), "yours.yaml")
+    Study(declared_in_yaml(endpoint={"metric": "detection_sensitivity", "region": "TC"}, secondary=[]), "yours.yaml")
 
 
 def test_the_metrics_that_may_be_declared_are_those_that_are_scored() -> None:

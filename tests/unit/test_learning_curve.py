@@ -42,6 +42,11 @@ def said(table, metric="dice", alpha=0.05) -> str:
     return record(table, metric, "TC", alpha)["sentence"]
 
 
+def test_a_high_level_is_not_rounded_to_certainty() -> None:
+    table = curves([0.5, 0.6, 0.65, 0.7], [0.4, 0.5, 0.6, 0.65])
+    assert "; 99.9% interval over patients" in said(table, alpha=0.001)
+
+
 def test_curves_shifted_by_five_cases_are_worth_five() -> None:
     table = curves([0.5, 0.6, 0.65, 0.7], [0.4, 0.5, 0.6, 0.65])
     assert list(table.columns) == CURVE_COLUMNS

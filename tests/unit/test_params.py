@@ -342,3 +342,27 @@ def test_closest_lists_all_names_where_none_is_close() -> None:
 
 def test_sections_are_named_after_the_notebooks() -> None:
     assert [section(name) for name in NOTEBOOKS[:4]] == ["preparation", "audit", "alignment", "pretraining"]
+
+
+def test_detection_that_decides_is_measured_in_its_region(tmp_path: Path, content: dict) -> None:
+    """Else the verdict would be "not available" after all the trainings."""
+    decision, detection = content["statistics"]["decision"], content["statistics"]["detection"]
+    detection["region"] = "ET"
+    decision["endpoint"] = {"metric": "detection_sensitivity", "region": "ET"}
+    decision["secondary"] = [{"metric": "detection_sensitivity", "region": "WT"}]
+    message = refused(tmp_path, content)
+    assert "section statistics: decision: detection_sensitivity of 'WT' would never be available" in message
+    assert "detection.region is 'ET': name the same region in both" in message
+    decision["secondary"] = []
+    read(tmp_path, content)
+
+
+def test_a_file_of_an_earlier_version_is_told_all_that_it_lacks_at_once(tmp_path: Path, content: dict) -> None:
+    for name in ("repeats", "learning_curve", "scratch_control"):
+        del content[name]
+    for of, name in (("evaluation", "candidate_threshold"), ("statistics", "decision")):
+        del content[of][name]
+    message = refused(tmp_path, content)
+    for name in ("repeats", "learning_curve", "scratch_control", "candidate_threshold", "decision"):
+        assert f"{name}: missing" in message
+    assert message.count("(params/demo.yaml has each with its meaning)") == 3

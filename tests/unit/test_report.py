@@ -73,11 +73,17 @@ def test_the_table_prints_what_notebook_07_found(reviewed_checkout, index):
     assert len(re.findall(r"n 3: \d/\d/0/0</span>", text)) == 6 * 6, "the counts of masks beside every mean"
     places = [text.index(f"<td>{title}</td>") for title in ("pretrained only", "fine-tuned", "from scratch")]
     assert places == sorted(places)
+    assert "Mean with 95% confidence interval" in text
     assert "By cross-validation on 0 training cases" in text, "how the best model was chosen"
     assert "Not a medical device" in text
     assert "phantoms" in text
     assert "Nothing was trained. So nothing is better." in text
     assert "Nothing was trained, so nothing can be concluded." in text
+
+
+def test_the_table_says_the_level_that_notebook_07_was_given():
+    steps = [report_content.Step("07_statistics", None, {"parameters": {"alpha": 0.1}})]
+    assert report_content.level(steps) == "90%"
 
 
 def test_the_table_counts_the_masks_beside_every_mean():

@@ -223,8 +223,13 @@ def check(study: Study) -> None:
     for name in NOTEBOOKS:
         job = (study.jobs(name) or [{"cohort": "", "case": ""}])[0]
         check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(study.values(name, **job)))
-    audit = study.notebook("01_data_audit")
-    assert isinstance(audit, Audit)
+    statistics, audit = study.notebook("07_statistics"), study.notebook("01_data_audit")
+    assert isinstance(statistics, Statistics) and isinstance(audit, Audit)
+    if statistics.covariates is not None and not resolve(statistics.covariates).is_file():
+        raise ParameterError(
+            f"{study.origin}, section statistics: covariates: {statistics.covariates!r} is no file; put the path of "
+            "the table there, or null"
+        )
     for cohort in COHORTS:
         declaration = getattr(audit, cohort)
         if not declaration.phantoms and not declaration.raw:

@@ -751,6 +751,16 @@ class Statistics(NotebookParameters):
     learning_curve: LearningCurve
     scratch_control: bool
 
+    @model_validator(mode="after")
+    def _detection_is_measured_where_it_decides(self) -> Self:
+        for one in (self.decision.endpoint, *self.decision.secondary):
+            if one.metric == DETECTION_SENSITIVITY and one.region != self.detection.region:
+                raise ValueError(
+                    f"decision: {one.metric} of {shown(one.region)} would never be available, since detection.region "
+                    f"is {shown(self.detection.region)}: name the same region in both"
+                )
+        return self
+
 
 class CaseReview(NotebookParameters):
     """Notebook 08. ``tile_step`` is for the predictions made anew to explain the best model."""

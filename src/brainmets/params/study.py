@@ -28,6 +28,8 @@ from brainmets.params.yaml_files import read_yaml
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root
 from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL, STAGE_NOTEBOOKS, STRATEGIES, STRATEGY_STAGES, Strategy
 
+EXAMPLE = "params/demo.yaml"
+
 
 class Study:
     """All parameters of a study, read from its YAML.
@@ -40,12 +42,7 @@ class Study:
         self.content = content
         self.origin = origin
         self.raw: dict[str, list[str]] = {}  # per cohort the raw cases that a look at its folder found
-        _refuse_names(set(content), {*SHARED, *map(section, NOTEBOOKS)}, origin)
-        for name in NOTEBOOKS:
-            where, values = f"{origin}, section {section(name)}", content[section(name)]
-            if not isinstance(values, dict):
-                raise ParameterError(f"{where} must hold names and values{given(values)}")
-            _refuse_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB}, where)
+        self._check_names()
         self.arms = self._read_arms()
         self.folds = self._read_folds()
         beside = self._read_branches()
@@ -144,6 +141,20 @@ class Study:
         assert raw is not None
         return raw_phantom_cases(raw.prefix, raw.phantoms.patients) if raw.phantoms else []
 
+    def _check_names(self) -> None:
+        """Refuse every unknown and missing name at once: a file of an earlier version lacks some in many places."""
+        problems = _wrong_names(set(self.content), {*SHARED, *map(section, NOTEBOOKS)}, self.origin)
+        for name in NOTEBOOKS:
+            if section(name) not in self.content:
+                continue
+            where, values = f"{self.origin}, section {section(name)}", self.content[section(name)]
+            if not isinstance(values, dict):
+                problems.append(f"{where} must hold names and values{given(values)}")
+                continue
+            problems += _wrong_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB}, where)
+        if problems:
+            raise ParameterError("; ".join(problems))
+
     def _read_arms(self) -> list[Any]:
         settings = self.content["arms"]
         where = f"{self.origin}: arms"
@@ -220,13 +231,14 @@ def raw_phantom_cases(prefix: str, patients: int) -> list[str]:
     return [f"{prefix}-{number:05d}-000" for number in range(1, patients + 1)]
 
 
-def _refuse_names(given: set[str], known: set[str], where: str) -> None:
+def _wrong_names(given: set[str], known: set[str], where: str) -> list[str]:
+    """At most one text, which names what is unknown and what is missing, and says where to look what that is."""
     problems = [
         f"{name}: unknown parameter{closest(str(name), sorted(known))}" for name in sorted(map(str, given - known))
     ]
     problems += [f"{name}: missing{meant_for(name, given - known)}" for name in sorted(known - given)]
-    if problems:
-        raise ParameterError(f"{where}: " + "; ".join(problems))
+    example = f" ({EXAMPLE} has each with its meaning)" if known - given else ""
+    return [f"{where}: {'; '.join(problems)}{example}"] if problems else []
 
 
 def _absent(path: Path) -> str:

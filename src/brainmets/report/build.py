@@ -120,7 +120,7 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         phantoms=all(study.content[name].get("phantoms") for name in ("source", "target")),
         verdict=content.verdict(files), answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
-        notes=[*audit.left_out(files), *remarks],
+        level=content.level(steps), notes=[*audit.left_out(files), *remarks],
         figures=[one for one in figures if one.file.name != detection.FIGURE],
         detection=found, measures=list(detection.MEASURES.values()),
         curves=[one for one in figures if one.file.name == detection.FIGURE],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from brainmets.params import MODELS
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.statistics.descriptive import COUNTS
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import ARMS, METRIC_TITLES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 METRICS = {"dice": ("Dice", 3), "hd95": ("HD95, mm", 1)}
@@ -118,11 +119,16 @@ def _sentence(path: Path) -> str:
     return str(_results(path, "07")["sentence"])
 
 
+def level(steps: Sequence[Step]) -> str:
+    """The level of the intervals that notebook 07 made, in percent."""
+    return percent(1 - next(step.record["parameters"]["alpha"] for step in steps if step.name == "07_statistics"))
+
+
 def result_table(descriptive: pd.DataFrame) -> tuple[list[str], list[dict[str, Any]], list[str]]:
     """Regions; one row per model with ``arm, strategy, first, cells``; and the remarks below the table.
 
     ``descriptive`` is notebook 07's table. Strategies stand in their order within each arm; every cell has the mean,
-    its 95% interval, n, and ``masks``: the cases with the region in both masks / only in the reference / only in the
+    its interval, n, and ``masks``: the cases with the region in both masks / only in the reference / only in the
     prediction / in none, empty where that is not known. A mean without a defined value reads "none".
     """
     table = descriptive[descriptive["metric"].isin(METRICS)].assign(note=descriptive["note"].fillna("").astype(str))

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from brainmets.figures import Drawing
 from brainmets.scoring.calibration import BINS, NEAR_MM
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
@@ -76,7 +77,7 @@ def reliability(bins: pd.DataFrame, alpha: float = 0.05, zone: Zone = "near") ->
             count.yaxis.set_minor_formatter(NullFormatter())
             count.tick_params(labelbottom=True)
             count.set_xlabel("Mean probability of the bin", fontsize=9)
-        panels[2 * row, 0].set_ylabel(f"Share in the reference,\n{1 - alpha:.0%} band", fontsize=9)
+        panels[2 * row, 0].set_ylabel(f"Share in the reference,\n{percent(1 - alpha)} band", fontsize=9)
         panels[2 * row + 1, 0].set_ylabel("Voxels", fontsize=9)
     keys = [_key(strategy) for strategy in ordered(shown["strategy"], STRATEGIES)]
     keys.append(Line2D([], [], color="grey", linewidth=0.8, linestyle=":", label="as it says"))

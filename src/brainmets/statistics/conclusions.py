@@ -27,6 +27,7 @@ from brainmets.statistics.comparisons import AUTHORS, BOTH_STRATEGIES, MEAN_OVER
 from brainmets.statistics.declared import Declared
 from brainmets.statistics.descriptive import false_volumes
 from brainmets.statistics.tables import models, undefined, values, with_reference
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
@@ -478,7 +479,7 @@ ENVIRONMENT = Environment(  # of plain text: nothing is escaped
 )
 ENVIRONMENT.filters.update(
     listed=listed, counted=counted, in_words=in_words, p=p_words, measure=measure, arm_and_measure=arm_and_measure,
-    plainly=plainly, shown=format, amount=amount, margin=margin_of,
+    plainly=plainly, shown=format, percent=percent, amount=amount, margin=margin_of,
 )  # fmt: skip
 ENVIRONMENT.globals.update(
     most_effects=MOST_EFFECTS, metric_titles=METRIC_TITLES, strategy_titles=STRATEGY_TITLES, plain=PLAIN

@@ -159,7 +159,7 @@ def decide(
         role = "secondary" if place else "primary"
         rows.append({"place": place, "role": role, "metric": endpoint.metric, "region": endpoint.region, **row})
         if goes_on and row["verdict"] not in ("superior", "shown"):
-            goes_on, stopped = False, f"not tested, since {name} is {row['verdict']}"
+            goes_on, stopped = False, f"not tested, since the verdict on {name} is {row['verdict']}"
     return pd.DataFrame(rows, columns=DECISION_COLUMNS)
 
 

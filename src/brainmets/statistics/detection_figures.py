@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from brainmets.figures import Drawing
 from brainmets.statistics.froc import RATE_TITLES, RATES
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
 CAPTION = {
@@ -53,7 +54,7 @@ def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
         panel.set_ylim(-0.03, 1.03)
         panel.set_xticks(RATES, [RATE_TITLES.get(rate, f"{rate:g}") for rate in RATES])
         panel.set_xlabel("False positives a case, at most")
-    panels[0].set_ylabel(f"Share of lesions found, {1 - alpha:.0%} interval")
+    panels[0].set_ylabel(f"Share of lesions found, {percent(1 - alpha)} interval")
     if not arms:
         panels[0].text(0.5, 0.5, "no candidates", ha="center", transform=panels[0].transAxes)
         return figure

@@ -21,7 +21,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from brainmets.figures import Drawing
 from brainmets.scoring.detection import SIZE_BINS
 from brainmets.statistics.tables import of_trained, unit_of, values
-from brainmets.statistics.tests import rounded
+from brainmets.statistics.tests import percent, rounded
 from brainmets.vocabulary import (
     ARMS,
     METRIC_AXES,
@@ -124,7 +124,7 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
         panel.set_title(f"{region} (n = {' to '.join(str(n) for n in sorted({own['n'].min(), own['n'].max()}))})")
         panel.set_xticks(range(len(arms)), [arm_title(arm) for arm in arms], rotation=20)
     name, _, way = _axis(metric).partition("\n")
-    panels[0, 0].set_ylabel(f"Mean {name}, {1 - alpha:.0%} interval\n{way}".rstrip())
+    panels[0, 0].set_ylabel(f"Mean {name}, {percent(1 - alpha)} interval\n{way}".rstrip())
     if better(metric) == "greater":
         panels[0, 0].set_ylim(0, 1)
     keys = [
@@ -195,7 +195,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
         panel.set_xlabel("Mean of both volumes (mL)")
     widths = [
         Line2D([], [], color="grey", linewidth=BIAS_WIDTH, label="thick: mean difference"),
-        Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {1 - alpha:.0%} limits of agreement"),
+        Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {percent(1 - alpha)} limits of agreement"),
     ]
     keys = [*_strategy_keys(pairs), *widths]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)

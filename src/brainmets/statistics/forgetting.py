@@ -16,6 +16,7 @@ import pandas as pd
 from brainmets.scoring.intervals import patients_of
 from brainmets.statistics.repeats import interval, mean_over_patients
 from brainmets.statistics.tables import ScoreTableError, in_order, read_scores, unit_of, values, with_reference
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import (
     ARMS,
     METRIC_TITLES,
@@ -115,8 +116,8 @@ def sentence(table: pd.DataFrame, metric: str, region: str, alpha: float) -> str
     if not of_arms:
         return f"No held-out case of the source has {named} before and after fine-tuning."
     return (
-        f"On the source's held-out cases the mean {named} before and after fine-tuning is, with the {1 - alpha:.0%} "
-        f"interval of the change: {'; '.join(of_arms)}."
+        f"On the source's held-out cases the mean {named} before and after fine-tuning is, with the "
+        f"{percent(1 - alpha)} interval of the change: {'; '.join(of_arms)}."
     )
 
 

@@ -27,7 +27,7 @@ from brainmets.statistics.branches import TRAINING_CASES, Block, blocks, over_ar
 from brainmets.statistics.comparisons import MEAN_OVER_ARMS, Settings
 from brainmets.statistics.repeats import interval, mean_over_patients
 from brainmets.statistics.tables import in_order
-from brainmets.statistics.tests import NAN, Floats, generator, widened
+from brainmets.statistics.tests import NAN, Floats, generator, percent, widened
 from brainmets.vocabulary import COMPARED_STRATEGIES, METRIC_TITLES, arm_title, better
 
 RULE = (
@@ -216,7 +216,7 @@ def sentence(row: Mapping[Any, Any] | pd.Series, sizes: Sequence[int], named: st
     unclear = [doubt for doubt in (NOT_RISING, ONE_PATIENT, TOO_WIDE) if doubt in str(row["note"])]
     if unclear:
         return f"How many cases pretraining is worth, the data cannot say ({named}, {arm}): {'; '.join(unclear)}."
-    interval_words = f"{1 - alpha:.0%} interval over patients {_words(low, n, sizes)} to {_words(high, n, sizes)}"
+    interval_words = f"{percent(1 - alpha)} interval over patients {_words(low, n, sizes)} to {_words(high, n, sizes)}"
     fine_tuned = f"the mean {named} that fine-tuning reaches with {n} training cases ({arm})"
     if np.isposinf(k):
         return (

@@ -31,6 +31,7 @@ from brainmets.scoring.candidates import FILES, Detections, Hits, hits, read_det
 from brainmets.scoring.intervals import NO_INTERVAL, patients_of, rate_interval, share_interval, sums_by
 from brainmets.statistics.froc import ALL_SIZES, SIZES, SLACK, Size, of_region
 from brainmets.statistics.tables import read_score_files
+from brainmets.statistics.tests import percent
 from brainmets.vocabulary import HitRule, Model, model_phrase
 
 VOLUMES_MM3: tuple[float, ...] = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
@@ -337,7 +338,7 @@ def _sentence(row: Mapping[Hashable, Any], alpha: float) -> str:
     if row["lesions"]:
         found = (
             f"{row['found']} of {row['lesions']} lesions of {row['region']} found ({row['sensitivity']:.0%}, "
-            f"{1 - alpha:.0%} interval {row['low']:.0%} to {row['high']:.0%})"
+            f"{percent(1 - alpha)} interval {row['low']:.0%} to {row['high']:.0%})"
         )
     point = f"threshold {row['threshold']:.2f}, {row['smallest_mm3']:g} mm^3 at least; both chosen on training cases"
     if math.isinf(row["threshold"]):

@@ -34,6 +34,15 @@ NAN = float("nan")
 Floats = npt.NDArray[np.float64]
 
 
+def percent(level: float) -> str:
+    """A level of confidence in percent, with the digits that it has: 99.9% is no 100%.
+
+    >>> percent(1 - 0.05), percent(1 - 2 * 0.0125), percent(1 - 0.001)
+    ('95%', '97.5%', '99.9%')
+    """
+    return f"{100 * level:.4g}%"
+
+
 # --- paired differences ------------------------------------------------------------------------------------------
 
 
