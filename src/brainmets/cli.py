@@ -369,6 +369,7 @@ def _score(args: argparse.Namespace) -> int:
     """Score, write the tables, say what was excluded; after an error nothing is written."""
     from brainmets import tables
     from brainmets.scoring.folders import require_one_convention, score_folders
+    from brainmets.scoring.screening import order_notes
     from brainmets.vocabulary import LESION_COLUMNS, SCORE_COLUMNS
 
     _require_processes("--workers", args.workers)
@@ -396,6 +397,8 @@ def _score(args: argparse.Namespace) -> int:
     for note in require_one_convention(scores) if args.label_map is None else []:
         print(f"look at the labels: {note}", file=sys.stderr)
     screened = None if args.probabilities is None else _screen(args)
+    for note in [] if screened is None else order_notes(screened):
+        print(f"look at the probabilities: {note}", file=sys.stderr)
     tables.write(args.out, scores.table)
     if args.lesions is not None:
         tables.write(args.lesions, scores.lesions)

@@ -185,6 +185,13 @@ def test_by_covariate_and_marked_exploratory(tmp_path: Path) -> None:
         ("case,primary\n", "holds no rows"),
         ("case,primary\na,lung,5\n", "line 2: 3 fields under 2 names"),
         ("case,primary\n,lung\n", "line 2: case is empty"),
+        ("case,primary\na,P1\n", "primary: a value is the name of a case or patient"),
+        ("case,born\na,1950-01-02\n", "born: a value holds a date"),
+        ("case,born\na,born 2.1.1950\n", "born: a value holds a date"),
+        ("case,born\na,19500102\n", "born: a value holds a date"),
+        (f"case,remark\na,{'x' * 41}\n", "remark: a value is longer than 40 characters"),
+        ("case,remark\na,x\u202ey\n", "remark: a value .* cannot be seen"),
+        ("case,primary\na,lung\nb,Lung\n", "primary: two values differ in upper and lower case alone"),
     ],
 )
 def test_a_table_of_covariates_that_does_not_fit_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -197,6 +204,20 @@ def test_a_name_that_the_study_did_not_give_is_not_repeated(tmp_path: Path) -> N
     with pytest.raises(TableError) as error:
         paired_detection.read_covariates(path, PATIENTS)
     assert "Smith" not in str(error.value)
+
+
+def test_a_value_that_tells_who_somebody_is_is_not_repeated(tmp_path: Path) -> None:
+    for value in ("P1", "1950-01-02"):
+        with pytest.raises(TableError) as error:
+            paired_detection.read_covariates(covariates(tmp_path, f"case,what\na,{value}\n"), PATIENTS)
+        assert value not in str(error.value)
+
+
+def test_excels_marks_and_formulas_are_read_as_text(tmp_path: Path) -> None:
+    path = covariates(tmp_path, "\ufeffcase,primary\na,=1+1\nb,1.5-2 cm\n")
+    assert paired_detection.read_covariates(path, PATIENTS)["level"].tolist()[:2] == ["=1+1", "1.5-2 cm"]
+    with pytest.raises(TableError, match="semicolons; save the table with commas"):
+        paired_detection.read_covariates(covariates(tmp_path, "case;primary\na;lung\n"), PATIENTS)
 
 
 def test_a_covariate_of_many_values_is_no_group(tmp_path: Path) -> None:

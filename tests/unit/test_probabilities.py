@@ -48,6 +48,35 @@ def test_the_floor_itself_is_kept_and_one_is_one(tmp_path: Path) -> None:
     assert found["TC"].max() == 1
 
 
+def test_what_was_painted_as_a_label_is_what_lies_above_a_half(tmp_path: Path) -> None:
+    """0.5 itself is no label, and lies between two steps; the candidates' 0.1 does so too, and stays in."""
+    half, tenth = np.float32(0.5), np.float32(0.1)
+    near = [half, np.nextafter(half, np.float32(1)), np.nextafter(half, np.float32(0)), tenth]
+    values = np.zeros(SHAPE, np.float32)
+    values[:4, 0, 0] = near
+    found, _ = kept.read(kept.write(tmp_path / "P1.nii.gz", dict.fromkeys(REGIONS, values), AFFINE, 0.02))
+    assert (found["ET"] > 0.5).tolist() == (values > 0.5).tolist()
+    assert (found["ET"] >= tenth).tolist() == (values >= tenth).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_a_mask_of_whole_numbers_is_no_probability(tmp_path: Path, kind: type) -> None:
+    path = tmp_path / "P1_TC.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, kind), AFFINE), path)
+    if kind is np.float32:
+        assert kept.read_region(path, "TC")[0].min() == 1
+        return
+    with pytest.raises(ImageError, match=r"P1_TC.nii.gz: holds whole numbers .* without scaling: a mask"):
+        kept.read_region(path, "TC")
+
+
+def test_whole_numbers_with_a_scaling_are_probabilities(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.full(SHAPE, 0.25), AFFINE)
+    image.header.set_data_dtype(np.int16)
+    nib.save(image, tmp_path / "P1_TC.nii.gz")  # nibabel writes a slope
+    assert kept.read_region(tmp_path / "P1_TC.nii.gz", "TC")[0] == pytest.approx(0.25, abs=1e-4)
+
+
 def test_the_same_probabilities_give_the_same_bytes(tmp_path: Path) -> None:
     one, other = (kept.write(tmp_path / name, drawn(), AFFINE, 0.02).read_bytes() for name in ("a.nii.gz", "b.nii.gz"))
     assert one == other

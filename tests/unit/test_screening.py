@@ -15,7 +15,7 @@ from brainmets.nifti import ImageError
 from brainmets.scoring import probabilities as kept
 from brainmets.scoring.candidates import Detections, read_detections
 from brainmets.scoring.folders import ScoringError
-from brainmets.scoring.screening import detect_folders
+from brainmets.scoring.screening import detect_folders, order_notes
 from brainmets.statistics.froc_by_rule import by_rule, lines
 from brainmets.vocabulary import REGIONS
 
@@ -105,6 +105,29 @@ def test_cases_that_do_not_match_are_named(folders: tuple[Path, Path]) -> None:
         detect(folders)
 
 
+@pytest.mark.parametrize("odd", ["b_NETC", "b_tc", "b"])
+def test_a_file_that_is_named_unlike_the_others_is_named(folders: tuple[Path, Path], tmp_path: Path, odd: str) -> None:
+    apart = tmp_path / "per_region"
+    apart.mkdir()
+    for name in ("a_ET", "a_TC", "a_WT", "b_ET", "b_WT", odd):
+        nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.float32), AFFINE), apart / f"{name}.nii.gz")
+    with pytest.raises(ScoringError) as error:
+        detect((apart, folders[1]))
+    expected = "references without probabilities" if odd == "b" else f": {odd} should be named like the others"
+    assert expected in str(error.value)
+
+
+def test_regions_in_another_order_are_asked_about(folders: tuple[Path, Path]) -> None:
+    """ET, TC and WT as they should be, with equal volumes too, are not; those of nnU-Net's order are."""
+    assert order_notes(detect(folders)) == []
+    wide, narrow = cubes("found", "missed", dtype=np.float32), cubes("found", dtype=np.float32)
+    for values, asked in (([narrow, wide, wide], 0), ([wide, wide, narrow], 1)):
+        kept.write(folders[0] / "a.nii.gz", dict(zip(REGIONS, values, strict=True)), AFFINE, 0.02)
+        notes = order_notes(detect(folders))
+        assert len(notes) == asked
+    assert notes[0].startswith("the candidates of TC, a part of WT, take 32 mm^3, those of WT 16")
+
+
 def test_another_grid_and_other_axes_are_refused(folders: tuple[Path, Path]) -> None:
     values = dict.fromkeys(REGIONS, np.zeros(SHAPE, np.float32))
     for affine in (np.diag([1.0, 1.0, 2.0, 1.0]), np.diag([-1.0, 1.0, 2.5, 1.0])):
@@ -152,6 +175,17 @@ def test_the_command_prints_the_froc_and_writes_the_tables(
     (out / "froc.csv").write_text("name,salary\n")
     assert run("--probabilities", folders[0], "--detection", out) == 2
     assert "--detection (froc.csv): " in capsys.readouterr().err
+
+
+def test_the_command_asks_about_the_order(
+    run: Callable[..., int], folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--probabilities", folders[0]) == 0
+    assert "look at the probabilities" not in capsys.readouterr().err
+    values = [cubes(*names, dtype=np.float32) for names in (("found", "false"), ("found",), ("found",))]
+    kept.write(folders[0] / "a.nii.gz", dict(zip(REGIONS, values, strict=True)), AFFINE, 0.02)
+    assert run("--probabilities", folders[0]) == 0
+    assert "look at the probabilities: the candidates of ET, a part of TC, take" in capsys.readouterr().err
 
 
 def test_a_higher_threshold_leaves_candidates_out(

@@ -29,8 +29,9 @@ AGAIN = "predict the case again (notebook 06)"
 def write(path: Path, probabilities: Mapping[str, Probability], affine: Affine, floor: float) -> Path:
     """Write the regions' probabilities (each (x, y, z), in the axes of the case's image), whole or not at all.
 
-    What is below ``floor`` is written as 0, all else as the nearest step of 1/65535. Raises ``ValueError`` for other
-    regions than ET, TC and WT, regions of different shapes, a floor beyond 0 to 1, and values that are no
+    What is below ``floor`` is written as 0, all else as the nearest step of 1/65535; 0.5, between two of them, as
+    the lower one, so that what is above 0.5 in the file is what was painted as a label. Raises ``ValueError`` for
+    other regions than ET, TC and WT, regions of different shapes, a floor beyond 0 to 1, and values that are no
     probabilities; then nothing is written.
     """
     if set(probabilities) != set(REGIONS):
@@ -47,7 +48,8 @@ def write(path: Path, probabilities: Mapping[str, Probability], affine: Affine, 
             values = probabilities[region]
             steps = np.zeros(values.shape, np.uint16, order="F")
             where = nifti.labelled((values >= np.float32(floor)).view(np.uint8))
-            steps[where] = np.minimum(np.rint(values[where] * np.float32(STEPS)), STEPS)
+            most = np.where(values[where] > np.float32(0.5), STEPS, STEPS // 2)
+            steps[where] = np.minimum(np.rint(values[where] * np.float32(STEPS)), most)
             yield steps
 
     return nifti.write_channels(path, stored(), len(REGIONS), affine, 1 / STEPS)
@@ -82,9 +84,16 @@ def read(path: Path) -> tuple[dict[str, Probability], Grid]:
 def read_region(path: Path, region: str) -> tuple[Probability, Grid]:
     """One region's probability from a 3D file of numbers from 0 to 1, as other programs write them, and its grid.
 
-    Raises ``ImageError`` for values beyond 0 to 1 or not finite, and as ``nifti.read_volume`` does.
+    Raises ``ImageError`` for whole numbers without scaling (a mask has no scores), values beyond 0 to 1 or not finite,
+    and as ``nifti.read_volume`` does.
     """
     values, grid = nifti.read_volume(path)
+    if values.dtype.kind in "biu":
+        raise ImageError(
+            path,
+            f"holds whole numbers ({values.dtype}) without scaling: a mask, or probabilities that were rounded; give "
+            "numbers from 0 to 1 (float32)",
+        )
     return _checked(values, path, region), grid
 
 

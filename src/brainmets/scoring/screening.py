@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,11 @@ def detect_folders(
         if unknown := sorted(set(cases) - wanted.keys()):
             problems.append(f"{references} holds no reference of {', '.join(unknown)}")
         wanted = {case: path for case, path in wanted.items() if case in cases}
+    if odd := _oddly_named(given.keys() - wanted.keys(), wanted):
+        raise ScoringError(
+            f"{probabilities}: {', '.join(odd)} should be named like the others, as CASE_REGION with a region of "
+            f"{', '.join(REGIONS)}"
+        )
     if stray := sorted(given.keys() - wanted.keys()):
         problems.append(f"probabilities without a reference in {references}: {', '.join(stray)}")
     if absent := sorted(wanted.keys() - given.keys()):
@@ -67,6 +73,28 @@ def detect_folders(
         if progress is not None:
             progress(f"{len(found)} of {len(jobs)}: {job.case}, {time.monotonic() - started:.1f} s elapsed")
     return collect({job.case: found[job.case] for job in jobs}, arm, strategy)
+
+
+def order_notes(detections: Detections) -> list[str]:
+    """A sentence where a region's candidates are larger, all in all, than those of the region that it is a part of.
+
+    ET is a part of TC, TC of WT. It is no proof, but what a 4D file with another order of regions looks like, such as
+    that of nnU-Net's BraTS plans (WT, TC, ET).
+    """
+    volumes = detections.candidates.groupby("region")["volume_mm3"].sum()
+    there = [region for region in REGIONS if region in volumes.index]
+    return [
+        f"the candidates of {part}, a part of {whole}, take {volumes[part]:.0f} mm^3, those of {whole} "
+        f"{volumes[whole]:.0f}: are the regions in the order {', '.join(REGIONS)}?"
+        for part, whole in pairwise(there)
+        if volumes[part] > volumes[whole]
+    ]
+
+
+def _oddly_named(stray: Collection[str], wanted: Collection[str]) -> list[str]:
+    """Of files that are no case's own, those that name no region, where others name a case and a region."""
+    of_region = {name for name in stray if (parts := name.rpartition("_"))[0] in wanted and parts[2] in REGIONS}
+    return sorted(set(stray) - of_region) if len(of_region) > len(stray) / 2 else []
 
 
 def _by_case(folder: Path) -> dict[str, dict[str, Path]]:

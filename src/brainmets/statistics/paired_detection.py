@@ -18,6 +18,7 @@ All of it is exploratory: Holm's correction runs over the sizes and arms of a me
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ KNOWN_COLUMNS = ["case", "covariate", "level"]
 NOT_GIVEN = "(not given)"
 MOST_LEVELS = 12
 """Levels of a covariate; a column of more is a number or a name, and no group has enough patients."""
+LONGEST_LEVEL = 40
+"""Characters of a level: longer ones are remarks, and what remarks tell is anyone's guess."""
+DATE = re.compile(r"(?<!\d)(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|(19|20)\d{6})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -249,8 +253,9 @@ def read_covariates(path: Path, patients: Mapping[str, str]) -> pd.DataFrame:
     every case of the study. Its values stand in the report.
 
     Raises ``TableError`` for a table that ``schemas.read`` refuses, one without or with both keys, without a
-    covariate, with a name that is no case (patient) of the study's, and a covariate of more than ``MOST_LEVELS``
-    levels.
+    covariate, with a name that is no case (patient) of the study's, a covariate of more than ``MOST_LEVELS`` levels,
+    and a level that is a name of the study's, holds a date, is longer than ``LONGEST_LEVEL`` or cannot be seen, or
+    differs from another in upper and lower case alone.
     """
     (_, names), *_ = lines(path)
     keys = [name for name in ("case", "patient") if name in names]
@@ -277,6 +282,8 @@ def read_covariates(path: Path, patients: Mapping[str, str]) -> pd.DataFrame:
     rows = []
     for name in columns:
         values = by_key[name].str.strip()
+        if problem := _unfit(values.unique().tolist(), {*patients, *patients.values()}):
+            raise TableError(f"{path}: {name}: {problem}; values stand in the report: write groups (such as lung)")
         levels = {place: value or NOT_GIVEN for place, value in values.items()}
         if len(set(levels.values())) > MOST_LEVELS:
             raise TableError(
@@ -286,6 +293,20 @@ def read_covariates(path: Path, patients: Mapping[str, str]) -> pd.DataFrame:
         for case, patient in sorted(patients.items()):
             rows.append((case, name, levels.get(case if key == "case" else patient, NOT_GIVEN)))
     return pd.DataFrame(rows, columns=KNOWN_COLUMNS)
+
+
+def _unfit(values: Sequence[str], names: Collection[str]) -> str:
+    """What makes values no groups, or tells whom they are of, without showing it; empty where nothing does."""
+    hidden = {name.casefold() for name in names}
+    if any(value.casefold() in hidden for value in values):
+        return "a value is the name of a case or patient"
+    if any(DATE.search(value) for value in values):
+        return "a value holds a date, which tells who somebody is"
+    if any(len(value) > LONGEST_LEVEL or not value.isprintable() for value in values):
+        return f"a value is longer than {LONGEST_LEVEL} characters, or holds some that cannot be seen"
+    if len({value.casefold() for value in values}) < len(values):
+        return "two values differ in upper and lower case alone"
+    return ""
 
 
 def by_covariate(applied: Mapping[Model, Applied], covariates: pd.DataFrame, settings: Settings) -> pd.DataFrame:
