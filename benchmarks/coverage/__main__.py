@@ -17,7 +17,12 @@ PARTS: dict[str, Part] = {
 }
 """By the names that ``--only`` takes, in the order of the kept file."""
 RESULTS = Path(__file__).parents[1] / "results" / "coverage.md"
-HEADING = "# Levels and coverage, simulated\n\n`OMP_NUM_THREADS=1 python -m benchmarks.coverage --write`\n"
+PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
+"""Quotes the sections, each below a heading of its own."""
+HEADING = (
+    "# Levels and coverage, simulated\n\n`OMP_NUM_THREADS=1 python -m benchmarks.coverage --write`; one part with so "
+    "many draws: `--only detection --draws 1000`\n"
+)
 
 
 def lines(part: Part, draws: int) -> Iterator[str]:
@@ -48,6 +53,15 @@ def replaced(text: str, ran: Mapping[str, str]) -> str:
     return HEADING + "".join(f"\n## {title}\n\n{kept[title]}\n" for title in titles)
 
 
+def keep(title: str, section: str) -> None:
+    """Put the section into the kept file, and where the documentation quotes the former one, into its place."""
+    text = RESULTS.read_text(encoding="utf-8")
+    former = sections(text).get(title, "")
+    RESULTS.write_text(replaced(text, {title: section}), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page.replace(f"### {title}\n\n{former}\n", f"### {title}\n\n{section}\n"), encoding="utf-8")
+
+
 def main() -> None:
     """Print the sections as they are found, and keep them with ``--write``."""
     parser = argparse.ArgumentParser(
@@ -55,7 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--draws", type=int, default=4000, help="studies a row (default: 4000)")
-    parser.add_argument("--write", action="store_true", help=f"replace the sections of these parts in {RESULTS.name}")
+    parser.add_argument("--write", action="store_true", help="replace the sections of these parts where they are kept")
     given = parser.parse_args()
     if given.draws < 1:
         parser.error(f"--draws {given.draws}: at least 1")
@@ -67,7 +81,7 @@ def main() -> None:
             print(line, flush=True)
         print(f"\n{time.perf_counter() - start:.0f} s\n", flush=True)
         if given.write:
-            RESULTS.write_text(replaced(RESULTS.read_text(), {part.title: "\n".join(found)}))
+            keep(part.title, "\n".join(found))
 
 
 if __name__ == "__main__":

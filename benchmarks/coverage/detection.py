@@ -183,4 +183,4 @@ def rows() -> Iterator[Row]:
     )  # fmt: skip
 
 
-PART = Part("Detection", rows)
+PART = Part("Candidates and the operating point", rows)

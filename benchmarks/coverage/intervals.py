@@ -169,4 +169,4 @@ def of_lesions() -> Iterator[Row]:
     yield Row("former: exact Poisson", "mean 2, variance 3 times the mean", False, exact_false_positives, former=True)
 
 
-PART = Part("Intervals", rows)
+PART = Part("Intervals of scores, lesions and agreement", rows)

@@ -111,4 +111,4 @@ def rows() -> Iterator[Row]:
     )  # fmt: skip
 
 
-PART = Part("Tests", rows)
+PART = Part("Tests of scores", rows)

@@ -23,6 +23,7 @@ def benchmark() -> ModuleType:
 
 def as_run(benchmark: ModuleType, patch: pytest.MonkeyPatch, kept: Path, *arguments: str) -> None:
     patch.setattr(benchmark, "RESULTS", kept)
+    patch.setattr(benchmark, "PAGE", kept.with_name("page.md"))
     patch.setattr(sys, "argv", ["coverage", *arguments])
     benchmark.main()
 
@@ -46,17 +47,20 @@ def test_no_row_stands_in_two_parts_and_each_part_has_a_title_of_its_own(benchma
 def test_only_the_parts_that_ran_are_replaced(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = tmp_path / "coverage.md"
-    kept.write_text("# Of old\n\n## Tests\n\n4000 studies\n\n## Detection\n\n| old |\n\n## Of no part\n\nwords\n")
+    run, other = (benchmark.PARTS[name].title for name in ("tests", "detection"))
+    kept, page = tmp_path / "coverage.md", tmp_path / "page.md"
+    kept.write_text(f"# Of old\n\n## {run}\n\n4000 studies\n\n## {other}\n\n| old |\n\n## Of no part\n\nwords\n")
+    page.write_text(f"# Statistics\n\n### {run}\n\n4000 studies\n\nwords of ours\n")
     as_run(benchmark, monkeypatch, kept, "--only", "tests", "--draws", "2")
-    assert "## Tests" in capsys.readouterr().out
+    assert f"## {run}" in capsys.readouterr().out
     assert "4000 studies" in kept.read_text(), "without --write nothing is kept"
     as_run(benchmark, monkeypatch, kept, "--only", "tests", "--draws", "2", "--write")
     found = benchmark.sections(kept.read_text())
-    assert list(found) == ["Tests", "Detection"]
-    assert found["Detection"] == "| old |"
-    assert found["Tests"].startswith("10 patients where a row does not say otherwise, 2 studies a row")
-    assert found["Tests"].count("\n| ") == 1 + len([*benchmark.PARTS["tests"].rows()])
+    assert list(found) == [run, other]
+    assert found[other] == "| old |"
+    assert found[run].startswith("10 patients where a row does not say otherwise, 2 studies a row")
+    assert page.read_text() == f"# Statistics\n\n### {run}\n\n{found[run]}\n\nwords of ours\n"
+    assert found[run].count("\n| ") == 1 + len([*benchmark.PARTS["tests"].rows()])
 
 
 @pytest.mark.parametrize("arguments", [("--only", "detektion"), ("--draws", "0")])
