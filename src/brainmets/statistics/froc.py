@@ -138,9 +138,9 @@ def table(
     ``threshold`` (infinite: nothing is accepted), ``attained`` (false positives a case at that threshold), ``note``.
 
     The interval is Clopper and Pearson's for as many independent lesions as the bootstrap's spread between patients
-    leaves (``intervals.share_interval_of``), which is not of width 0 where every lesion was found; percentiles and
-    BCa fall short there (docs/statistics.md). Lesions of one patient leave everything open: 0 to 1. Resamples without
-    such a lesion have no sensitivity and are left out. Without a lesion there is no interval either.
+    leaves (``intervals.share_interval_of``), which is not of width 0 where every lesion was found; percentiles fall
+    short there (docs/statistics.md). Lesions of one patient leave everything open: 0 to 1. Resamples without such a
+    lesion have no sensitivity and are left out. Without a lesion there is no interval either.
     """
     parts = []
     for name in [region] if region else REGIONS:
