@@ -30,7 +30,7 @@ CAPTIONS = {
     "learning_curve.png": (
         "The mean Dice of both strategies by the number of the target's training cases, on the same held-out "
         "patients, with their intervals.",
-        "It cannot show the luck of training: every point of a curve was trained once.",
+        "It cannot show the luck of training: every point of a curve is one training.",
     ),
 }
 """What each figure shows, and what it cannot show: one sentence each."""
