@@ -28,7 +28,7 @@ from brainmets.scoring.calibration import BINS, bins_of
 from brainmets.scoring.candidates import Hits
 from brainmets.scoring.intervals import (
     Interval,
-    auroc,
+    auroc_of_patients,
     clopper_pearson,
     garwood,
     rate_interval,
@@ -49,8 +49,8 @@ from brainmets.statistics.branches import Block
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.tests import (
     Floats,
-    auroc_interval,
     cliffs_delta_interval,
+    clustered_auroc_interval,
     generator,
     hodges_lehmann,
     holm,
@@ -560,7 +560,7 @@ def highest_scores(random: Random, area: float, ill: int, well: int) -> tuple[Fl
 
 
 def area_under_curve(random: Random, area: float, ill: int, well: int) -> bool | None:
-    return holds(auroc(*highest_scores(random, area, ill, well), 1 - ALPHA)[1], area)
+    return holds(auroc_of_patients(*highest_scores(random, area, ill, well), 1 - ALPHA)[1], area)
 
 
 def delong(random: Random, area: float, ill: int, well: int) -> bool | None:
@@ -667,7 +667,7 @@ def doubt(random: Random, apart: float, alike: float, candidates: float) -> bool
     ]
     if not all(any(len(values) for values in side) for side in sides):
         return None
-    low, high, _ = auroc_interval(sides[0], sides[1], ALPHA, 1000, random)
+    low, high, _ = clustered_auroc_interval(sides[0], sides[1], ALPHA, 1000, random)
     return holds((low, high), float(stats.norm.cdf(apart / np.sqrt(2))))
 
 
