@@ -6,7 +6,7 @@ from scratch, so that both are told apart in a grey print.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -42,11 +42,6 @@ CAPTIONS = {
     ),
 }
 """What each figure shows, and what it cannot show: one sentence each."""
-
-
-def captions(files: Iterable[str]) -> list[dict[str, str]]:
-    """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
-    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
 
 
 def repeats(scores: pd.DataFrame, metric: str, patients: Mapping[str, str]) -> Figure:

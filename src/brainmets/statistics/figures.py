@@ -6,7 +6,7 @@ hatch or line style, so that nothing is lost in a grey print.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,9 +80,9 @@ CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 BIAS_WIDTH, LIMIT_WIDTH = 2.0, 0.8
 
 
-def captions(files: Iterable[str]) -> list[dict[str, str]]:
+def captions(files: Iterable[str], texts: Mapping[str, tuple[str, str]] = CAPTIONS) -> list[dict[str, str]]:
     """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
-    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
+    return [{"file": file, "shows": texts[file][0], "cannot_show": texts[file][1]} for file in files]
 
 
 def arm_colour(arm: str) -> tuple[float, float, float]:
