@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,7 @@ def _staircase(panel: Axes, points: pd.DataFrame, strategy: str) -> None:
     # the last step runs on to the axis's end: beyond what any threshold reaches nothing more is found
     ends = pd.concat([corners, corners.iloc[[-1]].assign(false_positives=RATES[-1])])
     x = np.maximum(ends["false_positives"].to_numpy(float), LEFT)
-    look = {"color": STRATEGY_COLOURS[strategy], "linestyle": STRATEGY_LINES[strategy]}
+    look: dict[str, Any] = {"color": STRATEGY_COLOURS[strategy], "linestyle": STRATEGY_LINES[strategy]}
     panel.plot(x, ends["sensitivity"], drawstyle="steps-post", label=STRATEGY_TITLES[strategy], linewidth=1.8, **look)
     low, high = (ends[name].to_numpy(float) for name in ("low", "high"))
     if not math.isnan(low[0]):

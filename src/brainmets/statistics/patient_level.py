@@ -25,7 +25,6 @@ MEASURES = {
     "specificity": "patients without a lesion, in whom nothing is accepted",
     "auroc": "pairs of a patient with and one without lesions, in which the first has the higher candidate",
 }
-NEEDS_LESION_FREE = ("specificity", "auroc")
 
 
 def table(
