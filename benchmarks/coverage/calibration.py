@@ -15,7 +15,7 @@ from benchmarks.coverage.rows import ALPHA, NAMES, PATIENTS, SEED, Part, Random,
 from brainmets.scoring.calibration import BINS, SUMS, bins_of
 from brainmets.statistics import calibration
 from brainmets.statistics.comparisons import Settings
-from brainmets.statistics.tests import Floats, auroc_interval, generator
+from brainmets.statistics.tests import Floats, clustered_auroc_interval, generator
 
 GRID = (np.arange(200) + 0.5) / 200
 """Probabilities that a voxel near a lesion is given: often near 0 or 1, as beta(0.3, 0.7)."""
@@ -86,7 +86,7 @@ def doubt(random: Random, apart: float, alike: float, candidates: float) -> bool
     ]
     if not all(any(len(values) for values in side) for side in sides):
         return None
-    low, high, _ = auroc_interval(sides[0], sides[1], ALPHA, 1000, random)
+    low, high, _ = clustered_auroc_interval(sides[0], sides[1], ALPHA, 1000, random)
     return holds((low, high), float(stats.norm.cdf(apart / np.sqrt(2))))
 
 

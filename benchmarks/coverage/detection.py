@@ -10,7 +10,7 @@ from scipy import stats
 
 from benchmarks.coverage.rows import ALPHA, NAMES, PATIENTS, SEED, Part, Random, Row, holds
 from brainmets.scoring.candidates import Hits
-from brainmets.scoring.intervals import auroc
+from brainmets.scoring.intervals import auroc_of_patients
 from brainmets.statistics import froc, paired_detection
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.tests import Floats, permutation, widened
@@ -126,7 +126,7 @@ def highest_scores(random: Random, area: float, ill: int, well: int) -> tuple[Fl
 
 
 def area_under_curve(random: Random, area: float, ill: int, well: int) -> bool | None:
-    return holds(auroc(*highest_scores(random, area, ill, well), 1 - ALPHA)[1], area)
+    return holds(auroc_of_patients(*highest_scores(random, area, ill, well), 1 - ALPHA)[1], area)
 
 
 def delong(random: Random, area: float, ill: int, well: int) -> bool | None:

@@ -1,11 +1,15 @@
-"""What every figure shares: make one with ``Drawing``, write it with ``save``, show it as a cell's last value."""
+"""What every figure shares: make one with ``panel_grid``, write it with ``save``, show it as a cell's last value."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from brainmets.files import replacing
@@ -21,6 +25,26 @@ class Drawing(Figure):
         picture = BytesIO()
         self.savefig(picture, format="png", dpi=SCREEN_DPI)
         return picture.getvalue()
+
+
+def panel_grid(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure and its panels, an array of shape (rows, columns), one panel at the least.
+
+    ``width`` and ``height`` are a panel's, in inches; ``shared`` goes to ``Figure.subplots``.
+    """
+    rows, columns = max(rows, 1), max(columns, 1)
+    figure = Drawing(figsize=(width * columns + 0.6, height * rows + 0.6), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **shared)
+    for panel in panels.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    return figure, panels
+
+
+def keys_below(figure: Figure, keys: Sequence[Artist], columns: int | None = None, size: int | None = None) -> None:
+    """The legend below all panels, in one row unless ``columns`` says otherwise; ``size`` in points."""
+    ncols = columns or len(keys) or 1
+    figure.legend(handles=list(keys), loc="outside lower center", ncols=ncols, frameon=False, fontsize=size)
 
 
 def wrapped(text: str, width_in: float, size: float) -> str:

@@ -29,6 +29,13 @@ STRATEGY_TITLES = {
     "scratch": "from scratch",
     "scratch_control": "from scratch, as many epochs as both trainings of the fine-tuned",
 }
+LineStyle = Literal["-", "--", "-.", ":"]
+STRATEGY_LINES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--", "scratch_control": "-."}
+STRATEGY_HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///", "scratch_control": "xxx"}
+STRATEGY_COLOURS = {"finetune": "#0173b2", "scratch": "#de8f05"}
+"""Where the compared strategies have colours of their own: of seaborn's colour-blind palette."""
+STRATEGY_MARKERS = {"finetune": "o", "scratch": "s"}
+"""Filled where fine-tuned, open from scratch."""
 
 Stage = Literal["pretraining", "finetune", "scratch", "scratch_control"]
 """What a training is: on the source, or on the target from the source's weights or from random ones."""

@@ -24,7 +24,7 @@ from brainmets.statistics.calibration import (
     uncertainty,
 )
 from brainmets.statistics.comparisons import Settings
-from brainmets.statistics.tests import auroc, auroc_interval
+from brainmets.statistics.tests import auroc, clustered_auroc_interval
 from brainmets.tables import TableError
 
 QUICK = Settings(alpha=0.05, n_bootstrap=400, seed=1)
@@ -318,8 +318,8 @@ def test_the_auroc_is_that_of_scikit_learn_and_its_interval_counts_patients() ->
     one, other = np.concatenate(events), np.concatenate(others)
     truth = np.repeat([1, 0], [len(one), len(other)])
     assert auroc(one, other) == pytest.approx(roc_auc_score(truth, np.concatenate([one, other])))
-    low, high, _ = auroc_interval(events, others, 0.05, 2000, np.random.default_rng(1))
+    low, high, _ = clustered_auroc_interval(events, others, 0.05, 2000, np.random.default_rng(1))
     assert 0 <= low < auroc(one, other) < high <= 1
     twice = [np.concatenate([values, values]) for values in events], [np.concatenate([v, v]) for v in others]
-    again = auroc_interval(*twice, 0.05, 2000, np.random.default_rng(1))
+    again = clustered_auroc_interval(*twice, 0.05, 2000, np.random.default_rng(1))
     assert again[:2] == pytest.approx((low, high)), "the same voxels twice are no new patients"

@@ -185,8 +185,8 @@ def test_the_answer_word_by_word() -> None:
         "Of the lesions of the tumour core, counted once per network, fine-tuned networks found 54 of 54 and those "
         "trained from scratch 27 of 54 (found: a predicted lesion, matched to it alone, overlaps it by at least a "
         "tenth of their joint volume).",
-        "A difference that was not shown may still exist, and one training of each network, on one cohort, was "
-        "compared, so that the luck of a training and other hospitals are not covered.",
+        "A difference that was not shown may still exist, and these numbers are of one training of each network, on "
+        "one cohort, so that the luck of a training and other hospitals are not covered.",
     ]
 
 

@@ -10,7 +10,7 @@ from detection_examples import make_detections
 from sklearn.metrics import roc_auc_score
 
 from brainmets.scoring.candidates import Detections
-from brainmets.scoring.intervals import auroc, clopper_pearson
+from brainmets.scoring.intervals import auroc_of_patients, clopper_pearson
 from brainmets.statistics import patient_level
 from brainmets.statistics.operating_point import Aim, Applied, Point, apply, freeze
 
@@ -56,7 +56,7 @@ def test_patients_by_hand(tmp_path: Path) -> None:
 def test_without_lesion_free_patients_refused_in_words(tmp_path: Path) -> None:
     detections = make_detections("ab", [("a", 90.0, 0.9), ("b", 90.0, 0.4)], [])
     rows = table_of(applied(tmp_path, detections, {}), detections, {}).set_index("measure")
-    for measure in patient_level.NEEDS_LESION_FREE:
+    for measure in ("specificity", "auroc"):
         assert math.isnan(rows.loc[measure, "value"])
         assert rows.loc[measure, "note"].startswith("no lesion-free patient among the held-out ones")
     assert rows.loc["all_found", "value"] == 0.5
@@ -83,14 +83,14 @@ def test_other_cases_are_refused(tmp_path: Path) -> None:
 def test_the_area_is_scikit_learns_ties_included(seed: int) -> None:
     random = np.random.default_rng(seed)
     ill, well = np.round(random.normal(1, 1, 9), 0), np.round(random.normal(0, 1, 6), 0)
-    area, (low, high) = auroc(ill, well, 0.95)
+    area, (low, high) = auroc_of_patients(ill, well, 0.95)
     assert area == pytest.approx(roc_auc_score([1] * 9 + [0] * 6, np.concatenate([ill, well])))
     assert low <= area <= high
 
 
 def test_a_perfect_area_is_no_certainty_and_one_patient_none_at_all() -> None:
-    area, (low, high) = auroc(np.array([3.0, 4, 5]), np.array([1.0, 2, -np.inf]), 0.95)
+    area, (low, high) = auroc_of_patients(np.array([3.0, 4, 5]), np.array([1.0, 2, -np.inf]), 0.95)
     assert (area, high) == (1, 1)
     assert low == pytest.approx(0.025 ** (1 / 3))
-    assert auroc(np.array([3.0, 4, 5]), np.array([1.0]), 0.95) == (1, (0, 1))
-    assert math.isnan(auroc(np.array([3.0]), np.array([]), 0.95)[0])
+    assert auroc_of_patients(np.array([3.0, 4, 5]), np.array([1.0]), 0.95) == (1, (0, 1))
+    assert math.isnan(auroc_of_patients(np.array([3.0]), np.array([]), 0.95)[0])

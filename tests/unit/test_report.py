@@ -436,3 +436,7 @@ def test_statistics_without_a_decision_are_refused(tmp_path):
     study_on_disk.write_json(files.statistics / "statistics.json", {"answer": ["Yes."]})
     with pytest.raises(ValueError, match="holds no decision: rerun notebook 07"):
         report_content.verdict(files)
+
+
+def test_every_table_of_the_report_is_named_once() -> None:
+    assert len(set(report.TABLES)) == len(report.TABLES)

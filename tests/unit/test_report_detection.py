@@ -12,7 +12,7 @@ from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
 from brainmets.report import build
 from brainmets.report.detection import CHOSEN, FOUND, JUDGED, detection
-from brainmets.statistics.froc import SIZE_NAMES
+from brainmets.statistics.froc import SIZES
 from brainmets.statistics.operating_point import COLUMNS as POINT_COLUMNS
 from brainmets.statistics.operating_point import Aim, Point, freeze
 from brainmets.tables import TableError
@@ -32,7 +32,7 @@ def write_tables(files: StudyPaths) -> None:
     freeze(folder / CHOSEN, Aim("TC", "one_to_one", 1.0), points, cases, [], files.work)
     rows, judged = [], []
     for point, found in zip(points, (8, 0), strict=True):
-        for size, lesions in zip(SIZE_NAMES, (10, 0, 4, 6, 0), strict=True):
+        for size, lesions in zip((size.name for size in SIZES), (10, 0, 4, 6, 0), strict=True):
             hit = min(found, lesions)
             whole = {"false": 2, "false_positives": 2 / 3, "false_positives_low": 0.125, "false_positives_high": 2.5}
             rows.append(
@@ -69,7 +69,7 @@ def test_every_cell_has_value_interval_and_counts(tmp_path: Path) -> None:
     files = StudyPaths(str(tmp_path), "tiny")
     write_tables(files)
     section = detection(files)
-    assert section.sizes == list(SIZE_NAMES)
+    assert section.sizes == [size.name for size in SIZES]
     finetuned, scratch = section.rows
     assert (finetuned["arm"], finetuned["strategy"], finetuned["first"], scratch["first"]) == (
         "Default", "fine-tuned", True, False

@@ -39,7 +39,7 @@ TABLES = (
     "decision.csv",
     "descriptive.csv", "empty_references.csv", "cross_validated_descriptive.csv", "against_pretrained.csv",
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
-    "decision.csv", "calibration.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
+    "calibration.csv", "reliability_bins.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
     "learning_curve.csv", "fairness.csv", "forgetting.csv",
     detection.FOUND, detection.JUDGED, *detection.FURTHER,
 )  # fmt: skip

@@ -105,16 +105,17 @@ def rate_interval(events: Floats, scans: Floats, confidence: float) -> Interval:
     return low * scale / n, high * scale / n
 
 
-def auroc(with_it: Floats, without: Floats, confidence: float) -> tuple[float, Interval]:
+def auroc_of_patients(with_it: Floats, without: Floats, confidence: float) -> tuple[float, Interval]:
     """Area under the ROC curve of scores of patients with and without a finding, and its interval.
 
     The area is the share of pairs in which the patient with it scores higher, ties counting one half; scores may be
     infinite. Clopper and Pearson's interval for as many patients as DeLong's variance is that of, no more than there
     are; where it is 0 (no pair is out of order, say), the smaller group's number. DeLong's own normal interval falls
-    far short of its level with few patients (docs/statistics.md). NaN without a patient on either side; 0 to 1 for one
+    far short of its level with few patients (docs/statistics.md). Each score is a patient's own; several values a
+    patient are ``statistics.tests.clustered_auroc_interval``'s. NaN without a patient on either side; 0 to 1 for one
     of either.
 
-    >>> area, interval = auroc(np.array([0.9, 0.8, 0.4]), np.array([0.1, 0.4]), 0.95)
+    >>> area, interval = auroc_of_patients(np.array([0.9, 0.8, 0.4]), np.array([0.1, 0.4]), 0.95)
     >>> round(area, 3), [round(bound, 2) for bound in interval]  # 5.5 of 6 pairs
     (0.917, [0.39, 1.0])
     """

@@ -6,7 +6,7 @@ from scratch, so that both are told apart in a grey print.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from brainmets.figures import Drawing
+from brainmets.figures import keys_below, panel_grid
 from brainmets.statistics.branches import REPEAT, TRAINING_CASES, blocks
 from brainmets.statistics.comparisons import MEAN_OVER_ARMS
-from brainmets.statistics.figures import STYLES, arm_colour, arm_marker
-from brainmets.vocabulary import COMPARED_STRATEGIES, METRIC_AXES, REGION_ORDER, STRATEGY_TITLES, arm_title, ordered
+from brainmets.statistics.figures import arm_colour, arm_marker
+from brainmets.vocabulary import (
+    COMPARED_STRATEGIES,
+    METRIC_AXES,
+    REGION_ORDER,
+    STRATEGY_LINES,
+    STRATEGY_TITLES,
+    arm_title,
+    ordered,
+)
 
 CAPTIONS = {
     "repeats.png": (
@@ -30,15 +38,10 @@ CAPTIONS = {
     "learning_curve.png": (
         "The mean Dice of both strategies by the number of the target's training cases, on the same held-out "
         "patients, with their intervals.",
-        "It cannot show the luck of training: every point of a curve was trained once.",
+        "It cannot show the luck of training: every point of a curve is one training.",
     ),
 }
 """What each figure shows, and what it cannot show: one sentence each."""
-
-
-def captions(files: Iterable[str]) -> list[dict[str, str]]:
-    """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
-    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
 
 
 def repeats(scores: pd.DataFrame, metric: str, patients: Mapping[str, str]) -> Figure:
@@ -89,7 +92,7 @@ def learning_curve(curve: pd.DataFrame, metric: str) -> Figure:
         panel.set_xlabel("Training cases of the target")
     panels[0].set_ylabel(f"Mean {METRIC_AXES.get(metric, metric)}")
     keys = [
-        Line2D([], [], color="grey", marker="o", linestyle=STYLES[name], label=STRATEGY_TITLES[name],
+        Line2D([], [], color="grey", marker="o", linestyle=STRATEGY_LINES[name], label=STRATEGY_TITLES[name],
                markerfacecolor="grey" if name == COMPARED_STRATEGIES[0] else "white")
         for name in COMPARED_STRATEGIES
     ]  # fmt: skip
@@ -104,19 +107,16 @@ def _line(panel: Axes, rows: pd.DataFrame, arm: str, strategy: str, nudge: float
     fill = arm_colour(arm) if strategy == COMPARED_STRATEGIES[0] else "white"
     panel.errorbar(
         x, mean, yerr=error, color=arm_colour(arm), marker=arm_marker(arm), markerfacecolor=fill, markersize=5,
-        linestyle=STYLES[strategy], linewidth=1.2, elinewidth=0.8, capsize=2,
+        linestyle=STRATEGY_LINES[strategy], linewidth=1.2, elinewidth=0.8, capsize=2,
     )  # fmt: skip
 
 
 def _panels(regions: list[str]) -> tuple[Figure, np.ndarray]:
     """A row of panels with the regions as titles; one that says that there is nothing where there is no region."""
-    figure = Drawing(figsize=(3.2 * max(len(regions), 1) + 0.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, max(len(regions), 1), squeeze=False, sharey=True)[0]
+    figure, grid = panel_grid(1, len(regions), width=3.2, height=3.4, sharey=True)
+    panels = grid[0]
     for panel, region in zip(panels, regions, strict=False):
         panel.set_title(region)
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
     if not regions:
         panels[0].text(0.5, 0.5, "no model of both strategies", ha="center", transform=panels[0].transAxes)
     return figure, panels
@@ -129,4 +129,4 @@ def _arm_keys(figure: Figure, arms: list[str], further: list[Line2D] | None = No
     ]
     keys += further or []
     if keys:
-        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+        keys_below(figure, keys, size=8)

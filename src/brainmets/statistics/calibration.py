@@ -28,7 +28,7 @@ from brainmets.scoring.candidates import Detections, hits
 from brainmets.scoring.intervals import patients_of
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.tables import in_order
-from brainmets.statistics.tests import FEW_CASES, NAN, auroc, auroc_interval, generator, widened
+from brainmets.statistics.tests import FEW_CASES, NAN, auroc, clustered_auroc_interval, generator, widened
 from brainmets.tables import TableError
 from brainmets.vocabulary import HIT_RULES, REGIONS, ZONES, HitRule, Model
 
@@ -346,5 +346,5 @@ def _told(asked: _Asked, settings: Settings, random: np.random.Generator) -> dic
         return row | {"note": f"{why}: no AUROC"}
     of_patient = [whose == name for name in sorted(set(whose))]
     sides = [[asked.values[own & side] for own in of_patient] for side in (asked.events, ~asked.events)]
-    low, high, remarks = auroc_interval(sides[0], sides[1], settings.alpha, settings.n_bootstrap, random)
+    low, high, remarks = clustered_auroc_interval(sides[0], sides[1], settings.alpha, settings.n_bootstrap, random)
     return row | {"auroc": auroc(events, others), "low": low, "high": high, "note": "; ".join(remarks)}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from brainmets.figures import Drawing
+from brainmets.figures import keys_below, panel_grid
 from brainmets.scoring.calibration import BINS, NEAR_MM
 from brainmets.statistics.tests import percent
 from brainmets.vocabulary import (
@@ -19,6 +17,10 @@ from brainmets.vocabulary import (
     COMPARED_STRATEGIES,
     REGION_ORDER,
     STRATEGIES,
+    STRATEGY_COLOURS,
+    STRATEGY_HATCHES,
+    STRATEGY_LINES,
+    STRATEGY_MARKERS,
     STRATEGY_TITLES,
     Zone,
     arm_title,
@@ -34,11 +36,6 @@ CAPTION = {
     "cannot_show": "It cannot show whether a single patient's probabilities are right: large lesions have most of the "
     "voxels.",
 }
-PALETTE = sns.color_palette("colorblind")
-COLOURS = {"finetune": PALETTE[0], "scratch": PALETTE[1]}
-LINES: dict[str, Literal["-", "--"]] = {"finetune": "-", "scratch": "--"}
-MARKERS = {"finetune": "o", "scratch": "s"}
-HATCHES = {"finetune": None, "scratch": "////"}
 
 
 def reliability(bins: pd.DataFrame, alpha: float = 0.05, zone: Zone = "near") -> Figure:
@@ -50,12 +47,9 @@ def reliability(bins: pd.DataFrame, alpha: float = 0.05, zone: Zone = "near") ->
     """
     shown = bins[bins["strategy"].isin(COMPARED_STRATEGIES) & (bins["zone"] == zone)]
     arms, regions = ordered(shown["arm"], ARMS), ordered(shown["region"], REGION_ORDER)
-    n_arms, n_regions = max(len(arms), 1), max(len(regions), 1)
-    figure = Drawing(figsize=(2.9 * n_regions + 0.6, 3.9 * n_arms + 0.6), layout="constrained")
-    panels = figure.subplots(2 * n_arms, n_regions, squeeze=False, sharex=True, height_ratios=[3, 1] * n_arms)
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
+    rows = 2 * max(len(arms), 1)
+    heights = [3, 1] * (rows // 2)
+    figure, panels = panel_grid(rows, len(regions), width=2.9, height=1.95, sharex=True, height_ratios=heights)
     if not arms:
         panels[0, 0].text(0.5, 0.5, "no kept probabilities", ha="center", transform=panels[0, 0].transAxes)
         return figure
@@ -81,40 +75,41 @@ def reliability(bins: pd.DataFrame, alpha: float = 0.05, zone: Zone = "near") ->
         panels[2 * row + 1, 0].set_ylabel("Voxels", fontsize=9)
     keys = [_key(strategy) for strategy in ordered(shown["strategy"], STRATEGIES)]
     keys.append(Line2D([], [], color="grey", linewidth=0.8, linestyle=":", label="as it says"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    keys_below(figure, keys)
     return figure
 
 
 def _share(panel: Axes, own: pd.DataFrame, strategy: str) -> None:
-    colour = COLOURS[strategy]
+    colour = STRATEGY_COLOURS[strategy]
+    fill = colour if strategy == "finetune" else "white"
     panel.plot(
-        own["mean_p"], own["observed_share"], color=colour, linestyle=LINES[strategy], marker=MARKERS[strategy],
-        markersize=3.5, linewidth=1.2, markerfacecolor=colour if strategy == "finetune" else "white",
+        own["mean_p"], own["observed_share"], color=colour, linestyle=STRATEGY_LINES[strategy], linewidth=1.2,
+        marker=STRATEGY_MARKERS[strategy], markersize=3.5, markerfacecolor=fill,
     )  # fmt: skip
     panel.fill_between(
-        own["mean_p"], own["low"], own["high"], facecolor=(*colour, 0.2), edgecolor=(*colour, 0.5),
-        hatch=HATCHES[strategy], linewidth=0.5, linestyle=LINES[strategy],
+        own["mean_p"], own["low"], own["high"], facecolor=to_rgba(colour, 0.2), edgecolor=to_rgba(colour, 0.5),
+        hatch=STRATEGY_HATCHES[strategy], linewidth=0.5, linestyle=STRATEGY_LINES[strategy],
     )  # fmt: skip
 
 
 def _count(panel: Axes, own: pd.DataFrame, strategy: str) -> None:
     """A step per bin of equal width; bin 0 stands for itself at the left edge."""
-    colour, filled = COLOURS[strategy], strategy == "finetune"
+    colour, filled = STRATEGY_COLOURS[strategy], strategy == "finetune"
     above = own[own["bin"] > 0]
     panel.plot(
-        (above["bin"] - 0.5) / BINS, above["n"], color=colour, linestyle=LINES[strategy], drawstyle="steps-mid",
-        linewidth=1.2,
+        (above["bin"] - 0.5) / BINS, above["n"], color=colour, linestyle=STRATEGY_LINES[strategy], linewidth=1.2,
+        drawstyle="steps-mid",
     )  # fmt: skip
     zero = own[own["bin"] == 0]
     panel.plot(
-        [0] * len(zero), zero["n"], color=colour, linestyle="", marker=MARKERS[strategy], markersize=4,
+        [0] * len(zero), zero["n"], color=colour, linestyle="", marker=STRATEGY_MARKERS[strategy], markersize=4,
         markerfacecolor=colour if filled else "white",
     )  # fmt: skip
 
 
 def _key(strategy: str) -> Line2D:
-    colour = COLOURS[strategy]
+    colour = STRATEGY_COLOURS[strategy]
     return Line2D(
-        [], [], color=colour, linestyle=LINES[strategy], marker=MARKERS[strategy],
+        [], [], color=colour, linestyle=STRATEGY_LINES[strategy], marker=STRATEGY_MARKERS[strategy],
         markerfacecolor=colour if strategy == "finetune" else "white", label=STRATEGY_TITLES[strategy],
     )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from brainmets.figures import Drawing
+from brainmets.figures import keys_below, panel_grid
 from brainmets.scoring.candidates import Detections, hits
 from brainmets.statistics import froc
 from brainmets.vocabulary import HIT_RULE_TITLES, HIT_RULES, REGION_ORDER, REGIONS, HitRule, ordered
@@ -34,8 +34,8 @@ def froc_by_rule(detections: Detections) -> Figure:
     without a false positive stands at the left edge. A region without lesions has an empty panel that says so.
     """
     edge = froc.RATES[0] / 2
-    figure = Drawing(figsize=(3.2 * len(REGIONS) + 0.6, 3.8), layout="constrained")
-    panels = figure.subplots(1, len(REGIONS), squeeze=False, sharey=True)[0]
+    figure, grid = panel_grid(1, len(REGIONS), width=3.2, height=3.2, sharey=True)
+    panels = grid[0]
     for panel, region in zip(panels, REGIONS, strict=True):
         for rule in HIT_RULES:
             points = froc.curve(hits(detections, rule), region, [froc.ALL_SIZES])
@@ -52,11 +52,9 @@ def froc_by_rule(detections: Detections) -> Figure:
         panel.set_ylim(-0.03, 1.03)
         panel.set_xticks(froc.RATES, [froc.RATE_TITLES.get(at, f"{at:g}") for at in froc.RATES])
         panel.set_xlabel("False positives a case, at most")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
     panels[0].set_ylabel("Share of lesions found")
     keys = [Line2D([], [], linewidth=1.8, label=HIT_RULE_TITLES[rule], **RULE_LOOKS[rule]) for rule in HIT_RULES]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+    keys_below(figure, keys, size=8)
     return figure
 
 
@@ -67,8 +65,8 @@ def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) 
     """
     outcome = hits(detections, rule)
     regions = ordered([*REGIONS, *detections.candidates["region"]], REGION_ORDER)
-    figure = Drawing(figsize=(3.2 * len(regions) + 0.6, 3.8), layout="constrained")
-    panels = figure.subplots(1, len(regions), squeeze=False, sharex=True, sharey=True)[0]
+    figure, grid = panel_grid(1, len(regions), width=3.2, height=3.2, sharex=True, sharey=True)
+    panels = grid[0]
     for panel, region in zip(panels, regions, strict=True):
         own = detections.candidates[detections.candidates["region"] == region]
         hit = own[f"hit_{rule}"].to_numpy(bool)
@@ -84,8 +82,6 @@ def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) 
         found = len(lesions) - len(missed)
         panel.set_title(f"{region}: {found} of {len(lesions)} found, {int((~hit).sum())} false", fontsize=9)
         panel.set_xlabel("Volume (mm³)")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
     volumes = np.concatenate([detections.candidates["volume_mm3"], detections.targets["volume_mm3"]])
     panels[0].set_xscale("log")  # of all panels, which share it
     for panel in panels:
@@ -95,6 +91,6 @@ def candidates_by_size(detections: Detections, rule: HitRule, threshold: float) 
     panels[0].set_ylabel("Score: highest probability")
     keys = [Line2D([], [], linestyle="", label=name, **look) for name, look in LOOKS.items()]
     keys.append(Line2D([], [], color="grey", linewidth=0.8, linestyle=":", label="threshold of candidates"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+    keys_below(figure, keys, size=8)
     figure.suptitle(f"A hit: {HIT_RULE_TITLES[rule]}", fontsize=9)
     return figure

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brainmets.figures import Drawing
+from brainmets.figures import keys_below, panel_grid
 from brainmets.statistics.froc import RATE_TITLES, RATES
 from brainmets.statistics.tests import percent
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
+from brainmets.vocabulary import (
+    ARMS,
+    COMPARED_STRATEGIES,
+    STRATEGIES,
+    STRATEGY_COLOURS,
+    STRATEGY_LINES,
+    STRATEGY_TITLES,
+    arm_title,
+    ordered,
+)
 
 CAPTION = {
     "file": "froc.png",
@@ -24,9 +33,6 @@ CAPTION = {
 }
 LEFT = RATES[0] / 2
 """Where the axis starts: what is found without any false positive stands at its edge."""
-PALETTE = sns.color_palette("colorblind")
-COLOURS = {"finetune": PALETTE[0], "scratch": PALETTE[1]}
-LINES = {"finetune": "-", "scratch": "--"}
 
 
 def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
@@ -40,15 +46,13 @@ def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
     arms, regions = ordered(shown["arm"], ARMS), sorted(set(shown["region"]))
     if len(regions) > 1:
         raise ValueError(f"curves: of the regions {', '.join(regions)}; draw one")
-    figure = Drawing(figsize=(3.4 * max(len(arms), 1) + 0.6, 4.0), layout="constrained")
-    panels = figure.subplots(1, max(len(arms), 1), squeeze=False, sharey=True)[0]
+    figure, grid = panel_grid(1, len(arms), width=3.4, height=3.4, sharey=True)
+    panels = grid[0]
     for panel, arm in zip(panels, arms, strict=False):
         for strategy in ordered(shown["strategy"], STRATEGIES):
             _staircase(panel, shown[(shown["arm"] == arm) & (shown["strategy"] == strategy)], strategy)
         panel.set_title(f"{arm_title(arm)}, {regions[0]}")
     for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
         panel.set_xscale("log", base=2)
         panel.set_xlim(LEFT, RATES[-1])
         panel.set_ylim(-0.03, 1.03)
@@ -59,7 +63,7 @@ def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
         panels[0].text(0.5, 0.5, "no candidates", ha="center", transform=panels[0].transAxes)
         return figure
     keys = {line.get_label(): line for panel in panels for line in panel.get_lines()}
-    figure.legend(handles=list(keys.values()), loc="outside lower center", ncols=len(keys) or 1, frameon=False)
+    keys_below(figure, list(keys.values()))
     return figure
 
 
@@ -71,7 +75,7 @@ def _staircase(panel: Axes, points: pd.DataFrame, strategy: str) -> None:
     # the last step runs on to the axis's end: beyond what any threshold reaches nothing more is found
     ends = pd.concat([corners, corners.iloc[[-1]].assign(false_positives=RATES[-1])])
     x = np.maximum(ends["false_positives"].to_numpy(float), LEFT)
-    look = {"color": COLOURS[strategy], "linestyle": LINES[strategy]}
+    look: dict[str, Any] = {"color": STRATEGY_COLOURS[strategy], "linestyle": STRATEGY_LINES[strategy]}
     panel.plot(x, ends["sensitivity"], drawstyle="steps-post", label=STRATEGY_TITLES[strategy], linewidth=1.8, **look)
     low, high = (ends[name].to_numpy(float) for name in ("low", "high"))
     if not math.isnan(low[0]):

@@ -6,8 +6,8 @@ hatch or line style, so that nothing is lost in a grey print.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
-from brainmets.figures import Drawing
+from brainmets.figures import keys_below, panel_grid
 from brainmets.scoring.detection import SIZE_BINS
 from brainmets.statistics.tables import of_trained, unit_of, values
 from brainmets.statistics.tests import percent, rounded
@@ -27,7 +27,10 @@ from brainmets.vocabulary import (
     METRIC_AXES,
     REGION_ORDER,
     STRATEGIES,
+    STRATEGY_HATCHES,
+    STRATEGY_LINES,
     STRATEGY_TITLES,
+    LineStyle,
     arm_title,
     better,
     ordered,
@@ -69,21 +72,17 @@ CAPTIONS = {
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
 
-LineStyle = Literal["-", "--", "-.", ":"]
-
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-HATCHES = {"pretrained": "...", "finetune": "", "scratch": "///", "scratch_control": "xxx"}
-STYLES: dict[str, LineStyle] = {"pretrained": ":", "finetune": "-", "scratch": "--", "scratch_control": "-."}
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
 BIAS_WIDTH, LIMIT_WIDTH = 2.0, 0.8
 
 
-def captions(files: Iterable[str]) -> list[dict[str, str]]:
+def captions(files: Iterable[str], texts: Mapping[str, tuple[str, str]] = CAPTIONS) -> list[dict[str, str]]:
     """What ``statistics.json`` says of each figure file, in the order given: file, shows and cannot_show."""
-    return [{"file": file, "shows": CAPTIONS[file][0], "cannot_show": CAPTIONS[file][1]} for file in files]
+    return [{"file": file, "shows": texts[file][0], "cannot_show": texts[file][1]} for file in files]
 
 
 def arm_colour(arm: str) -> tuple[float, float, float]:
@@ -117,7 +116,7 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    figure, panels = _panels(1, max(len(regions), 1), width=3.2, height=3.4, sharey=True)
+    figure, panels = panel_grid(1, len(regions), width=3.2, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         own = table[table["region"] == region]
         _bars(panel, own, arms, strategies)
@@ -128,10 +127,10 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
     if better(metric) == "greater":
         panels[0, 0].set_ylim(0, 1)
     keys = [
-        Patch(facecolor="lightgrey", edgecolor="black", hatch=HATCHES[name], label=STRATEGY_TITLES[name])
+        Patch(facecolor="lightgrey", edgecolor="black", hatch=STRATEGY_HATCHES[name], label=STRATEGY_TITLES[name])
         for name in strategies
     ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys) or 1, frameon=False)
+    keys_below(figure, keys)
     return figure
 
 
@@ -147,7 +146,7 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
     arms = ordered(scores["arm"], ARMS)
     chosen = scores[scores["metric"] == metric]
     regions = ordered(chosen["region"], REGION_ORDER)
-    figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey=True)
+    figure, panels = panel_grid(len(arms), len(regions), width=2.6, height=2.3, sharey=True)
     for column, region in enumerate(regions):
         table = values(scores, metric, region)
         for row, arm in enumerate(arms):
@@ -166,7 +165,7 @@ def paired_slopes(scores: pd.DataFrame, metric: str) -> Figure:
         ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300) if tick <= max(3, 3.4 * largest)]
         panels[0, 0].set_yticks(ticks, [f"{tick}" for tick in ticks])
     keys = [Line2D([], [], color="black", linestyle=style, label=label) for label, style in SLOPES.items()]
-    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+    keys_below(figure, keys, columns=3)
     return figure
 
 
@@ -180,7 +179,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
     """
     pairs, limits = of_trained(pairs), of_trained(limits)
     arms, regions = ordered(pairs["arm"], ARMS), ordered(pairs["region"], REGION_ORDER)
-    figure, panels = _panels(max(len(arms), 1), max(len(regions), 1), width=2.6, height=2.3, sharey="col")
+    figure, panels = panel_grid(len(arms), len(regions), width=2.6, height=2.3, sharey="col")
     for row, arm in enumerate(arms):
         for column, region in enumerate(regions):
             panel = panels[row, column]
@@ -198,7 +197,7 @@ def volume_agreement(pairs: pd.DataFrame, limits: pd.DataFrame, alpha: float = 0
         Line2D([], [], color="grey", linewidth=LIMIT_WIDTH, label=f"thin: {percent(1 - alpha)} limits of agreement"),
     ]
     keys = [*_strategy_keys(pairs), *widths]
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    keys_below(figure, keys, columns=4, size=8)
     return figure
 
 
@@ -211,7 +210,7 @@ def detection_by_size(by_size: pd.DataFrame) -> Figure:
     """
     table = of_trained(by_size)
     regions = ordered(table["region"], REGION_ORDER)
-    figure, panels = _panels(1, max(len(regions), 1), width=3.4, height=3.4, sharey=True)
+    figure, panels = panel_grid(1, len(regions), width=3.4, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         _detection(panel, table[table["region"] == region])
         panel.set_title(region)
@@ -224,7 +223,7 @@ def detection_by_size(by_size: pd.DataFrame) -> Figure:
         for arm in ordered(table["arm"], ARMS)
     ]
     keys = [*arms, *_strategy_keys(table)]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=8)
+    keys_below(figure, keys, size=8)
     return figure
 
 
@@ -236,7 +235,7 @@ def decision(table: pd.DataFrame) -> Figure:
     interval is an arrow; an endpoint without differences has a panel that says so.
     """
     rows = table.to_dict("records")
-    figure, panels = _panels(len(rows), 1, width=6.4, height=1.05)
+    figure, panels = panel_grid(len(rows), 1, width=6.4, height=1.05)
     for panel, row in zip(panels[:, 0], rows, strict=True):
         name = METRIC_AXES.get(row["metric"], row["metric"].replace("_", " ").capitalize()).partition(" (")[0]
         size = f", {row['size']}" if row["size"] else ""
@@ -281,7 +280,9 @@ def _bars(panel: Axes, table: pd.DataFrame, arms: Sequence[str], strategies: Seq
         if np.isnan(mean):
             panel.text(x, 0, "no value", rotation=90, ha="center", va="bottom", fontsize=7)
             continue
-        panel.bar(x, mean, width, color=arm_colour(row["arm"]), edgecolor="black", hatch=HATCHES[row["strategy"]])
+        panel.bar(
+            x, mean, width, color=arm_colour(row["arm"]), edgecolor="black", hatch=STRATEGY_HATCHES[row["strategy"]]
+        )
         if not np.isnan(low):
             error = [[mean - low], [high - mean]]
             whisker = panel.errorbar(x, mean, yerr=error, color="black", capsize=3, linewidth=1)
@@ -314,7 +315,7 @@ def _difference(panel: Axes, points: pd.DataFrame, lines: pd.DataFrame, arm: str
     )
     for name, width in (("bias", BIAS_WIDTH), ("lower_limit", LIMIT_WIDTH), ("upper_limit", LIMIT_WIDTH)):
         for level in lines[name].dropna():
-            panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STYLES[strategy], zorder=0)
+            panel.axhline(level, color=arm_colour(arm), linewidth=width, linestyle=STRATEGY_LINES[strategy], zorder=0)
 
 
 def _detection(panel: Axes, table: pd.DataFrame) -> None:
@@ -348,21 +349,11 @@ def _strategy_keys(table: pd.DataFrame) -> list[Line2D]:
     keys = []
     for strategy in ordered(table["strategy"], STRATEGIES):
         fill = "grey" if strategy == "finetune" else "white"
-        look: dict[str, Any] = {"color": "grey", "marker": "o", "linestyle": STYLES[strategy], "markerfacecolor": fill}
+        look: dict[str, Any] = {"color": "grey", "marker": "o", "markerfacecolor": fill}
+        look["linestyle"] = STRATEGY_LINES[strategy]
         keys.append(Line2D([], [], label=STRATEGY_TITLES[strategy], **look))
     return keys
 
 
 def _model(table: pd.DataFrame, arm: str, strategy: str) -> pd.Series:
     return (table["arm"] == arm) & (table["strategy"] == strategy)
-
-
-def _panels(
-    rows: int, columns: int, width: float, height: float, sharey: bool | Literal["col"] = False
-) -> tuple[Figure, np.ndarray]:
-    figure = Drawing(figsize=(width * columns + 0.6, height * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
-    for panel in panels.flat:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
-    return figure, panels

@@ -30,7 +30,7 @@ import pandas as pd
 from brainmets.scoring.candidates import Hits
 from brainmets.scoring.intervals import patients_of, share_interval_of
 from brainmets.statistics.tests import Floats, generator
-from brainmets.vocabulary import REGIONS, Model
+from brainmets.vocabulary import Model
 
 RATES: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 """False positives a case at which the sensitivity is read; the FROC score is the mean over them."""
@@ -60,7 +60,6 @@ SIZES: tuple[Size, ...] = (
     Size(">=10 mm", 10.0, math.inf),
 )
 """All lesions, and the bins: the equivalent diameter is that of a ball of the lesion's volume."""
-SIZE_NAMES = tuple(size.name for size in SIZES)
 
 CURVE_COLUMNS = ["size", "threshold", "false_positives", "found", "lesions", "sensitivity"]
 COLUMNS = [
@@ -122,7 +121,7 @@ def curve(hits: Hits, region: str, sizes: Sequence[Size] = SIZES) -> pd.DataFram
 
 def table(
     hits: Hits,
-    region: str | None,
+    region: str,
     alpha: float,
     n_bootstrap: int,
     seed: int,
@@ -131,8 +130,8 @@ def table(
 ) -> pd.DataFrame:
     """Sensitivity of one model at each of ``RATES`` and their mean, by size, with intervals at 1 - ``alpha``.
 
-    ``region`` None gives every region. ``patients`` maps every case to its patient; where it is empty each case is
-    one. One row per region, size and rate, those without a lesion included; columns ``COLUMNS``: ``at`` ("1/8" to "8",
+    ``patients`` maps every case to its patient; where it is empty each case is
+    one. One row per size and rate, those without a lesion included; columns ``COLUMNS``: ``at`` ("1/8" to "8",
     or "mean": the FROC score), ``false_positives`` (the rate that is allowed; missing for the mean), ``cases``,
     ``patients`` (that have such a lesion), ``lesions``, ``found``, ``sensitivity``, ``low`` and ``high``,
     ``threshold`` (infinite: nothing is accepted), ``attained`` (false positives a case at that threshold), ``note``.
@@ -142,11 +141,9 @@ def table(
     short there (docs/statistics.md). Lesions of one patient leave everything open: 0 to 1. Resamples without such a
     lesion have no sensitivity and are left out. Without a lesion there is no interval either.
     """
-    parts = []
-    for name in [region] if region else REGIONS:
-        steps = Steps.of(hits, name, sizes, patients)
-        parts += _rows(steps, name, sizes, alpha, n_bootstrap, generator(seed, "froc", name))
-    return pd.DataFrame(parts, columns=COLUMNS)
+    steps = Steps.of(hits, region, sizes, patients)
+    rows = _rows(steps, region, sizes, alpha, n_bootstrap, generator(seed, "froc", region))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def band(

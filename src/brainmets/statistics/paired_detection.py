@@ -34,10 +34,9 @@ from brainmets.statistics.froc import ALL_SIZES, SIZES, Size
 from brainmets.statistics.operating_point import Applied
 from brainmets.statistics.tests import Floats, generator, holm, permutation, smallest_p, widened
 from brainmets.tables import TableError, lines
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, Model, ordered
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, DETECTION_SENSITIVITY, SCORE_COLUMNS, Model, ordered
 
 SENSITIVITY, FALSE_POSITIVES = "sensitivity", "false_positives"
-METRIC = "detection_sensitivity"
 FAMILY = (
     "all rows are exploratory and two-sided: Holm within the rows of the same measure over the sizes (per arm with "
     "all arms together; mean over arms)"
@@ -111,11 +110,11 @@ def per_patient(applied: Mapping[Model, Applied]) -> pd.DataFrame:
     of the region has no share and no row, whatever the model. Cases of one patient are averaged by who compares.
     """
     rows = [
-        (arm, strategy, case, one.aim.region, METRIC, float(found.mean()), "1")
+        (arm, strategy, case, one.aim.region, DETECTION_SENSITIVITY, float(found.mean()), "1")
         for (arm, strategy), one in applied.items()
         for case, found in one.lesions.groupby("case", sort=True)["found"]
     ]
-    return pd.DataFrame(rows, columns=["arm", "strategy", "case", "region", "metric", "value", "unit"])
+    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
 def described(counts: Counts, measure: str, settings: Settings, random: np.random.Generator) -> dict[str, object]:

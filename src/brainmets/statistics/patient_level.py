@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from brainmets.scoring.candidates import Detections
-from brainmets.scoring.intervals import Interval, auroc, clopper_pearson, patients_of
+from brainmets.scoring.intervals import Interval, auroc_of_patients, clopper_pearson, patients_of
 from brainmets.statistics.operating_point import Applied
 from brainmets.vocabulary import Model
 
@@ -25,7 +25,6 @@ MEASURES = {
     "specificity": "patients without a lesion, in whom nothing is accepted",
     "auroc": "pairs of a patient with and one without lesions, in which the first has the higher candidate",
 }
-NEEDS_LESION_FREE = ("specificity", "auroc")
 
 
 def table(
@@ -40,8 +39,8 @@ def table(
     candidates of the point's smallest volume or more (a patient without one has -inf). ``patients`` maps every case to
     its patient. ``count`` of ``patients`` is the value, with Clopper and Pearson's interval at 1 - ``alpha``; of the
     area under the curve ``patients`` are all of both kinds, there is no ``count``, and the interval is that of
-    ``intervals.auroc``. A value that does not exist is missing, and ``note`` says why. Raises ``ValueError`` for
-    detections of other cases.
+    ``intervals.auroc_of_patients``. A value that does not exist is missing, and ``note`` says why. Raises
+    ``ValueError`` for detections of other cases.
     """
     rows = [row for model, one in applied.items() for row in _rows(one, detections[model], alpha, patients)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -84,7 +83,7 @@ def _area(applied: Applied, highest: pd.Series, free: list[str], alpha: float, r
     scores = highest.fillna(-math.inf)
     without = scores.index.isin(free)
     ill, well = (np.asarray(scores[side], np.float64) for side in (~without, without))
-    area, interval = auroc(ill, well, 1 - alpha)
+    area, interval = auroc_of_patients(ill, well, 1 - alpha)
     return [*_of(applied, "auroc"), len(scores), None, area, *interval, _few(interval)]
 
 

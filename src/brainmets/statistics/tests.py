@@ -294,7 +294,7 @@ def auroc(first: Floats, second: Floats) -> float:
     return (1 + float(_wins(np.sort(first), np.sort(second))) / (len(first) * len(second))) / 2
 
 
-def auroc_interval(
+def clustered_auroc_interval(
     first: Sequence[Floats],
     second: Sequence[Floats],
     alpha: float,
