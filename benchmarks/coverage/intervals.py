@@ -109,7 +109,7 @@ def rows() -> Iterator[Row]:
     normal = "normal differences"
     yield Row(
         "Hodges-Lehmann shift", normal, False,
-        lambda r: holds(hodges_lehmann(r.normal(0.5, 1, PATIENTS), ALPHA)[1:3], 0.5),  # type: ignore[arg-type]
+        lambda r: holds(hodges_lehmann(r.normal(0.5, 1, PATIENTS), ALPHA)[1:3], 0.5),
     )  # fmt: skip
     yield Row(
         "mean difference (permutation)", normal, False, lambda r: mean_of_swaps(r.normal(0.5, 1, PATIENTS), 0.5, r)

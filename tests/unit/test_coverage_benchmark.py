@@ -31,9 +31,9 @@ def as_run(benchmark: ModuleType, patch: pytest.MonkeyPatch, kept: Path, *argume
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "sample_size"])
 def test_every_row_can_be_drawn_and_repeats_by_itself(benchmark: ModuleType, part: str) -> None:
     rows = [*benchmark.PARTS[part].rows()]
-    lines = [benchmark.simulate(row, 5) for row in rows]
+    lines = [benchmark.simulate(row, 3) for row in rows]
     assert len({(row.what, row.how) for row in rows}) == len(rows)
-    assert lines[::-1] == [benchmark.simulate(row, 5) for row in rows[::-1]], "whatever ran before"
+    assert lines[::-1] == [benchmark.simulate(row, 3) for row in rows[::-1]], "whatever ran before"
 
 
 def test_no_row_stands_in_two_parts_and_each_part_has_a_title_of_its_own(benchmark: ModuleType) -> None:
