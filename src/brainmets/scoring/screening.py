@@ -15,7 +15,6 @@ from brainmets.scoring.candidates import CaseDetections, Detections, collect, fi
 from brainmets.scoring.folders import ScoringError, case_files
 from brainmets.vocabulary import REGIONS
 
-
 CLEARLY_MORE = 1.5
 """How much more a part must take than the whole: ET and TC of metastases are often nearly equal."""
 
@@ -80,7 +79,7 @@ def detect_folders(
 
 
 def order_notes(detections: Detections) -> list[str]:
-    """A sentence where a region's candidates are clearly larger, in all, than those of the region that it is a part of.
+    """A sentence where a region's candidates are clearly larger than those of the region that it is a part of.
 
     ET is a part of TC, TC of WT. It is no proof, but what a 4D file with another order of regions looks like, such as
     that of nnU-Net's BraTS plans (WT, TC, ET).
