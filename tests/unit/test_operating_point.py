@@ -94,6 +94,12 @@ def test_a_model_without_candidates_accepts_nothing_and_says_so(tmp_path: Path) 
     }
 
 
+def test_other_cases_than_those_that_chose_are_not_frozen(tmp_path: Path) -> None:
+    point = choose(training(), MODEL, AIM, [])
+    with pytest.raises(ValueError, match="1 are named for default finetune, 2 chose its point"):
+        freeze(tmp_path / "operating_point.json", AIM, [point], {MODEL: ["t1"]}, [], tmp_path)
+
+
 def test_frozen_then_applied(tmp_path: Path) -> None:
     """Threshold 0.4, 10 mm^3: of the lesions the one at 0.4 is found, the small one's candidate is too small."""
     path, point = frozen(tmp_path)

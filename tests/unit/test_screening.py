@@ -118,7 +118,16 @@ def test_a_file_that_is_named_unlike_the_others_is_named(folders: tuple[Path, Pa
 
 
 def test_regions_in_another_order_are_asked_about(folders: tuple[Path, Path]) -> None:
-    """ET, TC and WT as they should be, with equal volumes too, are not; those of nnU-Net's order are."""
+    """ET, TC and WT as they should be, or nearly equal, are not; those of nnU-Net's order are."""
+    assert order_notes(detect(folders)) == []
+    nearly = cubes("found", "missed", dtype=np.float32)
+    nearly[2, 2, 1] = 0
+    kept.write(
+        folders[0] / "a.nii.gz",
+        dict(zip(REGIONS, [cubes("found", "missed", dtype=np.float32), nearly, nearly], strict=True)),
+        AFFINE,
+        0.02,
+    )
     assert order_notes(detect(folders)) == []
     wide, narrow = cubes("found", "missed", dtype=np.float32), cubes("found", dtype=np.float32)
     for values, asked in (([narrow, wide, wide], 0), ([wide, wide, narrow], 1)):

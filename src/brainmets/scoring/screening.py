@@ -15,6 +15,9 @@ from brainmets.scoring.candidates import CaseDetections, Detections, collect, fi
 from brainmets.scoring.folders import ScoringError, case_files
 from brainmets.vocabulary import REGIONS
 
+CLEARLY_MORE = 1.5
+"""How much more a part must take than the whole: ET and TC of metastases are often nearly equal."""
+
 
 class _Job(NamedTuple):
     case: str
@@ -76,7 +79,7 @@ def detect_folders(
 
 
 def order_notes(detections: Detections) -> list[str]:
-    """A sentence where a region's candidates are larger, all in all, than those of the region that it is a part of.
+    """A sentence where a region's candidates are clearly larger than those of the region that it is a part of.
 
     ET is a part of TC, TC of WT. It is no proof, but what a 4D file with another order of regions looks like, such as
     that of nnU-Net's BraTS plans (WT, TC, ET).
@@ -87,7 +90,7 @@ def order_notes(detections: Detections) -> list[str]:
         f"the candidates of {part}, a part of {whole}, take {volumes[part]:.0f} mm^3, those of {whole} "
         f"{volumes[whole]:.0f}: are the regions in the order {', '.join(REGIONS)}?"
         for part, whole in pairwise(there)
-        if volumes[part] > volumes[whole]
+        if volumes[part] > CLEARLY_MORE * volumes[whole]
     ]
 
 

@@ -192,10 +192,16 @@ def freeze(
 ) -> Path:
     """Write the points with the SHA-256 of the content and of ``inputs``, the tables that chose, all below ``root``.
 
-    ``cases``: those that chose, by model. An infinite threshold is written as null.
+    ``cases``: those that chose, by model. An infinite threshold is written as null. Raises ``ValueError`` where they
+    are not as many as the point was chosen on.
     """
     rows = []
     for point in points:
+        if len(set(cases[point.arm, point.strategy])) != point.cases:
+            named = len(set(cases[point.arm, point.strategy]))
+            raise ValueError(
+                f"cases: {named} are named for {point.arm} {point.strategy}, {point.cases} chose its point"
+            )
         values = asdict(point) | {"threshold": point.threshold if math.isfinite(point.threshold) else None}
         rows.append(values | {"note": point.note, "chosen_on": sorted(cases[point.arm, point.strategy])})
     hashes = {file.relative_to(root).as_posix(): sha256(file) for file in sorted(inputs)}
