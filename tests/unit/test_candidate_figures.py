@@ -47,7 +47,7 @@ def test_the_froc_of_one_case_by_hand(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = froc_by_rule(detections())
-        save(figure, tmp_path / "froc.png")
+        save(figure, tmp_path / "froc_by_rule.png")
         save(froc_by_rule(detections(with_lesions=False)), tmp_path / "none.png")
     et = figure.axes[0]
     assert {line.get_linestyle() for line in et.lines} == {"-", "--", ":"}
