@@ -14,9 +14,9 @@ import sys
 import pandas as pd
 
 from brainmets.paths import StudyPaths, project_root
-from brainmets.vocabulary import ARMS, REGIONS, STRATEGIES, STRATEGY_TITLES, arm_title
+from brainmets.vocabulary import ARMS, REGIONS, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
 
-FIGURES = ("mean_dice.png",)
+FIGURES = ("mean_dice.png", "froc.png")
 TABLE = re.compile(r"(?<=<!-- demonstration: table -->\n).*?(?=<!-- demonstration: end -->)", re.DOTALL)
 COLUMNS = [(metric, region) for metric in ("dice", "hd95") for region in REGIONS]
 
@@ -27,7 +27,7 @@ def table(descriptive: pd.DataFrame) -> str:
     titles = [f"Dice {region}" for region in REGIONS] + [f"HD95 {region}, mm" for region in REGIONS]
     lines = [f"| arm | training | {' | '.join(titles)} |", f"|---|---|{'---|' * len(titles)}"]
     for arm in ARMS:
-        for strategy in STRATEGIES:
+        for strategy in ordered(descriptive["strategy"], STRATEGIES):
             model = [means[arm, strategy, metric, region] for metric, region in COLUMNS]
             cells = [f"{mean:.3f}" for mean in model[: len(REGIONS)]] + [
                 f"{mean:.1f}" for mean in model[len(REGIONS) :]
