@@ -51,15 +51,15 @@ def scores(detections, rule, smallest=0.0):
 
 
 def test_a_candidate_by_hand():
-    probability = volume((row(4, 6), 0.5), (row(6, 7), 0.75), (row(12, 14), 0.1), (row(17, 18), 0.0999))
+    probability = volume((row(4, 6), 0.625), (row(6, 7), 0.75), (row(12, 14), 0.1), (row(17, 18), 0.0999))
     found = detect(probability, labels((row(5, 9), ET)), spacing=(2.0, 1.0, 3.0))
     first, second = found.candidates.to_dict("records")  # 0.0999 is below the threshold, 0.1 is not
     assert (first["arm"], first["strategy"], first["case"], first["region"]) == ("default", "finetune", "P1", "ET")
     assert (first["candidate"], first["score"], first["volume_mm3"]) == (1, 0.75, 18.0)
-    assert first["mean"] == pytest.approx((0.5 + 0.5 + 0.75) / 3)
+    assert first["mean"] == pytest.approx((0.625 + 0.625 + 0.75) / 3)
     assert (first["x_mm"], first["y_mm"], first["z_mm"]) == (10.0, 2.0, 6.0)  # voxel 5, of 2 mm
-    of_075 = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
-    assert first["uncertainty"] == pytest.approx((1 + 1 + of_075) / 3)
+    of_0625, of_075 = (-(p * math.log2(p) + (1 - p) * math.log2(1 - p)) for p in (0.625, 0.75))
+    assert first["uncertainty"] == pytest.approx((2 * of_0625 + of_075) / 3)
     assert second["score"] == pytest.approx(0.1) and second["x_mm"] == 25.0
     (lesion,) = found.targets.to_dict("records")
     assert (lesion["lesion"], lesion["volume_mm3"], lesion["x_mm"]) == (1, 24.0, 13.0)
@@ -69,6 +69,25 @@ def test_a_candidate_by_hand():
     assert pair["iou"] == 2 / 5 and pair["centroid_inside"]
     assert [first[f"hit_{rule}"] for rule in HIT_RULES] == [True, True, True]
     assert [second[f"hit_{rule}"] for rule in HIT_RULES] == [False, False, False]
+
+
+def test_what_is_painted_stands_out_of_what_the_network_is_a_little_unsure_of():
+    """One component at 0.2 holds two lesions, each painted: each is found, and the rest of it is no candidate."""
+    probability = volume((row(1, 18), 0.2), (row(3, 6), 0.9), (row(10, 12), 0.6))
+    found = detect(probability, labels((row(3, 6), ET), (row(10, 12), ET)))
+    assert found.candidates["volume_mm3"].tolist() == [3.0, 2.0]
+    assert scores(found, "one_to_one") == ([pytest.approx(0.9), pytest.approx(0.6)], [])
+
+
+def test_a_candidate_that_is_painted_nowhere_is_whole():
+    """0.5 is not painted; a component of its own, though its neighbour in the file holds a painted voxel, is."""
+    found = detect(volume((row(1, 4), 0.2), (row(4, 5), 0.5), (row(8, 10), 0.3), (row(10, 11), 0.8)), labels())
+    assert found.candidates[["score", "volume_mm3"]].to_numpy() == pytest.approx(np.array([[0.8, 1.0], [0.5, 4.0]]))
+
+
+def test_a_threshold_above_what_is_painted_rules_alone():
+    found = detect(volume((row(1, 4), 0.6), (row(4, 6), 0.8)), labels(), threshold=0.7)
+    assert found.candidates["volume_mm3"].tolist() == [2.0]
 
 
 def test_certainty_has_no_entropy():

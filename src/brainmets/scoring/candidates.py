@@ -1,8 +1,10 @@
-"""What an ensemble points at before any threshold of 0.5: candidates, the lesions they hit, and by which rule.
+"""What an ensemble points at, however unsure: candidates, the lesions they hit, and by which rule.
 
-A candidate is a 26-connected component of the voxels whose probability reaches a low threshold, region by region; its
-score is its highest probability. A target is a 26-connected component of the reference region as it is: nothing is
-dilated, united or left out for its size. Three rules say when a candidate hits a target (``hits``):
+Candidates are 26-connected components of the voxels whose probability reaches a low threshold, region by region.
+Where one holds voxels above 0.5, which a label map paints, the components of these are the candidates in its place: a
+network that is a little unsure of a whole brain still points at the lesions in it. A candidate's score is its highest
+probability. A target is a 26-connected component of the reference region as it is: nothing is dilated, united or left
+out for its size. Three rules say when a candidate hits a target (``hits``):
 
 * ``one_to_one``: the candidates take a lesion each, by falling score, of the free lesions the one with the largest
   intersection over union (IoU) that is ``LEAST_IOU`` or more. A candidate without one is false. Among candidates of
@@ -41,6 +43,9 @@ Probability = npt.NDArray[np.float32]
 
 CANDIDATES_FILE, TARGETS_FILE, OVERLAPS_FILE = "candidates.csv", "targets.csv", "overlaps.csv"
 FILES = {CANDIDATES_FILE: CANDIDATES, TARGETS_FILE: TARGETS, OVERLAPS_FILE: OVERLAPS}
+
+PAINTED = 0.5
+"""A label map's voxels are those of a higher probability."""
 
 _OF = ["arm", "strategy", "case", "region"]
 
@@ -120,7 +125,7 @@ def find(
 
     ``probabilities``: region to (x, y, z), 0 to 1, on the grid of ``reference``, a BraTS label map (x, y, z);
     ``spacing``: mm per axis; ``affine``: voxel index to RAS mm; ``threshold``: the probability from which a voxel
-    belongs to a candidate. A region without candidates or lesions has no rows. Raises ``ValueError`` for another
+    may belong to a candidate. A region without candidates or lesions has no rows. Raises ``ValueError`` for another
     shape than the reference's, a region that is not ET, TC or WT, and a threshold not above 0.
     """
     check_spacing(spacing)
@@ -140,7 +145,7 @@ def find(
     found: tuple[list[pd.DataFrame], list[pd.DataFrame], list[pd.DataFrame]] = ([], [], [])
     for region, probability in probabilities.items():
         own = probability[box]
-        candidate, lesion = own >= np.float32(threshold), region_mask(reference[box], region)
+        candidate, lesion = _pointed_at(own, threshold), region_mask(reference[box], region)
         rows = _region(own, candidate, lesion, origin, spacing, affine)
         for table, part in zip(found, rows, strict=True):
             part.insert(0, "region", region)
@@ -149,6 +154,20 @@ def find(
     return CaseDetections(
         *(_table(parts, schema, without) for parts, schema in zip(found, FILES.values(), strict=True))
     )
+
+
+def _pointed_at(probability: Probability, threshold: float) -> Mask:
+    """The voxels of the candidates: what is painted, and components from ``threshold`` on without a painted voxel.
+
+    No two of these touch, so that each of the mask's components is one candidate.
+    """
+    reached = probability >= np.float32(threshold)
+    painted = reached & (probability > np.float32(PAINTED))
+    numbers, n = cc3d.connected_components(reached.view(np.uint8), connectivity=26, return_N=True)
+    unsure = np.ones(n + 1, bool)
+    unsure[0] = False
+    unsure[np.unique(numbers[painted])] = False
+    return np.asarray(painted | unsure[numbers])
 
 
 def _region(
