@@ -1,6 +1,7 @@
 """Each arm as it really trains: optimiser, learning rate, loss, network; the default arm equals stock nnU-Net."""
 
 import os
+import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -22,6 +23,14 @@ from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.seeds import seed_everything, training_seeds
 from brainmets.training.session import prepare
 from brainmets.training.trainer import StudyTrainer, choose_convolutions
+
+
+@pytest.fixture(scope="module")
+def small_study(small_study: StudyPaths, tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
+    """The small study with no training in it, whatever other tests have trained."""
+    files = StudyPaths(str(tmp_path_factory.mktemp("arms")), "own")
+    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training", "left_out", "lives"))
+    return files
 
 
 def trainer_of(files: StudyPaths, arm: str, **changed: object) -> StudyTrainer:

@@ -203,7 +203,8 @@ def test_a_changed_parameter_runs_its_steps_and_what_needs_them(restored: FakeCh
 
 def test_the_decision_rule_is_declared_before_the_first_step(built_checkout: FakeCheckout) -> None:
     (entry,) = declared.read(built_checkout.work / "declared.json")
-    assert entry["rule"] == built_checkout.content()["statistics"]["decision"]
+    statistics = built_checkout.content()["statistics"]
+    assert entry["rule"] == {**statistics["decision"], "operating": statistics["detection"]}
     assert (entry["trained"], entry["evaluated"]) == (False, False)
 
 
