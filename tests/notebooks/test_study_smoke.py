@@ -131,6 +131,13 @@ def test_trainings_have_whole_curves_and_the_checkpoint_that_they_name(files: St
             assert (parameters["arm"], parameters["fold"]) == (arm, fold)
 
 
+def pointed_at(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Voxels above 0.5, and pieces from ``threshold`` on that hold none of them."""
+    pieces, count = ndimage.label(probability >= threshold, np.ones((3, 3, 3)))
+    highest = np.append(np.inf, ndimage.maximum(probability, pieces, range(1, count + 1)))
+    return (highest <= 0.5)[pieces] | (probability > 0.5)
+
+
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_labels_and_the_candidates_are_those_of_the_kept_probabilities(
@@ -153,9 +160,11 @@ def test_the_labels_and_the_candidates_are_those_of_the_kept_probabilities(
             above = np.any([values > 0.5 for values in probabilities.values()], axis=0)
             assert np.array_equal((painted > 0)[certain], above[certain])
             for region, values in probabilities.items():
-                for table, mask in ((detections.candidates, values >= threshold), (detections.targets, truth)):
+                for table, voxels in (
+                    (detections.candidates, pointed_at(values, threshold)),
+                    (detections.targets, region_mask(truth, region)),
+                ):
                     own = table[(table.case == case) & (table.region == region)]
-                    voxels = mask if mask.dtype == bool else region_mask(mask, region)
                     assert own.volume_mm3.sum() == pytest.approx(voxels.sum() * grid.voxel_mm3)
                     assert len(own) == ndimage.label(voxels, np.ones((3, 3, 3)))[1]
 
@@ -334,8 +343,8 @@ def test_candidates_are_the_pieces_of_the_kept_probabilities(files: StudyPaths, 
         for case in cases:
             probability = nib.load(folder / "probabilities" / f"{case}.nii.gz").get_fdata()
             for place, region in enumerate(REGIONS):
-                above = probability[..., place] >= SMOKE["evaluation"]["candidate_threshold"]
-                pieces, count = ndimage.label(above, np.ones((3, 3, 3)))
+                pointed = pointed_at(probability[..., place], SMOKE["evaluation"]["candidate_threshold"])
+                pieces, count = ndimage.label(pointed, np.ones((3, 3, 3)))
                 own = table[(table.case == case) & (table.region == region)]
                 assert len(own) == count
                 highest = ndimage.maximum(probability[..., place], pieces, range(1, count + 1)) if count else []
@@ -346,12 +355,11 @@ def test_candidates_are_the_pieces_of_the_kept_probabilities(files: StudyPaths, 
 def test_no_more_lesions_are_hit_than_there_are_and_no_more_than_candidates(
     files: StudyPaths, model: tuple[str, str]
 ) -> None:
-    """The three rules: one to one hits no more than there are lesions, and never without an overlap."""
+    """One to one hits no more than there are lesions, and never without an overlap (a centroid may, in a ring)."""
     for folder, cases in sides(files, model):
         candidates, targets = pd.read_csv(folder / "candidates.csv"), pd.read_csv(folder / "targets.csv")
         detections = read_detections(folder, cases)
         assert not (candidates.hit_one_to_one & ~candidates.hit_overlap).any()
-        assert not (candidates.hit_centroid & ~candidates.hit_overlap).any()
         for (_, region), own in candidates.groupby(["case", "region"]):
             there = targets[(targets.case == own.case.iloc[0]) & (targets.region == region)]
             assert own.hit_one_to_one.sum() <= min(len(own), len(there))
