@@ -121,8 +121,8 @@ class StudyPaths:
         is the study's. ``repeat=1`` with all cases is the study itself, whatever branch these paths are of. Raises
         ``ValueError`` for both at once, which no study trains.
 
-        >>> StudyPaths("/work", "demo").branch(repeat=2).scores("default", "scratch")
-        PosixPath('/work/demo/repeat_2/evaluation/default/scratch/scores.csv')
+        >>> StudyPaths("/data", "demo").branch(repeat=2).scores("default", "scratch")
+        PosixPath('/data/demo/repeat_2/evaluation/default/scratch/scores.csv')
         """
         if repeat != 1 and training_cases is not None:
             raise ValueError(

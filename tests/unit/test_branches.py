@@ -110,7 +110,7 @@ def test_another_repeat_with_fewer_cases_is_refused(content: dict) -> None:
     ):
         Evaluation(**Study(content, "own").values("06_evaluation", **job))
     with pytest.raises(ValueError, match="repeat 2 with 5 training cases"):
-        StudyPaths("/work", "own").branch(2, 5)
+        StudyPaths("/data", "own").branch(2, 5)
 
 
 def test_the_audit_is_not_outdated_by_another_learning_curve_and_the_statistics_are(content: dict) -> None:
@@ -124,14 +124,14 @@ def test_the_audit_is_not_outdated_by_another_learning_curve_and_the_statistics_
 
 
 def test_a_branch_has_its_own_trainings_and_scores_and_shares_the_rest() -> None:
-    files = StudyPaths("/work", "own")
+    files = StudyPaths("/data", "own")
     repeat, fewer = files.branch(repeat=2), files.branch(training_cases=5)
     assert files.branch() == files == repeat.branch()
     assert repeat.checkpoint("finetune", "default", 1).parent == Path(
-        "/work/own/repeat_2/training/finetune/default/fold_1"
+        "/data/own/repeat_2/training/finetune/default/fold_1"
     )
-    assert repeat.checkpoint("pretraining", "default", 0).is_relative_to("/work/own/repeat_2/training/pretraining")
-    assert fewer.checkpoint("scratch", "default", 0).is_relative_to("/work/own/cases_5/training/scratch")
+    assert repeat.checkpoint("pretraining", "default", 0).is_relative_to("/data/own/repeat_2/training/pretraining")
+    assert fewer.checkpoint("scratch", "default", 0).is_relative_to("/data/own/cases_5/training/scratch")
     assert fewer.checkpoint("pretraining", "default", 0) == files.checkpoint("pretraining", "default", 0)
     for branch, name in ((repeat, "repeat_2"), (fewer, "cases_5")):
         for folder, kind in (
@@ -139,16 +139,16 @@ def test_a_branch_has_its_own_trainings_and_scores_and_shares_the_rest() -> None
             (branch.cross_validation_folder("default", "scratch"), "cross_validation"),
             (branch.forgetting_folder("default", "scratch"), "forgetting"),
         ):
-            assert folder == Path("/work/own") / name / kind / "default" / "scratch"
+            assert folder == Path("/data/own") / name / kind / "default" / "scratch"
         assert branch.left_out_training("scratch", "default", 0) == Path(
-            f"/work/own/left_out/{name}/training/scratch/default/fold_0-1"
+            f"/data/own/left_out/{name}/training/scratch/default/fold_0-1"
         )
         for own in ("splits", "alignment", "statistics", "review", "runs", "lock", "references", "best_model"):
             assert getattr(branch, own) == getattr(files, own)
 
 
 def test_steps_of_branches_are_named_and_found(content: dict) -> None:
-    study, files = Study(content | BRANCHES, "own"), StudyPaths("/work", "own")
+    study, files = Study(content | BRANCHES, "own"), StudyPaths("/data", "own")
     every = [(notebook, job) for notebook in ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
              for job in study.jobs(notebook)]  # fmt: skip
     assert len({step_name(*one) for one in every}) == len({result(files, *one) for one in every}) == len(every)
@@ -157,13 +157,13 @@ def test_steps_of_branches_are_named_and_found(content: dict) -> None:
         == "03_pretraining_default_fold_0_repeat_2"
     )
     control = {"arm": "default", "fold": 0, "strategy": "scratch_control"}
-    assert result(files, "05_from_scratch", control).is_relative_to("/work/own/training/scratch_control/default")
+    assert result(files, "05_from_scratch", control).is_relative_to("/data/own/training/scratch_control/default")
     wildcards = {"branch": "", "arm": "default", "fold": "0", "strategy": "scratch"}
     assert job_of_wildcards("05_from_scratch", wildcards) == {"arm": "default", "fold": 0}
 
 
 def test_the_command_that_trains_a_branchs_checkpoint_again() -> None:
-    files = StudyPaths("/work", "demo")
+    files = StudyPaths("/data", "demo")
     said = {
         files: "notebook 04 params/demo.yaml arm=default fold=0",
         files.branch(2): "notebook 04 params/demo.yaml arm=default fold=0 repeat=2",
