@@ -102,6 +102,91 @@ class PreparationPaths:
 
 
 @dataclass(frozen=True)
+class ScreeningPaths:
+    """Every file of one screened scan, below ``folder``, which is the user's own. Images lie on the source t1c's grid.
+
+    The page, the record and the tables are there where the guard refused; the images are not.
+    """
+
+    folder: Path
+
+    @property
+    def case(self) -> str:
+        """The scan's name: that of its folder."""
+        return self.folder.name
+
+    @property
+    def record(self) -> Path:
+        """``screening.json``: what was found, by which model, what the guard said, provenance; written last."""
+        return self.folder / "screening.json"
+
+    @property
+    def page(self) -> Path:
+        """``index.html``: the page for a reader, in one file."""
+        return self.folder / "index.html"
+
+    @property
+    def labels(self) -> Path:
+        """``labels.nii.gz``: the label map (uint8, BraTS labels)."""
+        return self.folder / "labels.nii.gz"
+
+    @property
+    def numbers(self) -> Path:
+        """``lesions.nii.gz``: uint16, each voxel the number of its row in ``lesions.csv``, 0 elsewhere."""
+        return self.folder / "lesions.nii.gz"
+
+    @property
+    def probabilities(self) -> Path:
+        """``probabilities.nii.gz``: the regions' probabilities, as ``scoring.probabilities`` writes them."""
+        return self.folder / "probabilities.nii.gz"
+
+    @property
+    def uncertainty(self) -> Path:
+        """``uncertainty.nii.gz``: binary entropy of the operating point's region in bits (float32)."""
+        return self.folder / "uncertainty.nii.gz"
+
+    @property
+    def t1c(self) -> Path:
+        """``t1c.nii.gz``: the source t1c, for what is laid over it."""
+        return self.folder / "t1c.nii.gz"
+
+    @property
+    def segmentation(self) -> Path:
+        """``labels.seg.nrrd``: the label map for 3D Slicer."""
+        return self.folder / "labels.seg.nrrd"
+
+    @property
+    def dicom_labels(self) -> Path:
+        """``labels.dcm``: the label map as a DICOM segmentation of the source series; only of DICOM."""
+        return self.folder / "labels.dcm"
+
+    @property
+    def dicom_lesions(self) -> Path:
+        """``lesions.dcm``: a segment for each numbered lesion that was accepted; only of DICOM."""
+        return self.folder / "lesions.dcm"
+
+    @property
+    def table(self) -> Path:
+        """``lesions.csv``: one row per lesion and candidate, see ``schemas.SCREENED``."""
+        return self.folder / "lesions.csv"
+
+    @property
+    def table_json(self) -> Path:
+        """``lesions.json``: the same with the columns' meanings and units."""
+        return self.folder / "lesions.json"
+
+    @property
+    def prepared(self) -> Path:
+        """Folder of the prepared case that the model saw: ``<sequence>.nii.gz``, ``brain_mask.nii.gz``, ``*.tfm``."""
+        return self.folder / "prepared"
+
+    @property
+    def reading(self) -> Path:
+        """``reading.json``: what a reader decided of each candidate; beside the result, never over it."""
+        return self.folder / "reading.json"
+
+
+@dataclass(frozen=True)
 class StudyPaths:
     """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
 

@@ -185,6 +185,17 @@ OVERLAPS = Schema(
     key=("arm", "strategy", "case", "region", "candidate", "lesion"),
     again=_DETECT_AGAIN,
 )  # fmt: skip
+SCREENED = Schema(
+    {
+        "lesion": _ONE, "accepted": _TRUTH, "score": _SHARE, "uncertainty": _SHARE,
+        **_PLACE, "side": Column(known=("left", "right", "middle")),
+        **dict.fromkeys(("longest_mm", "perpendicular_mm"), Column("number", low=0)),
+        "slices": Column("whole", low=0), "slice": Column("whole", low=0), "measurable": _TRUTH, "why": _NOTE,
+        **dict.fromkeys(("et_mm3", "netc_mm3", "snfh_mm3"), Column("number", low=0)),
+    },
+    key=("lesion",),
+    again="screen the patient again (brainmets screen)",
+)  # fmt: skip
 RELIABILITY = Schema(
     {
         **_FOUND, "zone": Column(known=ZONES), "bin": Column("whole", low=0), "n": Column("whole", low=0),

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "src" / "brainmets"
 FLOORS = (
     ("cli",),
+    ("screening",),
     ("report",),
     ("review",),
     ("engine", "training"),
