@@ -43,7 +43,8 @@ def true_sensitivity(rate: float, centre: float) -> float:
 
 
 def froc_interval(random: Random, centre: float, at: str) -> bool | None:
-    table = froc.table(screened(random, centre), "TC", ALPHA, 500, int(random.integers(2**31)), {}, [froc.ALL_SIZES])
+    settings = Settings(ALPHA, 500, int(random.integers(2**31)))
+    table = froc.table(screened(random, centre), "TC", settings, [froc.ALL_SIZES])
     row = table.set_index("at").loc[at]
     truths = {froc.RATE_TITLES.get(rate, f"{rate:g}"): true_sensitivity(rate, centre) for rate in froc.RATES}
     return holds((float(row["low"]), float(row["high"])), truths.get(at, float(np.mean(list(truths.values())))))

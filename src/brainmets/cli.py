@@ -451,9 +451,10 @@ def _show_froc(detections: Detections, folder: Path | None) -> None:
     """Print the FROC, each case counting as a patient; with ``folder`` write it there, with the detections."""
     from brainmets import tables
     from brainmets.scoring.candidates import write_detections
+    from brainmets.statistics.comparisons import Settings
     from brainmets.statistics.froc_by_rule import by_rule, lines
 
-    froc = by_rule(detections, 0.05, FROC_RESAMPLES, 1, {})
+    froc = by_rule(detections, Settings(0.05, FROC_RESAMPLES, 1))
     if folder is not None:
         write_detections(folder, detections)
         tables.write(folder / FROC_FILE, froc)

@@ -16,6 +16,7 @@ from brainmets.scoring import probabilities as kept
 from brainmets.scoring.candidates import Detections, read_detections
 from brainmets.scoring.folders import ScoringError
 from brainmets.scoring.screening import detect_folders, order_notes
+from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.froc_by_rule import by_rule, lines
 from brainmets.vocabulary import REGIONS
 
@@ -233,11 +234,11 @@ def test_options_that_cannot_be_carried_out_write_nothing(
 def test_nothing_to_find_and_nothing_found_is_said(folders: tuple[Path, Path]) -> None:
     for folder in folders:
         (folder / "a.nii.gz").unlink()
-    assert lines(by_rule(detect(folders), 0.05, 1000, 1, {})) == ["FROC: no candidate and no lesion in any case"]
+    assert lines(by_rule(detect(folders), Settings(0.05, 1000, 1))) == ["FROC: no candidate and no lesion in any case"]
 
 
 def test_a_region_without_lesions_has_a_dash(folders: tuple[Path, Path]) -> None:
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), AFFINE), folders[1] / "a.nii.gz")
-    text = lines(by_rule(detect(folders), 0.05, 1000, 1, {}))
+    text = lines(by_rule(detect(folders), Settings(0.05, 1000, 1)))
     assert text[0] == "ET: share of 0 lesions found, 2 cases"
     assert text[2].split()[-8:] == ["-"] * 8

@@ -29,6 +29,7 @@ import pandas as pd
 
 from brainmets.scoring.candidates import Hits
 from brainmets.scoring.intervals import patients_of, share_interval_of
+from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.tests import Floats, generator
 from brainmets.vocabulary import Model
 
@@ -122,16 +123,12 @@ def curve(hits: Hits, region: str, sizes: Sequence[Size] = SIZES) -> pd.DataFram
 def table(
     hits: Hits,
     region: str,
-    alpha: float,
-    n_bootstrap: int,
-    seed: int,
-    patients: Mapping[str, str],
+    settings: Settings,
     sizes: Sequence[Size] = SIZES,
 ) -> pd.DataFrame:
-    """Sensitivity of one model at each of ``RATES`` and their mean, by size, with intervals at 1 - ``alpha``.
+    """Sensitivity of one model at each of ``RATES`` and their mean, by size, with intervals at 1 - ``settings.alpha``.
 
-    ``patients`` maps every case to its patient; where it is empty each case is
-    one. One row per size and rate, those without a lesion included; columns ``COLUMNS``: ``at`` ("1/8" to "8",
+    One row per size and rate, those without a lesion included; columns ``COLUMNS``: ``at`` ("1/8" to "8",
     or "mean": the FROC score), ``false_positives`` (the rate that is allowed; missing for the mean), ``cases``,
     ``patients`` (that have such a lesion), ``lesions``, ``found``, ``sensitivity``, ``low`` and ``high``,
     ``threshold`` (infinite: nothing is accepted), ``attained`` (false positives a case at that threshold), ``note``.
@@ -141,18 +138,14 @@ def table(
     short there (docs/statistics.md). Lesions of one patient leave everything open: 0 to 1. Resamples without such a
     lesion have no sensitivity and are left out. Without a lesion there is no interval either.
     """
-    steps = Steps.of(hits, region, sizes, patients)
-    rows = _rows(steps, region, sizes, alpha, n_bootstrap, generator(seed, "froc", region))
+    rows = _rows(Steps.of(hits, region, sizes, settings.patients), region, sizes, settings)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def band(
     hits: Hits,
     region: str,
-    alpha: float,
-    n_bootstrap: int,
-    seed: int,
-    patients: Mapping[str, str],
+    settings: Settings,
     most: float = RATES[-1],
 ) -> pd.DataFrame:
     """``curve`` of all lesions with the columns ``low`` and ``high``: the interval at the rate of each point.
@@ -161,12 +154,15 @@ def band(
     fall as the rate rises: a lower limit holds at every higher rate too, an upper one at every lower rate, and the
     closest of these is given.
     """
-    points, steps = curve(hits, region, [ALL_SIZES]), Steps.of(hits, region, [ALL_SIZES], patients)
+    points, steps = curve(hits, region, [ALL_SIZES]), Steps.of(hits, region, [ALL_SIZES], settings.patients)
     rates = sorted({rate for rate in points["false_positives"] if rate <= most})
-    found = steps.replicates(rates, n_bootstrap, generator(seed, "froc", region))[ALL_SIZES.name]
+    found = steps.replicates(rates, settings.n_bootstrap, generator(settings.seed, "froc", region))[ALL_SIZES.name]
     own = steps.lesions[ALL_SIZES.name]
     limits = np.array(
-        [_interval(share, found[:, place], own, alpha) for place, share in enumerate(steps.at(rates)[ALL_SIZES.name])]
+        [
+            _interval(share, found[:, place], own, settings.alpha)
+            for place, share in enumerate(steps.at(rates)[ALL_SIZES.name])
+        ]
     ).reshape(-1, 2)
     low = dict(zip(rates, np.maximum.accumulate(limits[:, 0]), strict=True))
     high = dict(zip(rates, np.minimum.accumulate(limits[::-1, 1])[::-1], strict=True))
@@ -175,21 +171,18 @@ def band(
     )
 
 
-def of_models(
-    models: Mapping[Model, Hits], region: str, alpha: float, n_bootstrap: int, seed: int, patients: Mapping[str, str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def of_models(models: Mapping[Model, Hits], region: str, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """``table`` and ``band`` of every model, arm and strategy (and region) as first columns; empty without one.
 
     Raises ``ValueError`` where a row is of another model than the one that the hits are given for.
     """
-    given = (region, alpha, n_bootstrap, seed, patients)
     tables = [pd.DataFrame(columns=["arm", "strategy", *COLUMNS])]
     curves = [pd.DataFrame(columns=["arm", "strategy", "region", *CURVE_COLUMNS, "low", "high"])]
     for (arm, strategy), hits in models.items():
         if others := _models(hits) - {(arm, strategy)}:
             raise ValueError(f"hits: rows of {' '.join(min(others))} among those of {arm} {strategy}; score it anew")
-        tables.append(table(hits, *given).assign(arm=arm, strategy=strategy))
-        curves.append(band(hits, *given).assign(arm=arm, strategy=strategy, region=region))
+        tables.append(table(hits, region, settings).assign(arm=arm, strategy=strategy))
+        curves.append(band(hits, region, settings).assign(arm=arm, strategy=strategy, region=region))
     whole = [parts[0] if len(parts) == 1 else pd.concat(parts[1:], ignore_index=True) for parts in (tables, curves)]
     return whole[0][tables[0].columns], whole[1][curves[0].columns]
 
@@ -273,20 +266,19 @@ def _blocks(total: int, width: int) -> Iterator[int]:
         yield min(size, total - start)
 
 
-def _rows(
-    steps: Steps, region: str, sizes: Sequence[Size], alpha: float, n_bootstrap: int, random: np.random.Generator
-) -> list[list[object]]:
+def _rows(steps: Steps, region: str, sizes: Sequence[Size], settings: Settings) -> list[list[object]]:
     everyone = np.ones((1, len(steps.cases)))
     levels = steps.levels(everyone, RATES)[0]
     attained = steps.false.sum(axis=1) / steps.cases.sum()
-    found, replicates = steps.at(RATES), steps.replicates(RATES, n_bootstrap, random)
+    random = generator(settings.seed, "froc", region)
+    found, replicates = steps.at(RATES), steps.replicates(RATES, settings.n_bootstrap, random)
     rows: list[list[object]] = []
     for size in sizes:
         own = steps.lesions[size.name]
         counts = [region, size.name], [int(steps.cases.sum()), int((own > 0).sum()), int(own.sum())]
         for place, (rate, level) in enumerate(zip(RATES, levels, strict=True)):
             share = float(found[size.name][place])
-            interval = _interval(share, replicates[size.name][:, place], own, alpha)
+            interval = _interval(share, replicates[size.name][:, place], own, settings.alpha)
             at = [RATE_TITLES.get(rate, f"{rate:g}"), rate]
             hit = int(steps.found[size.name][level].sum())
             point = [float(steps.thresholds[level]), float(attained[level])]
@@ -294,7 +286,7 @@ def _rows(
                 [*counts[0], *at, *counts[1], hit, share, *interval, *point, _note(own, rate, attained, level)]
             )
         score = float(found[size.name].mean())
-        interval = _interval(score, replicates[size.name].mean(axis=1), own, alpha)
+        interval = _interval(score, replicates[size.name].mean(axis=1), own, settings.alpha)
         row: list[object] = [
             *counts[0],
             SCORE,

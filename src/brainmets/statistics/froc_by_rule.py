@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from brainmets.scoring.candidates import Detections, hits
 from brainmets.statistics import froc
+from brainmets.statistics.comparisons import Settings
 from brainmets.vocabulary import HIT_RULE_TITLES, HIT_RULES, REGIONS
 
 COLUMNS = ["arm", "strategy", "hit", *froc.COLUMNS]
 
 
-def by_rule(
-    detections: Detections, alpha: float, n_bootstrap: int, seed: int, patients: Mapping[str, str]
-) -> pd.DataFrame:
+def by_rule(detections: Detections, settings: Settings) -> pd.DataFrame:
     """``froc.table`` of each region that has candidates or lesions, by each of ``HIT_RULES``; columns ``COLUMNS``.
 
     Detections without any row give a table without rows. Raises ``ValueError`` for those of several models.
@@ -24,7 +21,7 @@ def by_rule(
     parts = []
     for region in (region for region in REGIONS if region in set(rows["region"])):
         for rule in HIT_RULES:
-            own = froc.table(hits(detections, rule), region, alpha, n_bootstrap, seed, patients)
+            own = froc.table(hits(detections, rule), region, settings)
             parts.append(own.assign(arm=rows["arm"].iloc[0], strategy=rows["strategy"].iloc[0], hit=rule))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
