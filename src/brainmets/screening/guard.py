@@ -106,6 +106,6 @@ def look(
 
 
 def decision(remarks: Iterable[Remark]) -> Decision:
-    """ "refuse" where any remark refuses, "warn" where there is any, else "pass"."""
+    """What to do with a case: "refuse" where any remark refuses, "warn" where there is any, else "pass"."""
     severities = {remark.severity for remark in remarks}
     return "refuse" if "refuse" in severities else "warn" if severities else "pass"
