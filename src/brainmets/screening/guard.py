@@ -263,9 +263,12 @@ MOST_AWAY = 5.0
 """What one relation adds to the distance at the most, in scales."""
 OF_ALL: tuple[str, ...] = ("skull left on", "skull taken off", "no brain", "wrong way up", "half a head")
 """Rules that, where they refuse a scan as a whole, explain all warnings."""
-OF_A_SWAP = ("other contrast", "rim", "resolution", "noise", "fit of sequences", "relation of sequences",
-             "fluid bright on FLAIR", "no contrast agent")  # fmt: skip
-"""Rules that sequences under each other's names break for that reason alone."""
+OF_NAME_OR_PLACE: tuple[str, ...] = ("sequences swapped", "displaced", "fit of sequences", "mirrored")
+"""Rules that, where they refuse, explain the warnings of ``FOLLOWS``."""
+FOLLOWS: tuple[str, ...] = (
+    "other contrast", "rim", "resolution", "noise", "fit of sequences", "relation of sequences", "coverage",
+    "fluid bright on FLAIR", "no contrast agent", "no brain",
+)  # fmt: skip
 
 
 def look(
@@ -301,12 +304,20 @@ def judge(
     first: dict[tuple[str, str], Remark] = {}
     for remark in sorted(found, key=lambda one: one.severity != "refuse"):
         first.setdefault((remark.rule, remark.sequence), remark)
-    refused = {one.rule for one in first.values() if one.severity == "refuse" and one.sequence == "all"}
-    swapped = any(one.rule == "sequences swapped" for one in first.values())
-    return [
-        one for one in first.values()
-        if (one.severity == "refuse" or not refused & set(OF_ALL)) and not (swapped and one.rule in OF_A_SWAP)
-    ]  # fmt: skip
+    refusing = [one for one in first.values() if one.severity == "refuse"]
+    if any(one.rule in OF_ALL and one.sequence == "all" for one in refusing):
+        return refusing
+    moved = any(one.rule in OF_NAME_OR_PLACE for one in refusing)
+    return [one for one in first.values() if one.severity == "refuse" or not (moved and one.rule in FOLLOWS)]
+
+
+def as_json(remark: Remark) -> dict[str, Any]:
+    """The fields of a remark for JSON, which has no infinity: null for a limit or a value that is not finite."""
+    fields: dict[str, Any] = remark._asdict()
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }
 
 
 def decision(remarks: Iterable[Remark]) -> Decision:
@@ -395,7 +406,7 @@ def _swapped(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
         return
     distances = {names: _distance(row, names, profile.values) for names in permutations(SEQUENCES)}
     declared, best = distances[SEQUENCES], min(distances, key=lambda names: distances[names])
-    if declared < SWAP_FROM or not distances[best] <= SWAP_SHARE * declared:
+    if not math.isfinite(declared) or declared < SWAP_FROM or distances[best] > SWAP_SHARE * declared:
         return
     for name, other in zip(SEQUENCES, best, strict=True):
         if name != other:

@@ -23,6 +23,7 @@ from brainmets.cohorts.background import background, head
 from brainmets.cohorts.likeness import SKULL_LITRES
 from brainmets.cohorts.matching import RESOLUTION_MM, coarse
 from brainmets.preparation import grids, quality
+from brainmets.preparation.pipeline import along_ras
 from brainmets.vocabulary import SEQUENCES
 
 Voxels = npt.NDArray[Any]
@@ -98,16 +99,17 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     ``OF_AUDIT``: see ``plausibility.examine``; ``OF_CONTENT``: see ``quality.measure`` (only where all four are
     usable). Per sequence, within the head: ``contrast``: interquartile range over the distance of median and
     background; ``asymmetry``: (p95 + p5 - 2 p50) / (p95 - p5); ``tail``: (p99.5 - p50) / (p75 - p25);
-    ``dark``: p2 / p50, from the background; ``rim``:
-    median of the outer 8 mm over the inside's; ``noise``: robust standard deviation of a second difference along both
-    of two axes (Immerkaer, CVIU 1996, 64: 300), over the interquartile range; ``sharp``: mean difference of
-    neighbours over that of voxels two apart, along each axis (0.5 for a ramp, 1 for noise); ``uneven``: mean second
-    difference across slices of the axis that has most, over the least's. ``uptake``: mean of the brightest half
-    millilitre of t1c less t1n, each in robust standard deviations from its median, at 4 mm;
-    ``uptake_ratio``: that over the same of t1n less t1c. ``end_cm2``: largest area of a stripped head's outermost slices at 4 mm. ``same_pct``: share of
-    the head's voxels in which the two most similar sequences are one up to scale. ``brainlike``: correlation with the
-    template's brain as it lies (outline and T1 of the t1n, centres of gravity laid on each other); ``upright``: that
-    less the best of the 46 other ways to turn and mirror it (mirrored left to right counts as upright).
+    ``dark``: p2 / p50, from the background; ``rim``: median of the outer 8 mm over the inside's; ``noise``: robust
+    standard deviation of a second difference along both of two axes (Immerkaer, CVIU 1996, 64: 300), over the
+    interquartile range; ``sharp``: mean difference of neighbours over that of voxels two apart, along each axis (0.5
+    for a ramp, 1 for noise); ``uneven``: mean second difference along the axis that has most, over the least's.
+
+    ``uptake``: mean of the brightest half millilitre of t1c less t1n, each in robust standard deviations from its
+    median, at 4 mm; ``uptake_ratio``: that over the same of t1n less t1c. ``same_pct``: share of the head's voxels in
+    which the two most similar sequences are one up to scale. ``end_cm2``: largest area of a stripped head's outermost
+    slices at 4 mm. ``brainlike``: correlation with the template's brain as it lies (outline and T1 of the t1n, centres
+    of gravity laid on each other); ``upright``: that less the best of the 46 other ways to turn and mirror it
+    (mirrored left to right counts as upright: the two are not told apart).
 
     Raises ``ValueError`` for a name that is no sequence, or an affine that is none.
     """
@@ -278,8 +280,6 @@ def _end(inside: Mask) -> float:
 def _template() -> Floats:
     """The template's outline and T1, centred, smooth and of unit length: (2, BOX, BOX, BOX)."""
     image = grids.template()
-    from brainmets.preparation.pipeline import along_ras
-
     voxels, affine = along_ras(image)
     small = coarse(voxels, affine)
     return _centred(small, small > 0.1)
