@@ -509,20 +509,3 @@ def test_a_table_that_cannot_be_is_neither_written_nor_read(tmp_path: Path) -> N
     files.table.write_text(files.table.read_text().replace("left", "west"))
     with pytest.raises(TableError, match="side 'west' is none of left, right, middle, unknown"):
         lesions.read(files)
-
-
-# --- sums ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_longest_diameters_of_targets_are_added_up() -> None:
-    table = pd.DataFrame({"lesion": range(1, 8), "longest_mm": [10.5, 12, 7, 8, 9, 30, 40]})
-    assert lesions.sum_of_longest(table, [2, 1]) == 22.5
-    assert lesions.sum_of_longest(table, []) == 0
-    assert lesions.sum_of_longest(table, [1, 2, 3, 4, 5]) == 46.5
-    for targets, message in (
-        ([1, 2, 3, 4, 5, 6], "are 6; RANO-BM adds up 5 at most"),
-        ([1, 1], "must each be named once"),
-        ([1, 8], "8 is not in the lesion table"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            lesions.sum_of_longest(table, targets)

@@ -57,8 +57,6 @@ THIN_MM = 1.5
 LEAST_ON_THIN_MM = 5.0
 THICK_MM = 5.0
 """Of slices further apart the least length is twice their distance, where that is more."""
-MOST_TARGETS = 5
-"""As many target lesions RANO-BM adds up at most."""
 MIDDLE_MM = 3.0
 """A centroid that is no further from the mid-sagittal plane lies on neither side: a rigid registration, and a brain
 that a lesion has shifted, place the plane no better."""
@@ -421,21 +419,3 @@ def write(files: ScreeningPaths, table: pd.DataFrame) -> None:
 def read(files: ScreeningPaths) -> pd.DataFrame:
     """The table that ``write`` wrote, from the CSV; raises ``TableError`` as ``schemas.read`` does."""
     return _typed(schemas.read(files.table, SCREENED).reset_index(drop=True))
-
-
-# --- sums ----------------------------------------------------------------------------------------------------------
-
-
-def sum_of_longest(table: pd.DataFrame, targets: Collection[int]) -> float:
-    """Sum of the longest diameters (mm) of the target lesions, numbers of a lesion table; 0 without a target.
-
-    Raises ``ValueError`` for a number that occurs twice or is not in the table, and for more than ``MOST_TARGETS``.
-    """
-    longest = table.set_index("lesion")["longest_mm"]
-    if len(targets) > MOST_TARGETS:
-        raise ValueError(f"targets: {_listed(targets)} are {len(targets)}; RANO-BM adds up {MOST_TARGETS} at most")
-    if len(set(targets)) != len(targets):
-        raise ValueError(f"targets: {_listed(targets)} must each be named once")
-    if lost := sorted(set(targets) - set(longest.index)):
-        raise ValueError(f"targets: {_listed(lost)} is not in the lesion table")
-    return math.fsum(longest[list(targets)])
