@@ -1,4 +1,4 @@
-"""DICOM segmentations: on the source's own frames to the digit, whatever its geometry, and refused where they cannot be.
+"""DICOM segmentations: on the source's own frames to the digit, whatever its geometry, or refused.
 
 Read back twice: by highdicom, and by pydicom alone from positions, directions and bits.
 """

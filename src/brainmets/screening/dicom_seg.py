@@ -208,7 +208,7 @@ def _headers(slices: Sequence[Slice]) -> list[Dataset]:
     for keyword in IDENTIFIERS:
         if missing := sum(not source.get(keyword) for source in sources):
             raise SourceError(
-                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after a de-identification: "
+                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after de-identification: "
                 "a segmentation would belong to no image, and none is made up; use labels.nii.gz or labels.seg.nrrd"
             )
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
