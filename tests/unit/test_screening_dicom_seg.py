@@ -192,6 +192,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> list[Series]:
     return [one for one in raw.find(folder / "dicom")[0] if one.usable]
 
 
+@pytest.mark.slow
 def test_every_series_of_the_scanner_phantoms(phantoms: list[Series], tmp_path: Path) -> None:
     seen = set()
     for one in phantoms:
@@ -213,20 +214,34 @@ def test_every_series_of_the_scanner_phantoms(phantoms: list[Series], tmp_path: 
     assert {(straight, many) for _, _, straight, many in seen} >= {(True, True), (False, True)}
 
 
-def test_from_a_scan_to_the_segmentation(phantoms: list[Series], tmp_path: Path) -> None:
-    """As a screening goes: sort the scan, take the t1c's files, read it, draw on its voxels, write, read back."""
+def through(scan: list[Series], folder: Path) -> None:
+    """As a screening goes: take the t1c of a sorted scan, read it, draw on its voxels, write, read back."""
+    chosen = series.choose(series.guess(scan).assign(case="scan"), "scan")
+    (t1c,) = (one for one in scan if one.number == chosen["t1c"])
+    voxels, affine = along_ras(raw.read(t1c))
+    labels = np.where(voxels > np.quantile(voxels, 0.97), 3, 0).astype(np.uint8)
+    path = dicom_seg.write(folder / "t1c.dcm", labels, affine, t1c.files, dicom_seg.label_segments(), ABOUT)
+    assert path is not None
+    found, image = by_highdicom(path, labels, affine, t1c.files)
+    assert np.array_equal(found > 0, labels > 0)
+    assert np.allclose(image, voxels, rtol=1e-6)
+    assert np.abs(read_by_hand(path)["Enhancing tumour"] - in_mm(labels, affine, 3)).max() < 0.01
+
+
+def test_from_a_scan_to_the_segmentation(tmp_path: Path) -> None:
+    voxels = files.pattern(24, 30, 28)
+    for minute, sequence in enumerate(files.SEQUENCES):
+        files.write_series(
+            tmp_path / "scan", sequence, voxels=voxels, directions=OBLIQUE, time=f"10{minute:02d}00",
+            file_name=f"{sequence}_{{:04d}}.dcm", origin=(minute, 0, 0),
+        )  # fmt: skip
+    through(raw.find(tmp_path / "scan")[0], tmp_path)
+
+
+@pytest.mark.slow
+def test_from_phantoms_to_the_segmentation(phantoms: list[Series], tmp_path: Path) -> None:
     for patient in sorted({one.patient for one in phantoms}):
-        scan = [one for one in phantoms if one.patient == patient]
-        chosen = series.choose(series.guess(scan).assign(case="scan"), "scan")
-        (t1c,) = (one for one in scan if one.number == chosen["t1c"])
-        voxels, affine = along_ras(raw.read(t1c))
-        labels = np.where(voxels > np.quantile(voxels, 0.99), 3, 0).astype(np.uint8)
-        path = dicom_seg.write(tmp_path / "t1c.dcm", labels, affine, t1c.files, dicom_seg.label_segments(), ABOUT)
-        assert path is not None
-        found, image = by_highdicom(path, labels, affine, t1c.files)
-        assert np.array_equal(found > 0, labels > 0)
-        assert np.allclose(image, voxels, rtol=1e-6)
-        assert np.abs(read_by_hand(path)["Enhancing tumour"] - in_mm(labels, affine, 3)).max() < 0.01
+        through([one for one in phantoms if one.patient == patient], tmp_path)
 
 
 def test_leaning_slices_keep_their_places(tmp_path: Path) -> None:

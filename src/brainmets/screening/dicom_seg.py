@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -301,7 +302,7 @@ def _segmentation(
         )
         for number, segment in enumerate(segments, start=1)
     ]
-    stated = [sources[0][keyword] for keyword in MAY_BE_EMPTY if keyword in sources[0]]
+    stated = [deepcopy(sources[0][keyword]) for keyword in MAY_BE_EMPTY if keyword in sources[0]]
     for source in sources:  # highdicom reads these and fails on what breaks the standard: they are copied as they are
         for keyword in MAY_BE_EMPTY:
             setattr(source, keyword, None)
