@@ -233,7 +233,7 @@ def test_from_a_scan_to_the_segmentation(tmp_path: Path) -> None:
     for minute, sequence in enumerate(files.SEQUENCES):
         files.write_series(
             tmp_path / "scan", sequence, voxels=voxels, directions=OBLIQUE, time=f"10{minute:02d}00",
-            file_name=f"{sequence}_{{:04d}}.dcm", origin=(minute, 0, 0),
+            file_name=f"{sequence}_{{:04d}}.dcm", origin=(minute, 0, 0), spacing=(6, 5, 7),
         )  # fmt: skip
     through(raw.find(tmp_path / "scan")[0], tmp_path)
 

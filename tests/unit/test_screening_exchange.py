@@ -1,5 +1,6 @@
 """One voxel, one millimetre: the files of a result in the conventions of DICOM, NIfTI, 3D Slicer and NiiVue."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk
+from browser import needs_browser, tab
 
 from brainmets import nifti
 from brainmets.preparation import raw
 from brainmets.preparation.pipeline import along_ras
+from brainmets.report.scripts import script
 from brainmets.screening import exchange
 from brainmets.screening.exchange import ExchangeError
 from brainmets.vocabulary import LABEL_COLOURS, LABEL_TITLES
@@ -116,3 +119,52 @@ def test_leaning_slices_are_refused(tmp_path: Path, lean: float, refused: bool) 
     else:
         exchange.write_nrrd(path, labels, affine)
     assert path.exists() is not refused
+
+
+PAGE = """<canvas id="canvas" width="300" height="300"></canvas><script>{script}</script><script>
+(async function () {{
+  const viewer = new Niivue({{logLevel: "error"}});
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+  await viewer.attachToCanvas(document.getElementById("canvas"));
+  await viewer.loadFromArrayBuffer(bytes("{t1c}"), "t1c.nii.gz");
+  await viewer.loadFromArrayBuffer(bytes("{labels}"), "labels.nii.gz");
+  window.under = function (mm) {{
+    let told;
+    viewer.onLocationChange = (location) => {{ told = location; }};
+    viewer.scene.crosshairPos = viewer.mm2frac(mm, 0, true);
+    viewer.createOnLocationChange();
+    return {{mm: Array.from(told.mm), values: told.values.map((one) => one.value)}};
+  }};
+  window.place = (voxel) => Array.from(viewer.frac2mm(viewer.vox2frac(voxel, 1), 1, true));
+  document.body.dataset.ready = "yes";
+}})().catch((error) => {{ document.body.dataset.ready = "error: " + error; }});
+</script>"""
+"""Both images in NiiVue; ``under`` gives what it tells of a point in mm, ``place`` where a voxel of the labels lies."""
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_niivue_puts_the_label_on_the_voxel(result: Any) -> None:
+    """What the viewer tells at the crosshair: mm in RAS, and the values of image and overlay there."""
+    needs_browser()
+    folder, place = result
+    images = {name: (folder / f"{name}.nii.gz").read_bytes() for name in ("t1c", "labels")}
+    coded = {name: base64.b64encode(content).decode() for name, content in images.items()}
+    page = folder / "page.html"
+    page.write_text(PAGE.format(script=script("Niivue").replace("</script", "<\\/script"), **coded))
+    with tab(offline=True, width=400, height=400) as opened:
+        opened.page.goto(page.as_uri())
+        opened.page.wait_for_function("() => document.body.dataset.ready", timeout=120_000)
+        assert opened.page.evaluate("() => document.body.dataset.ready") == "yes"
+        there = opened.page.evaluate("mm => under(mm)", (place * LPS).tolist())
+        beside = opened.page.evaluate("mm => under(mm)", (place * LPS + np.array(OBLIQUE[0]) * LPS).tolist())
+        labels = nib.load(folder / "labels.nii.gz")
+        turned = nib.as_closest_canonical(labels)  # NiiVue counts voxels along R, A and S
+        (voxel,) = np.argwhere(np.asarray(turned.dataobj) == 3)
+        from_voxel = opened.page.evaluate("voxel => place(voxel)", voxel.tolist())
+    assert np.abs(np.array(there["mm"][:3]) - place * LPS).max() < 0.01
+    assert there["values"] == [3000, 3]
+    assert beside["values"][1] == 0
+    assert np.abs(np.array(from_voxel[:3]) - place * LPS).max() < 0.01
+    assert opened.outside == []
+    assert opened.errors == []
