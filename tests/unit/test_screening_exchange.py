@@ -139,7 +139,7 @@ PAGE = """<canvas id="canvas" width="300" height="300"></canvas><script>{script}
   document.body.dataset.ready = "yes";
 }})().catch((error) => {{ document.body.dataset.ready = "error: " + error; }});
 </script>"""
-"""Both images in NiiVue; ``under`` gives what it tells of a point in mm, ``place`` where a voxel of the labels lies."""
+"""Both images in NiiVue; ``under`` gives what it tells of a point in mm, ``place`` where a label voxel lies."""
 
 
 @pytest.mark.slow
