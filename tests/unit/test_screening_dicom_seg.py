@@ -93,7 +93,6 @@ def read_by_hand(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         segment = names[group.SegmentIdentificationSequence[0].ReferencedSegmentNumber]
         corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
         rows, columns = np.nonzero(plane)
-        assert len(rows), "a frame without a voxel"
         found[segment].append(
             corner + columns[:, None] * between_columns * along[0] + rows[:, None] * between_rows * along[1]
         )
@@ -377,6 +376,19 @@ def test_segments_without_a_voxel_are_left_out(scan: Any, tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_slices_without_a_voxel_are_there_while_the_file_is_small(
+    scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, labels, affine = scan
+    path = written(tmp_path, labels, affine, source)
+    assert pydicom.dcmread(path).NumberOfFrames == 4 * 8
+    monkeypatch.setattr(dicom_seg, "WHOLE_BYTES", 4 * labels.size // 8 - 1)
+    path = written(tmp_path, labels, affine, source)
+    marked = sum((labels == value).any(axis=(0, 1)).sum() for value in range(1, 5))
+    assert pydicom.dcmread(path).NumberOfFrames == marked == 4 * 7
+    assert_same(path, labels, affine, source)
+
+
 def test_an_empty_label_map_gives_no_file(scan: Any, tmp_path: Path) -> None:
     source, labels, affine = scan
     path = written(tmp_path, labels, affine, source)
@@ -523,6 +535,7 @@ def test_segments_need_numbers(scan: Any, tmp_path: Path, numbers: tuple[int, ..
         written(tmp_path, labels, affine, source, segments=[Segment(n, "Lesion", "#ff0000", code) for n in numbers])
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [

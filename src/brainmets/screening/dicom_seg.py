@@ -5,9 +5,11 @@ position, orientation and spacing from the header of the source's own slice, to 
 affine of the label map is only compared with them. Neither pixels are read nor anything resampled.
 
 Segmentations are BINARY (Segmentation Storage): a frame of bits per segment and slice. The younger LABELMAP (Label Map
-Segmentation Storage, 2024) would be smaller, but 3D Slicer and OHIF had no reader for it in their releases when this
-was written (Slicer #8387, OHIF #4875), and an archive that does not know the class refuses the file. Only segments and
-slices with a voxel are written: OHIF hung on a segment without one (#3991).
+Segmentation Storage, 2024) would be smaller, but OHIF and 3D Slicer, whose issues #4875 and #8387 ask for it, had no
+reader for it in their releases when this was written, and an archive that does not know the class refuses the file.
+
+A segment without a voxel is left out: OHIF hung on one (#3991). Frames without a voxel are kept while the file stays
+small (``WHOLE_BYTES``): OHIF before version 3 moved a segment whose slices have gaps (#2833), as lesions do.
 
 The file names the patient and the study as the source does, or no archive could file it.
 """
@@ -43,6 +45,8 @@ GRID_MM = 0.01
 SERIES_DESCRIPTION = "Research use only: BrainMets {content}"
 SERIES_NUMBER = 9001
 MOST_SEGMENTS = 65_535
+WHOLE_BYTES = 32_000_000
+"""A file up to this size has a frame for every slice and segment; a larger one only those with a voxel."""
 LONGEST = 64
 """Characters of a DICOM long string."""
 
@@ -323,6 +327,7 @@ def _segmentation(
         device_serial_number=about.version[:LONGEST],
         content_label="BRAINMETS",
         content_description="Research use only, not for diagnosis or treatment",
+        omit_empty_frames=len(segments) * frames.size // 8 > WHOLE_BYTES,
         series_description=SERIES_DESCRIPTION.format(content=about.content)[:LONGEST],
         content_date=created.date(),
         content_time=created.time(),
