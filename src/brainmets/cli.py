@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_export,
         _add_pack,
         _add_unpack,
+        _add_bundle,
         _add_screen,
     ):
         add(commands)
@@ -595,6 +596,42 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+# --- bundle --------------------------------------------------------------------------------------------------------
+
+
+def _add_bundle(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "bundle",
+        help="write a model of a finished study as one file to screen with",
+        description="Write a model of a finished study as one file: weights, plan, operating point, measured "
+        "performance and what its training cohort looked like. See docs/screening.md.",
+    )
+    _add_params(parser)
+    parser.add_argument("arm", help=f"one of {', '.join(ARMS)}")
+    parser.add_argument("strategy", choices=STRATEGIES, help="which of the arm's models")
+    parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the file to write")
+    parser.add_argument(
+        "--licence", metavar="TEXT", default="not declared",
+        help="licence of the data that the model was trained on, in its owner's words (default: not declared)",
+    )  # fmt: skip
+    parser.set_defaults(run=_bundle)
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.paths import StudyPaths
+    from brainmets.screening import bundle
+
+    study = Study.read(args.params)
+    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_apart(
+        {"--out": args.out}, {"the study's folder": StudyPaths(study.content["work_dir"], study.content["study"]).work}
+    )
+    out = bundle.write(study, args.arm, args.strategy, args.out, args.licence)
+    print(
+        f"model: {out}, {out.stat().st_size / 1e6:.1f} MB; model_card.md in it says what it is and was measured to do"
+    )
+    return 0
 # --- screen ------------------------------------------------------------------------------------------------------
 
 
