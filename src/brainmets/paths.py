@@ -185,6 +185,31 @@ class ScreeningPaths:
         """``reading.json``: what a reader decided of each candidate; beside the result, never over it."""
         return self.folder / "reading.json"
 
+    @property
+    def reading_lock(self) -> Path:
+        """Held by whoever adds to the reading."""
+        return self.folder / ".reading.lock"
+
+    @property
+    def reading_masks(self) -> Path:
+        """Folder of the outlines that a reader drew, one file each, as they were taken over."""
+        return self.folder / "reading"
+
+    @property
+    def reading_labels(self) -> Path:
+        """``reading_labels.nii.gz``: the label map of what the reader left."""
+        return self.folder / "reading_labels.nii.gz"
+
+    @property
+    def reading_numbers(self) -> Path:
+        """``reading_lesions.nii.gz``: the lesions' numbers of what the reader left."""
+        return self.folder / "reading_lesions.nii.gz"
+
+    @property
+    def reading_table(self) -> Path:
+        """``reading_lesions.csv``: one row per lesion that the reader left, see ``schemas.READ``."""
+        return self.folder / "reading_lesions.csv"
+
 
 @dataclass(frozen=True)
 class StudyPaths:
