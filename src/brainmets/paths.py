@@ -19,6 +19,8 @@ NOTEBOOKS: tuple[str, ...] = (
     "07_statistics",
     "08_case_review",
 )
+AFTER: tuple[str, ...] = ("09_screening",)
+"""Notebooks that need a finished study and are no step of it: a study ends before the next patient comes."""
 COHORTS: tuple[str, ...] = ("source", "target")
 
 
@@ -447,6 +449,27 @@ class StudyPaths:
     def review(self) -> Path:
         """Folder of notebook 08's figures, tables and ``review.json`` (written last)."""
         return self.work / "review"
+
+    # 09 screening, which is no step of the study
+    @property
+    def screening(self) -> Path:
+        """Folder of notebook 09: the study's model in one file, phantoms to screen, results; ``screening.json``."""
+        return self.work / "screening"
+
+    @property
+    def bundle(self) -> Path:
+        """``model.zip``: the study's best model in one file."""
+        return self.screening / "model.zip"
+
+    @property
+    def next_patient(self) -> Path:
+        """Folder of a scanner phantom, where no patient is given."""
+        return self.screening / "next_patient"
+
+    @property
+    def screened(self) -> Path:
+        """Folder of the screened scans, where no other is given."""
+        return self.screening / "results"
 
     # the engine
     @property

@@ -191,4 +191,6 @@ def _as_in_the_file(image: sitk.Image, path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return sitk.DICOMOrient(image, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reader.GetDirection()))
+    return sitk.DICOMOrient(
+        image, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reader.GetDirection())
+    )

@@ -57,7 +57,9 @@ def find(inputs: Sequence[Path], said: Said | None = None) -> Inputs:
         cases = [] if said == "raw" else _prepared(given, said == "prepared")
         for case in cases:
             if case.case in prepared:
-                raise SourceError(f"INPUT {given}: two prepared cases are called {case.case!r}: rename the files of one")
+                raise SourceError(
+                    f"INPUT {given}: two prepared cases are called {case.case!r}: rename the files of one"
+                )
             prepared[case.case] = case
         for name, folder in ({} if cases else _raw(given)).items():
             place = _free(name, given, raw) if name in raw and not _has_volumes(folder) else name
