@@ -3,7 +3,7 @@
 Probabilities are resampled linearly, through the inverse of the one transform that prepared the t1c; labels are
 painted anew where they exceed 0.5, the entropy is worked out anew, and candidates' numbers are taken from the nearest
 voxel. On a coarser grid a candidate may fall between the voxels: it then keeps the one in which its most probable
-voxel lies (a neighbour, where that is another candidate's only one). One that lies beyond the t1c has no place.
+voxel lies (the nearest free neighbour, where that is another candidate's). One that lies beyond the t1c has no place.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def _keep(
         near = near[((near >= 0) & (near < size)).all(1)]
         order = np.argsort(np.linalg.norm(near - there, axis=1), kind="stable")
         places = [tuple(int(axis) for axis in near[one]) for one in order]
-        free = next((place for place in places if not placed[place] or sizes[placed[place]] > 1), None)
+        free = next((place for place in places if not placed[place]), None)
+        free = free or next((place for place in places if sizes[placed[place]] > 1), None)
         if free is None:
             beyond.append(number)
             continue
