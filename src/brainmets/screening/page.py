@@ -19,6 +19,7 @@ import jinja2
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from brainmets import nifti
 from brainmets.files import write_text
@@ -84,6 +85,7 @@ def _render(found: Result) -> str:
     performance, model = record["performance"], record["model"]
     read = _reading(files)
     rows = table.to_dict("records")
+    own, shared = words.reasons([str(row["why"]) for row in rows if row["accepted"]])
     accepted, below = [row for row in rows if row["accepted"]], [row for row in rows if not row["accepted"]]
     return PAGES.get_template("page.html.j2").render(
         case=files.case,
@@ -98,7 +100,10 @@ def _render(found: Result) -> str:
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
                "remarks": [_remark(one, plain) for one in record["guard"]["remarks"]]},
-        lesions=[_lesion(row, scan, "accepted", read) for row in accepted] if scan else [],
+        lesions=[
+            {**_lesion(row, scan, "accepted", read), "why": why} for row, why in zip(accepted, own, strict=True)
+        ] if scan else [],
+        of_all=shared,
         candidates=[
             _lesion(row, scan, "candidate", read, pictures.SMALL, drawn=place < CANDIDATES_SHOWN)
             for place, row in enumerate(below)
@@ -195,13 +200,12 @@ def _lesion(
         shown = pictures.lesion(scan, number, kind, pixels)
     return {
         "number": number,
-        "side": words.side(row["side"]),
+        "side": row["side"] if row["side"] != "unknown" else "side unknown",
         "place": words.place(row["x_mm"], row["y_mm"], row["z_mm"]),
         "slice": int(row["slice"]),
         "volume": words.volume(row["volume_mm3"]),
         "size": f"{row['longest_mm']:.1f} x {row['perpendicular_mm']:.1f}",
         "measurable": bool(row["measurable"]),
-        "why": row["why"] if isinstance(row["why"], str) else "",
         "score": words.probability(row["score"]),
         "uncertainty": f"{row['uncertainty']:.2f}",
         "parts": [words.short(round(float(row[name]))) for name in ("et_mm3", "netc_mm3", "snfh_mm3")],
@@ -219,18 +223,23 @@ def _volumes(files: ScreeningPaths, scan: pictures.Scan, table: pd.DataFrame) ->
         program = _packed_niivue()
     except ScriptError:
         return None
-    image = scan.image
-    if scan.inside is not None:
-        image = np.where(_widened(scan), image, np.float32(0))
     labels, grid = nifti.read_volume(files.labels)
     value = np.zeros(int(scan.numbers.max(initial=0)) + 1, np.uint8)
     for number, accepted in zip(table["lesion"], table["accepted"], strict=True):
         value[number] = KINDS["accepted" if accepted else "candidate"][0]
     areas = nifti.to_ras(labels, grid.affine)[0].astype(np.uint8)
-    case = ReviewCase(files.case, {"t1c": image}, areas, {("found", "here"): value[scan.numbers]}, scan.affine)
-    whole = viewers.brain_only(case)
-    small = viewers.coarser(whole, MOST_VOXELS)
-    first = scan.centre(int(table["lesion"].iloc[0])) if len(table) else (np.array(scan.numbers.shape) - 1) / 2
+    inside = scan.inside if scan.inside is not None else scan.image != 0
+    first, stop = pictures.span(inside | (scan.numbers > 0))
+    margin = np.ceil(BRAIN_MARGIN_MM / scan.spacing)
+    low, high = np.maximum(first - margin, 0).astype(int), np.minimum(stop + margin, inside.shape).astype(int)
+    box = tuple(slice(start, end) for start, end in zip(low.tolist(), high.tolist(), strict=True))
+    maps = {("found", ""): value[scan.numbers[box]], ("inside", ""): inside[box].astype(np.uint8)}
+    affine = scan.affine @ nib.affines.from_matvec(np.eye(3), low)
+    case = ReviewCase(files.case, {"t1c": scan.image[box]}, areas[box], maps, affine)
+    small = viewers.coarser(case, MOST_VOXELS)
+    found = small.predictions["found", ""]
+    image = np.where(_widened(small) | (found > 0), small.images["t1c"], np.float32(0))
+    first = scan.centre(int(table["lesion"].iloc[0])) if len(table) else (first + stop - 1) / 2
     places = {
         int(number): nib.affines.apply_affine(np.linalg.inv(small.affine) @ scan.affine, scan.centre(int(number)))
         for number in table["lesion"]
@@ -243,8 +252,8 @@ def _volumes(files: ScreeningPaths, scan: pictures.Scan, table: pd.DataFrame) ->
             columns[name].append(part)
     return {
         "program": program,
-        "image": _packed(viewers.display_volume(small.images["t1c"]), small.affine),
-        "found": _packed(small.predictions["found", "here"], small.affine),
+        "image": _packed(viewers.display_volume(image), small.affine),
+        "found": _packed(found, small.affine),
         "areas": _packed(small.reference, small.affine),
         "found_colours": {**columns, "labels": ["background", *KINDS]},
         "areas_colours": viewers.colormap(),
@@ -258,13 +267,10 @@ def _fraction(voxel: np.ndarray, shape: np.ndarray) -> list[float]:
     return [round(float(part), 4) for part in np.clip((voxel + 0.5) / shape, 0, 1)]
 
 
-def _widened(scan: pictures.Scan) -> np.ndarray:
-    """The brain and a small margin, with every candidate."""
-    assert scan.inside is not None
-    from scipy import ndimage
-
-    away = ndimage.distance_transform_edt(~scan.inside, sampling=scan.spacing)
-    return np.asarray((away <= BRAIN_MARGIN_MM) | (scan.numbers > 0))
+def _widened(case: ReviewCase) -> np.ndarray:
+    """The brain ("inside") and a small margin: more of the head would show a face."""
+    away = ndimage.distance_transform_edt(case.predictions["inside", ""] == 0, sampling=case.spacing_mm)
+    return np.asarray(away <= BRAIN_MARGIN_MM)
 
 
 def _packed(voxels: np.ndarray, affine: np.ndarray) -> str:
