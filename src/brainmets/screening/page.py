@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
+import re
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
@@ -73,6 +74,15 @@ def write(files: ScreeningPaths) -> Path:
     return write_text(files.page, html)
 
 
+def told(text: str) -> str:
+    """A text of the record as a page may show it: no name of a user or machine, and of a path not even its end.
+
+    >>> told("cannot read /data/incoming/Doe_John: it is empty")
+    'cannot read (a path): it is empty'
+    """
+    return re.sub(r"\.\.\./[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
+
+
 def _render(found: Result) -> str:
     files, record, table = found.files, found.record, found.table
     refused = record["guard"]["decision"] == NOT_JUDGED
@@ -81,7 +91,6 @@ def _render(found: Result) -> str:
         raise PageError(
             f"{files.table}: {', '.join(map(str, absent))} have no voxel in {files.numbers.name}; {result.AGAIN}"
         )
-    plain = Redactor({})
     performance, model = record["performance"], record["model"]
     read = _reading(files)
     rows = table.to_dict("records")
@@ -99,7 +108,7 @@ def _render(found: Result) -> str:
         point=words.operating_point(model),
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
-               "remarks": [_remark(one, plain) for one in record["guard"]["remarks"]]},
+               "remarks": [_remark(one) for one in record["guard"]["remarks"]]},
         lesions=[
             {**_lesion(row, scan, "accepted", read), "why": why} for row, why in zip(accepted, own, strict=True)
         ] if scan else [],
@@ -114,7 +123,7 @@ def _render(found: Result) -> str:
         spacing=[words.short(side) for side in scan.spacing] if scan else [],
         on_source=record["input"].get("grid") == "t1c",
         volumes=_volumes(files, scan, table) if scan else None,
-        facts=_facts(record, plain),
+        facts=_facts(record),
     )  # fmt: skip
 
 
@@ -146,7 +155,7 @@ def _reading(files: ScreeningPaths) -> Read | None:
 # --- the guard -------------------------------------------------------------------------------------------------------
 
 
-def _remark(remark: Mapping[str, Any], plain: Redactor) -> dict[str, Any]:
+def _remark(remark: Mapping[str, Any]) -> dict[str, Any]:
     """A remark with its number on the training cohort's range, which may be open at one end, as a strip."""
     value, low, high = (_finite(remark[name]) for name in ("value", "low", "high"))
     strip = None
@@ -169,9 +178,9 @@ def _remark(remark: Mapping[str, Any], plain: Redactor) -> dict[str, Any]:
     return {
         **shown,
         "severity": remark["severity"],
-        "sequence": SEQUENCE_TITLES.get(sequence, "" if sequence == "all" else plain(sequence)),
-        "rule": plain(str(remark["rule"]).replace("_", " ")),
-        "text": plain(str(remark["text"])),
+        "sequence": SEQUENCE_TITLES.get(sequence, "" if sequence == "all" else told(sequence)),
+        "rule": told(str(remark["rule"]).replace("_", " ")),
+        "text": told(str(remark["text"])),
         "range": words.span(shown["low"], shown["high"]),
         "strip": strip,
     }
@@ -289,7 +298,7 @@ def _base64(content: bytes) -> str:
 # --- where it comes from ---------------------------------------------------------------------------------------------
 
 
-def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     """Model, release, dates and times, by their names."""
     model = record["model"]
     versions = record["provenance"].get("versions", {})
@@ -307,4 +316,4 @@ def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
         "Release": f"BrainMets {versions['brainmets']}" if "brainmets" in versions else "not recorded",
         "Time taken": f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
     }
-    return {name: plain(value) for name, value in facts.items()}
+    return {name: told(value) for name, value in facts.items()}
