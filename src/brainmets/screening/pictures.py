@@ -1,8 +1,8 @@
 """A screened scan's pictures for its page: each lesion in three planes, and where all of them lie.
 
-Planes are those of the source t1c's own grid, turned to the nearest of axial, coronal and sagittal: what the
-scanner measured is shown, and a tilted series is not cut anew. Lengths are true along both axes of a picture, however thick
-the slices are. As radiologists read them: the patient's right on the left, the front of a sagittal picture on the left.
+Planes are those of the source t1c's own grid, turned to the nearest of axial, coronal and sagittal: what the scanner
+measured is shown, and a tilted series is not cut anew. Lengths are true along both axes of a picture, however thick
+the slices are. As radiologists read them: the patient's right on the left, the front of a sagittal picture too.
 
 A picture is a JPEG of the grey values, and what is drawn over it in its pixels as SVG: sharp in print, and hidden by
 one switch on the page.
