@@ -210,6 +210,16 @@ READ = Schema(
     again="measure what the reader left again (notebook 09)",
     rows=True,
 )  # fmt: skip
+WORKLIST = Schema(
+    {
+        "case": _TEXT, "page": _NOTE, "decision": Column(known=("pass", "warn", "refuse", "failed")),
+        "remarks": _COUNT, "lesions": _COUNT, "largest_mm": Column("number", low=0, empty=True),
+        "volume_mm3": Column("number", low=0, empty=True), "candidates": _COUNT,
+        "suspicion": Column("number", low=0, high=1, empty=True), "reading": _NOTE, "decided": _COUNT, "note": _NOTE,
+    },
+    key=("case",),
+    again="screen the patients again (brainmets screen)",
+)  # fmt: skip
 RELIABILITY = Schema(
     {
         **_FOUND, "zone": Column(known=ZONES), "bin": Column("whole", low=0), "n": Column("whole", low=0),

@@ -283,7 +283,7 @@ def measure(
     boxes = find_objects(numbers)
     _check(numbers, labels, region_probability, uncertainty)
     _check_numbers({number for number, box in enumerate(boxes, start=1) if box}, scores, accepted)
-    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    voxel_mm3 = round(abs(float(np.linalg.det(affine[:3, :3]))), 9)
     oedema = _oedema(numbers, labels, affine, sorted(scores))
     rows = []
     for number in sorted(scores):

@@ -46,6 +46,7 @@ from brainmets.screening.guard import Decision, Remark
 from brainmets.screening.lesions import MidPlane
 from brainmets.screening.onto_source import Results
 from brainmets.screening.source import Inputs
+from brainmets.statistics.froc import ALL_SIZES
 from brainmets.vocabulary import REGIONS, SEQUENCES
 
 if TYPE_CHECKING:
@@ -101,15 +102,27 @@ class Scan:
 
 @dataclass
 class Outcome:
-    """Of a run: the guard's decision on each scan that was screened, and why each other one was not."""
+    """Of a run, by scan: the guard's decision on each that was looked at, why it refused, and why others failed."""
 
     screened: dict[str, Decision] = field(default_factory=dict)
+    refused: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def refused(self) -> list[str]:
-        """The scans that the guard refused."""
-        return [case for case, decision in self.screened.items() if decision == "refuse"]
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Note how a scan ended, by its record."""
+        case, seen = record["case"], record["guard"]
+        self.screened[case] = seen["decision"]
+        if seen["decision"] == "refuse":
+            self.refused[case] = [one["text"] for one in seen["remarks"] if one["severity"] == "refuse"]
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU where there is one. Raises ``ScreeningError`` for a GPU that is not."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ScreeningError("--device cuda: torch finds no GPU; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.device, say: Say) -> Outcome:
@@ -125,8 +138,8 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
         scans = _scans(bundle, inputs, options, outcome, say)
         waiting = []
         for scan in scans:
-            if (decision := _done(scan, bundle, ScreeningPaths(options.out / scan.case))) is not None:
-                outcome.screened[scan.case] = decision
+            if record := _done(scan, bundle, ScreeningPaths(options.out / scan.case)):
+                outcome.add(record)
             else:
                 waiting.append(scan)
         say(f"{len(scans)} scan(s), {len(waiting)} of them to screen with {bundle.card['name']}")
@@ -150,9 +163,8 @@ def _screen_one(
     except Exception as error:  # one scan's fault is no other's
         outcome.failed[scan.case] = _in_words(error, files)
         return "failed"
-    decision: Decision = record["guard"]["decision"]
-    outcome.screened[scan.case] = decision
-    if decision == "refuse":
+    outcome.add(record)
+    if scan.case in outcome.refused:
         return "refused"
     return f"screened: {record['lesions']} lesion(s), {record['candidates']} candidate(s) below the operating point"
 
@@ -221,12 +233,14 @@ def _from_raw(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome
 
 def _decide(files: PreparationPaths) -> str:
     return (
-        f"Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series is "
-        f"in {files.series}, every finding in {files.findings}"
+        "Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series "
+        f"is in {files.series}, every finding in {files.findings}"
     )
 
 
-def _prepared_scan(planned: Planned, date: str | None, flags: pd.DataFrame, files: PreparationPaths, out: Path) -> Scan:
+def _prepared_scan(
+    planned: Planned, date: str | None, flags: pd.DataFrame, files: PreparationPaths, out: Path
+) -> Scan:
     """A scan that was prepared here, with its mask and transforms beside its images."""
     case, record = planned.case, read_json(files.prepared(planned.case))
     folder = ScreeningPaths(out / case).prepared
@@ -236,9 +250,9 @@ def _prepared_scan(planned: Planned, date: str | None, flags: pd.DataFrame, file
     for path in beside:
         shutil.copyfile(path, folder / path.name)
     remarks = tuple(
-        Remark("preparation", "refuse" if flag.severity == "error" else "warn", "all", str(flag.text),
-               float(flag.value), -math.inf, math.inf)
-        for flag in flags.itertuples()
+        Remark("preparation", "refuse" if flag["severity"] == "error" else "warn", "all", str(flag["text"]),
+               float(flag["value"]), -math.inf, math.inf)
+        for flag in flags.to_dict("records")
     )  # fmt: skip
     refusing = sorted(remark.text for remark in remarks if remark.severity == "refuse")
     t1c = planned.images[pipeline.REFERENCE]
@@ -333,18 +347,18 @@ def screen_scan(
     return record
 
 
-def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> Decision | None:
-    """The guard's decision of an earlier screening of these files with this model, where all of it is whole."""
+def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> dict[str, Any] | None:
+    """The record of an earlier screening of these files with this model, where all of it is whole."""
     try:
         record = result.read(files.folder).record
         if record["model"]["sha256"] != bundle.sha256 or record["input"]["state"] != scan.state:
             return None
         if not files.page.is_file():
             page.write(files)
-        decision: Decision = record["guard"]["decision"]
+        Outcome().add(record)
     except (ValueError, LookupError, TypeError, OSError):
         return None
-    return decision
+    return record
 
 
 def _clear(files: ScreeningPaths) -> None:
@@ -385,7 +399,7 @@ def _looked_at(case: Case, bundle: Bundle, scan: Scan) -> list[Remark]:
 def _predict(
     ensemble: Ensemble, case: Case, bundle: Bundle, folder: Path, left: Callable[[int, int], None]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], nifti.Affine]:
-    """Each region's probability on the prepared grid, in the axes of its files, as an evaluation keeps and reads it."""
+    """Each region's probability on the prepared grid, in its files' axes, as an evaluation keeps and reads it."""
     from brainmets.training.inference import Keep, write_probabilities
 
     mean = ensemble.mean_probabilities(
@@ -474,8 +488,8 @@ def _beyond(found: _Found, results: Results, grid: str, scan: Scan) -> list[Rema
     if results.beyond:
         scores = [found.scores[number] for number in results.beyond]
         text = (
-            f"{len(scores)} candidate(s) lie beyond the field of view of the T1 after contrast, where it shows nothing "
-            f"(highest score {max(scores):.2f}): they are in no file"
+            f"{len(scores)} candidate(s) lie beyond the field of view of the T1 after contrast, where it shows "
+            f"nothing (highest score {max(scores):.2f}): they are in no file"
         )
         remarks.append(Remark("field of view", "warn", "t1c", text, float(len(scores)), 0.0, 0.0))
     if scan.t1c is not None and grid == "prepared":
@@ -567,8 +581,8 @@ def _performance(bundle: Bundle) -> dict[str, Any]:
     columns = ("size", "lesions", "found", "sensitivity", "low", "high")
     rows = [_finite({name: row[name] for name in columns}) for row in bundle.performance.to_dict("records")]
     rates = ("false_positives", "false_positives_low", "false_positives_high")
-    first = bundle.performance.iloc[0] if len(bundle.performance) else pd.Series(dict.fromkeys(rates, math.nan))
-    of_all = _finite({name: first[name] for name in rates})
+    whole = bundle.performance[bundle.performance["size"] == ALL_SIZES.name].to_dict("records")
+    of_all = _finite({name: whole[0][name] if whole else None for name in rates})
     return {"rows": rows, **of_all, "target": bundle.aim.false_positives}
 
 
