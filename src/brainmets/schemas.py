@@ -188,7 +188,7 @@ OVERLAPS = Schema(
 SCREENED = Schema(
     {
         "lesion": _ONE, "accepted": _TRUTH, "score": _SHARE, "uncertainty": _SHARE,
-        **_PLACE, "side": Column(known=("left", "right", "middle")),
+        **_PLACE, "side": Column(known=("left", "right", "middle", "unknown")),
         **dict.fromkeys(("longest_mm", "perpendicular_mm"), Column("number", low=0)),
         "slices": Column("whole", low=0), "slice": Column("whole", low=0), "measurable": _TRUTH, "why": _NOTE,
         **dict.fromkeys(("et_mm3", "netc_mm3", "snfh_mm3"), Column("number", low=0)),

@@ -59,7 +59,7 @@ class Sorted:
     """What a look at a raw folder gives; nothing is written yet.
 
     ``scans`` are those that were found, by patient and date; ``table`` is ``series.csv``; ``problems`` are what stops
-    the preparation, in words.
+    the preparation, in words; ``undecided`` holds those of them that are one case's alone.
     """
 
     scans: list[tuple[str, str]]
@@ -67,6 +67,7 @@ class Sorted:
     table: pd.DataFrame
     findings: list[Finding]
     problems: list[str]
+    undecided: dict[str, str]
 
     def require_no_problems(self, files: PreparationPaths) -> None:
         """Raise ``SortingError`` that lists the problems, and where a person decides them."""
@@ -110,6 +111,27 @@ def sort(declaration: Cohort, files: PreparationPaths, say: Say) -> dict[str, Pl
     return found.plan
 
 
+def sort_each(declaration: Cohort, files: PreparationPaths, say: Say) -> tuple[dict[str, Planned], dict[str, str]]:
+    """The cases that can be prepared, by name, and the others with what a person must decide or mend.
+
+    As ``sort``, for scans that have nothing to do with one another: an undecided one does not stop the rest. Raises
+    ``SortingError`` for a problem that is not one case's alone, and ``BusyError`` where another process sorts.
+    """
+    raw = raw_of(declaration)
+    listing = _listing(raw)
+    if files.plan.is_file() and read_json(files.plan).get("state") == _state(declaration, files, listing):
+        return read_plan(files), {}
+    own_folder(files.folder)
+    with locked(files.folder / ".sorting.lock", "the sorting of these raw scans"):
+        found = look(declaration, files, say)
+        _key(declaration, raw, files).names(found.scans)
+        _write(found, files)
+        if set(found.problems) - set(found.undecided.values()):
+            found.require_no_problems(files)
+        _write_plan(found, files, "undecided" if found.undecided else _state(declaration, files, listing))
+    return found.plan, found.undecided
+
+
 def planned(declaration: Cohort, files: PreparationPaths, case: str, say: Say) -> Planned:
     """One case; the raw folder is sorted only where this case, or its roles in ``series.csv``, are not as planned.
 
@@ -144,6 +166,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         findings = [*findings, *changed]
     by_case = {names[who]: (who, scan) for who, scan in scans.items()}
     lesion_free = listed_lesion_free(declaration)
+    undecided: dict[str, str] = {}
     plan, problems = {}, [finding.text for finding in findings if finding.severity == "error"]
     if not by_case and not problems:
         problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
@@ -155,10 +178,11 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         try:
             plan[case] = _planned(case, scan, table, folder, raw, who, case in lesion_free)
         except ValueError as error:
-            problems.append(str(error))
+            undecided[case] = str(error)
+    problems += undecided.values()
     problems += [*_shared_files(plan), *_split_patients(declaration, names)]
     problems += _in_the_way(plan, declaration, prepared)
-    return Sorted(list(scans), plan, table, findings, problems)
+    return Sorted(list(scans), plan, table, findings, problems, undecided)
 
 
 def read_plan(files: PreparationPaths) -> dict[str, Planned]:

@@ -1,0 +1,600 @@
+"""The screening of scans with a model: prepare, guard, predict, measure, write; one scan after the other.
+
+What is done already is not done again: a scan whose record names this model and these files, and whose files are all
+whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that what
+was broken off is never taken for done; the page, which shows a reader's decisions too, is made from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from brainmets import nifti
+from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.key import Key
+from brainmets.files import read_json, write_json, write_text
+from brainmets.params import Cohort, Raw
+from brainmets.params.models import Layout
+from brainmets.paths import PreparationPaths, ScreeningPaths
+from brainmets.preparation import batch, cohort_quality, pipeline, registration, sorting
+from brainmets.preparation.scans import Series
+from brainmets.preparation.sorting import Planned
+from brainmets.processes import locked
+from brainmets.provenance import Provenance, sha256
+from brainmets.scoring import candidates
+from brainmets.scoring import probabilities as kept
+from brainmets.screening import dicom_seg, exchange, guard, lesions, onto_source, page, result, source, worklist
+from brainmets.screening.guard import Decision, Remark
+from brainmets.screening.lesions import MidPlane
+from brainmets.screening.onto_source import Results
+from brainmets.screening.source import Inputs
+from brainmets.vocabulary import REGIONS, SEQUENCES
+
+if TYPE_CHECKING:
+    import torch
+
+    from brainmets.screening.bundle import Bundle
+    from brainmets.training.inference import Ensemble
+
+Kind = Literal["dicom", "raw", "prepared"]
+MOST_CANDIDATES = 65_535
+"""That a volume of uint16 can number."""
+KEPT = ("prepared", "reading.json", "reading_masks")
+"""What stays in a scan's folder when it is screened anew: its input, and what a reader decided."""
+Say = Callable[[str], None]
+
+
+class ScreeningError(ValueError):
+    """A scan that cannot be screened; the message says why and names no person."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run depends on beside model and scans; see ``brainmets screen``."""
+
+    out: Path
+    private: Path
+    brain_masks: str | None = None
+    prefix: str = "scan"
+    left_out: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One prepared scan. ``images``: where its four prepared sequences lie; ``state``: a hash of what it was made of.
+
+    ``date``: YYYY-MM-DD or None. ``t1c``: its series of raw scans; ``row``, ``raw_sha256`` and ``seconds``: of its
+    preparation; ``remarks``: what the preparation found unusual. A prepared case has none of these.
+    """
+
+    case: str
+    kind: Kind
+    images: dict[str, Path]
+    state: str
+    date: str | None = None
+    t1c: Series | None = None
+    row: dict[str, float | None] | None = None
+    raw_sha256: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    remarks: tuple[Remark, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """Of a run: the guard's decision on each scan that was screened, and why each other one was not."""
+
+    screened: dict[str, Decision] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> list[str]:
+        """The scans that the guard refused."""
+        return [case for case, decision in self.screened.items() if decision == "refuse"]
+
+
+def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.device, say: Say) -> Outcome:
+    """Screen every scan of ``inputs`` into a folder of its own below ``options.out``; write the worklist.
+
+    ``say`` is told of every step, with the time left. A scan that fails stops no other. Raises ``SortingError`` where
+    nothing can be prepared before a person decides, or a folder can be entered by others; ``BusyError`` where another
+    process screens into the folder.
+    """
+    sorting.own_folder(options.out)
+    outcome = Outcome()
+    with locked(options.out / ".screen.lock", "the screening into this folder"):
+        scans = _scans(bundle, inputs, options, outcome, say)
+        waiting = []
+        for scan in scans:
+            if (decision := _done(scan, bundle, ScreeningPaths(options.out / scan.case))) is not None:
+                outcome.screened[scan.case] = decision
+            else:
+                waiting.append(scan)
+        say(f"{len(scans)} scan(s), {len(waiting)} of them to screen with {bundle.card['name']}")
+        ensemble = cache(lambda: bundle.ensemble(device))
+        began = time.monotonic()
+        for number, scan in enumerate(waiting, start=1):
+            said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
+            left = (time.monotonic() - began) / number * (len(waiting) - number)
+            say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
+        folders = [ScreeningPaths(path.parent) for path in sorted(options.out.glob("*/screening.json"))]
+        worklist.write(options.out, folders)
+    return outcome
+
+
+def _screen_one(
+    scan: Scan, bundle: Bundle, ensemble: Callable[[], Ensemble], files: ScreeningPaths, outcome: Outcome, say: Say
+) -> str:
+    """Screen a scan, note in ``outcome`` how it ended, and give that in a few words."""
+    try:
+        record = screen_scan(scan, bundle, ensemble, files, say)
+    except Exception as error:  # one scan's fault is no other's
+        outcome.failed[scan.case] = _in_words(error, files)
+        return "failed"
+    decision: Decision = record["guard"]["decision"]
+    outcome.screened[scan.case] = decision
+    if decision == "refuse":
+        return "refused"
+    return f"screened: {record['lesions']} lesion(s), {record['candidates']} candidate(s) below the operating point"
+
+
+def _in_words(error: Exception, files: ScreeningPaths) -> str:
+    """Why a scan failed; what nobody foresaw is told in full by a file in its folder."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: use a machine with more"
+    if isinstance(error, (ValueError, FloatingPointError)):
+        return str(error)
+    log = write_text(files.folder / "failed.log", "".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}; {log} has the details"
+
+
+# --- from the inputs to prepared scans ---------------------------------------------------------------------------
+
+
+def _scans(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome, say: Say) -> list[Scan]:
+    """Every scan that is prepared or can be, by name; those that cannot are noted in ``outcome``."""
+    wanted = {name: case for name, case in inputs.prepared.items() if name not in options.left_out}
+    scans = [
+        Scan(name, "prepared", case.images, _hash(source.state(case.images.values()))) for name, case in wanted.items()
+    ]
+    from_raw = _from_raw(bundle, inputs, options, outcome, say) if inputs.raw else []
+    if both := sorted({scan.case for scan in scans} & {scan.case for scan in from_raw}):
+        raise source.SourceError(
+            f"the prepared case {both[0]!r} has the name that a raw scan gets: give the raw scans another --prefix"
+        )
+    return sorted([*scans, *from_raw], key=lambda scan: scan.case)
+
+
+def _from_raw(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome, say: Say) -> list[Scan]:
+    """Sort and prepare raw scans as the training cohort was; the images come to lie in each scan's folder."""
+    files = PreparationPaths(options.private)
+    links = options.private.with_name(f".{options.private.name}-inputs")
+    source.link(inputs.raw, links)
+    raw = Raw(
+        folder=str(links), prefix=options.prefix, brain_masks=options.brain_masks, left_out=list(options.left_out),
+        accepted=list(options.accepted),
+    )  # fmt: skip
+    layout = Layout(
+        **{name: f"{{case}}/prepared/{name}.nii.gz" for name in SEQUENCES},
+        label="{case}/prepared/label.nii.gz",
+        patient=r"(.+)-\d{3,}$",
+    )
+    # sorted as if for a folder elsewhere: the private folder may lie within that of the results
+    apart = links.with_name(f"{links.name}-cohort")
+    elsewhere = Cohort(folder=str(apart), layout=layout, label_map={}, held_out=0, raw=raw)
+    declaration = elsewhere.model_copy(update={"folder": str(options.out)})
+    sorting.own_folder(files.folder)
+    with locked(files.folder / ".prepare.lock", "the preparation of these scans"):
+        plan, undecided = sorting.sort_each(elsewhere, files, say)
+        outcome.failed.update({case: f"{text}\n{_decide(files)}" for case, text in undecided.items()})
+        failed = batch.prepare_planned(plan, declaration, files, bundle.preparation, options.workers, say)
+        outcome.failed.update(failed)
+        flagged = cohort_quality.review(declaration, files)
+    dates = {case: date for (_, date), case in Key.open(files.key, apart, options.prefix).known().items()}
+    return [
+        _prepared_scan(planned, _iso(dates.get(case, "")), flagged[flagged["case"] == case], files, options.out)
+        for case, planned in plan.items()
+        if case not in failed
+    ]
+
+
+def _decide(files: PreparationPaths) -> str:
+    return (
+        f"Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series is "
+        f"in {files.series}, every finding in {files.findings}"
+    )
+
+
+def _prepared_scan(planned: Planned, date: str | None, flags: pd.DataFrame, files: PreparationPaths, out: Path) -> Scan:
+    """A scan that was prepared here, with its mask and transforms beside its images."""
+    case, record = planned.case, read_json(files.prepared(planned.case))
+    folder = ScreeningPaths(out / case).prepared
+    beside = [files.case(case) / "brain_mask.nii.gz", *sorted(files.case(case).glob("*.tfm"))]
+    for old in folder.glob("*.tfm"):
+        old.unlink()
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
+    remarks = tuple(
+        Remark("preparation", "refuse" if flag.severity == "error" else "warn", "all", str(flag.text),
+               float(flag.value), -math.inf, math.inf)
+        for flag in flags.itertuples()
+    )  # fmt: skip
+    refusing = sorted(remark.text for remark in remarks if remark.severity == "refuse")
+    t1c = planned.images[pipeline.REFERENCE]
+    return Scan(
+        case, "dicom" if t1c.kind == "dicom" else "raw",
+        {name: folder / f"{name}.nii.gz" for name in SEQUENCES}, _hash([planned.digest, refusing]), date, t1c,
+        record["row"], record["raw_sha256"], float(record["provenance"]["seconds"]), remarks,
+    )  # fmt: skip
+
+
+def _iso(date: str) -> str | None:
+    """A scan's date as YYYY-MM-DD, where the raw data give one."""
+    digits = re.fullmatch(r"(\d{4})-?(\d{2})-?(\d{2})", date)
+    try:
+        return datetime(*map(int, digits.groups())).date().isoformat() if digits else None  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode(errors="surrogateescape")).hexdigest()
+
+
+# --- one scan ----------------------------------------------------------------------------------------------------
+
+
+def screen_scan(
+    scan: Scan, bundle: Bundle, ensemble: Callable[[], Ensemble], files: ScreeningPaths, say: Say
+) -> dict[str, Any]:
+    """Screen one prepared scan into its folder; gives the record. ``ensemble`` is asked for once it is needed.
+
+    Raises ``ValueError`` and ``FloatingPointError`` in words where the scan cannot be screened; its folder then holds
+    no record.
+    """
+    provenance = Provenance("screen", {"model": bundle.sha256}, root=files.folder)
+    clock = _Clock({"preparation": scan.seconds} if scan.t1c else {}, scan.case, say)
+    _clear(files)
+    with clock("reading"):
+        case = _as_case(scan, files)
+    with clock("guard"):
+        remarks = [*scan.remarks, *_looked_at(case, bundle, scan)]
+        decision = guard.decision(remarks)
+    found = _Found.none(bundle.aim.region)
+    grid = "t1c" if scan.t1c else "prepared"
+    if decision != "refuse":
+        with clock("loading the model"):
+            ready = ensemble()
+            provenance.device = str(ready.predictor.device)
+        with clock("prediction"):
+            predicted, affine = _predict(ready, case, bundle, files.folder, clock.left)
+        with clock("candidates"):
+            found = find(predicted, affine, bundle)
+        with clock("source grid"):
+            results, grid, middle = _on_source(scan, case, bundle, predicted, affine, found, files)
+            remarks += _beyond(found, results, grid, scan)
+            decision = guard.decision(remarks)
+        with clock("lesion table"):
+            table = _measured(results, found, bundle.aim.region, middle)
+        with clock("files"):
+            _write(files, results, bundle.probability_floor)
+            remarks += _exchanged(files, scan, results, grid, found, bundle)
+            decision = guard.decision(remarks)
+    else:
+        table = _measured(None, found, bundle.aim.region, None)
+    lesions.write(files, table)
+    record = {
+        "schema": result.SCHEMA,
+        "case": scan.case,
+        "date": scan.date,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "input": {
+            "kind": scan.kind, "grid": grid, "state": scan.state, "raw_sha256": scan.raw_sha256,
+            "sequences": {name: f"prepared/{name}.nii.gz" for name in SEQUENCES},
+        },
+        "model": _model(bundle),
+        "guard": {
+            "decision": decision, "cases": bundle.profile.cases,
+            "remarks": [_finite(remark._asdict()) for remark in remarks],
+        },
+        "preparation": scan.row,
+        "lesions": len(set(found.accepted) & set(table["lesion"])),
+        "candidates": len(set(table["lesion"]) - set(found.accepted)),
+        "suspicion": max(found.scores.values(), default=0.0),
+        "performance": _performance(bundle),
+        "scores": [_finite(row) for row in bundle.scores.to_dict("records")],
+        "seconds": {step: round(seconds, 2) for step, seconds in clock.seconds.items()},
+        "files": _hashes(files),
+        "provenance": provenance.record(),
+    }  # fmt: skip
+    write_json(files.record, record)
+    page.write(files)
+    return record
+
+
+def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> Decision | None:
+    """The guard's decision of an earlier screening of these files with this model, where all of it is whole."""
+    try:
+        record = result.read(files.folder).record
+        if record["model"]["sha256"] != bundle.sha256 or record["input"]["state"] != scan.state:
+            return None
+        if not files.page.is_file():
+            page.write(files)
+        decision: Decision = record["guard"]["decision"]
+    except (ValueError, LookupError, TypeError, OSError):
+        return None
+    return decision
+
+
+def _clear(files: ScreeningPaths) -> None:
+    """Delete what an earlier screening left, its record first."""
+    files.record.unlink(missing_ok=True)
+    for path in files.folder.glob("*"):
+        if path.name in KEPT:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            raise ScreeningError(f"{path} is nothing that a screening wrote: move it, or name another --out")
+        path.unlink()
+    for path in files.folder.glob(".*"):  # written aside when it was broken off
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _as_case(scan: Scan, files: ScreeningPaths) -> Case:
+    """The scan as the network reads it, from the images in its folder; those of a prepared case are copied there."""
+    images = {name: files.prepared / f"{name}.nii.gz" for name in SEQUENCES}
+    if scan.kind == "prepared":
+        files.prepared.mkdir(parents=True, exist_ok=True)
+        for name, path in scan.images.items():
+            shutil.copyfile(path, images[name])
+    return Case(scan.case, scan.case, images, None)
+
+
+def _looked_at(case: Case, bundle: Bundle, scan: Scan) -> list[Remark]:
+    volumes = {name: nifti.read_volume(path) for name, path in case.images.items()}
+    for name, (voxels, _) in volumes.items():
+        if not np.isfinite(voxels).all():
+            raise ScreeningError(f"{name} holds voxels that are no numbers; write it again without them")
+    row = None
+    if scan.row is not None:
+        row = {name: math.nan if value is None else float(value) for name, value in scan.row.items()}
+    images = {name: voxels for name, (voxels, _) in volumes.items()}
+    return guard.look(images, volumes["t1c"][1].affine, bundle.profile, row)
+
+
+def _predict(
+    ensemble: Ensemble, case: Case, bundle: Bundle, folder: Path, left: Callable[[int, int], None]
+) -> tuple[dict[str, npt.NDArray[np.float32]], nifti.Affine]:
+    """Each region's probability on the prepared grid, in the axes of its files, as an evaluation keeps and reads it."""
+    from brainmets.training.inference import Keep, write_probabilities
+
+    mean = ensemble.mean_probabilities(
+        _counted(ensemble.fold_probabilities(ensemble.preprocess(case)), len(ensemble.weights), left)
+    )
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+        written = write_probabilities(mean, case, Keep(Path(aside), bundle.probability_floor))
+        read, grid = kept.read(written)
+    return read, grid.affine
+
+
+def _counted(
+    folds: Iterator[tuple[int, npt.NDArray[np.float32]]], number: int, left: Callable[[int, int], None]
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The same, telling ``left`` of each model that is done."""
+    for place, (region, probability) in enumerate(folds, start=1):
+        yield region, probability
+        if place % len(REGIONS) == 0:
+            left(place // len(REGIONS), number)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates: ``numbers`` as ``find`` gives them, ``scores`` by number, and which are ``accepted``."""
+
+    region: str
+    numbers: npt.NDArray[np.uint16] | None
+    scores: dict[int, float]
+    accepted: tuple[int, ...]
+
+    @classmethod
+    def none(cls, region: str) -> _Found:
+        return cls(region, None, {}, ())
+
+
+def find(predicted: Mapping[str, npt.NDArray[np.float32]], affine: nifti.Affine, bundle: Bundle) -> _Found:
+    """The candidates of the operating point's region: the accepted ones first, each group by falling score.
+
+    ``predicted``: region to probability (x, y, z) on the prepared grid, cut at the floor as in the evaluation.
+    """
+    region = bundle.aim.region
+    probability = predicted[region]
+    spacing: Any = tuple(float(side) for side in np.linalg.norm(affine[:3, :3], axis=0))
+    table = candidates.find(
+        {region: probability}, np.zeros(probability.shape, np.uint8), spacing, affine, bundle.candidate_threshold
+    ).candidates
+    if len(table) > MOST_CANDIDATES:
+        raise ScreeningError(
+            f"the model points at {len(table):,} places, more than can be numbered ({MOST_CANDIDATES:,}): it does not "
+            "know such images"
+        )
+    passes = (table["score"] >= bundle.point.threshold) & (table["volume_mm3"] >= bundle.point.smallest_mm3)
+    order = np.concatenate([np.flatnonzero(passes), np.flatnonzero(~passes)])
+    number_of = np.zeros(len(table) + 1, np.uint16)
+    number_of[table["candidate"].to_numpy()[order]] = np.arange(1, len(table) + 1)
+    numbers = number_of[candidates.numbered(probability, affine, bundle.candidate_threshold)]
+    scores = {place: float(score) for place, score in enumerate(table["score"].to_numpy()[order], start=1)}
+    return _Found(region, numbers, scores, tuple(range(1, int(passes.sum()) + 1)))
+
+
+def _on_source(
+    scan: Scan, case: Case, bundle: Bundle, predicted: Mapping[str, npt.NDArray[np.float32]], affine: nifti.Affine,
+    found: _Found, files: ScreeningPaths,
+) -> tuple[Results, str, MidPlane | None]:  # fmt: skip
+    """The results on the grid of the source t1c ("t1c"), or of the prepared case ("prepared"); and the mid-plane.
+
+    A prepared case has no source scan; and on a t1c whose slices lean most programs would misplace the result.
+    """
+    assert found.numbers is not None
+    middle, template = None, None
+    if scan.t1c is not None and bundle.preparation.space == "template":
+        template = registration.read_transforms(files.prepared)[pipeline.TEMPLATE]
+        middle = MidPlane.of_template(template)
+    if scan.t1c is not None:
+        onto = onto_source.source(scan.t1c, files.prepared, bundle.preparation.space)
+        if onto.upright:
+            return onto_source.carry(onto, affine, predicted, found.numbers, found.region), "t1c", middle
+        middle = MidPlane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)) if template is not None else None
+    t1c, _ = nifti.read_volume(case.images["t1c"])
+    return onto_source.unmoved(t1c, affine, predicted, found.numbers, found.region), "prepared", middle
+
+
+def _beyond(found: _Found, results: Results, grid: str, scan: Scan) -> list[Remark]:
+    """What a reader must know of the way back to the source."""
+    remarks = []
+    if results.beyond:
+        scores = [found.scores[number] for number in results.beyond]
+        text = (
+            f"{len(scores)} candidate(s) lie beyond the field of view of the T1 after contrast, where it shows nothing "
+            f"(highest score {max(scores):.2f}): they are in no file"
+        )
+        remarks.append(Remark("field of view", "warn", "t1c", text, float(len(scores)), 0.0, 0.0))
+    if scan.t1c is not None and grid == "prepared":
+        text = (
+            "The slices of the T1 after contrast lean (gantry tilt), which most viewers misread: the results lie on "
+            "the prepared grid, not on the scan's own"
+        )
+        remarks.append(Remark("gantry tilt", "warn", "t1c", text, math.nan, -math.inf, math.inf))
+    return remarks
+
+
+def _measured(results: Results | None, found: _Found, region: str, middle: MidPlane | None) -> pd.DataFrame:
+    """The lesion table; without rows where nothing was predicted."""
+    if results is None:
+        none = np.zeros((1, 1, 1), np.uint8)
+        zeros = np.zeros(none.shape, np.float32)
+        return lesions.measure(none.astype(np.uint16), none, zeros, zeros, np.eye(4), {}, (), None)
+    scores = {number: score for number, score in found.scores.items() if number not in results.beyond}
+    limit = np.ones(max(found.scores, default=0) + 1, np.float32)
+    limit[list(scores)] = list(scores.values())
+    # a candidate that was given a voxel beside its own is no surer for it
+    probability = np.minimum(results.probabilities[region], limit[results.numbers])
+    accepted = [number for number in found.accepted if number in scores]
+    return lesions.measure(
+        results.numbers, results.labels, probability, results.uncertainty, results.affine, scores, accepted, middle
+    )
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _write(files: ScreeningPaths, results: Results, floor: float) -> None:
+    nifti.write(files.t1c, results.t1c, results.affine)
+    nifti.write(files.labels, results.labels, results.affine)
+    nifti.write(files.numbers, results.numbers, results.affine)
+    nifti.write(files.uncertainty, results.uncertainty, results.affine)
+    kept.write(files.probabilities, results.probabilities, results.affine, floor)
+    exchange.write_nrrd(files.segmentation, results.labels, results.affine)
+
+
+def _exchanged(
+    files: ScreeningPaths, scan: Scan, results: Results, grid: str, found: _Found, bundle: Bundle
+) -> list[Remark]:
+    """Write the DICOM segmentations of a DICOM scan; what cannot be is a remark, since all else is there."""
+    if scan.kind != "dicom" or scan.t1c is None or grid != "t1c":
+        return []
+    accepted = np.where(results.numbers <= len(found.accepted), results.numbers, 0).astype(np.uint16)
+    made = datetime.now(UTC)
+    jobs = (
+        (files.dicom_labels, results.labels, dicom_seg.label_segments(), "labels"),
+        (files.dicom_lesions, accepted, dicom_seg.lesion_segments(found.accepted), "lesions"),
+    )
+    try:
+        for path, voxels, segments, content in jobs:
+            about = dicom_seg.About(bundle.card["name"], bundle.sha256, made, content)
+            dicom_seg.write(path, voxels, results.affine, scan.t1c.files, segments, about)
+    except dicom_seg.SourceError as error:
+        for path, *_ in jobs:
+            path.unlink(missing_ok=True)
+        text = f"No DICOM segmentation could be made of it: {error}"
+        return [Remark("DICOM segmentation", "warn", "t1c", text, math.nan, -math.inf, math.inf)]
+    return []
+
+
+def _hashes(files: ScreeningPaths) -> dict[str, str]:
+    """Every file of the result by its name below the folder; the page and a reading are made from them or beside."""
+    own = (files.record.name, files.page.name, "failed.log", *KEPT[1:])
+    written = [path for path in files.folder.rglob("*") if path.is_file() and path.name[0] != "."]
+    listed = [path for path in sorted(written) if path.relative_to(files.folder).parts[0] not in own]
+    return {path.relative_to(files.folder).as_posix(): sha256(path) for path in listed}
+
+
+def _model(bundle: Bundle) -> dict[str, Any]:
+    """What the record says of the model."""
+    card = bundle.card
+    return _finite(
+        {
+            "name": card["name"], "sha256": bundle.sha256, "study": card["study"], "arm": card["arm"],
+            "strategy": card["strategy"], "folds": card["folds"], "created": card["created"],
+            "licence": card["licence"], "region": bundle.aim.region, "hit": bundle.aim.hit,
+            "threshold": bundle.point.threshold, "smallest_mm3": bundle.point.smallest_mm3,
+            "false_positives": bundle.aim.false_positives,
+        }
+    )  # fmt: skip
+
+
+def _performance(bundle: Bundle) -> dict[str, Any]:
+    """How often the model found lesions of each size, and false positives a case, on its held-out cases."""
+    columns = ("size", "lesions", "found", "sensitivity", "low", "high")
+    rows = [_finite({name: row[name] for name in columns}) for row in bundle.performance.to_dict("records")]
+    rates = ("false_positives", "false_positives_low", "false_positives_high")
+    first = bundle.performance.iloc[0] if len(bundle.performance) else pd.Series(dict.fromkeys(rates, math.nan))
+    of_all = _finite({name: first[name] for name in rates})
+    return {"rows": rows, **of_all, "target": bundle.aim.false_positives}
+
+
+def _finite(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row for JSON, which has no word for a number that is not finite: None."""
+    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in plain.items()
+    }
+
+
+class _Clock:
+    """Seconds by step, and lines about what is being done."""
+
+    def __init__(self, seconds: dict[str, float], case: str, say: Say) -> None:
+        self.seconds = seconds
+        self._case, self._say = case, say
+        self._began = time.monotonic()
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        self._began = time.monotonic()
+        yield
+        self.seconds[step] = time.monotonic() - self._began
+
+    def left(self, done: int, number: int) -> None:
+        """Say that ``done`` models of ``number`` have predicted."""
+        left = (time.monotonic() - self._began) / done * (number - done)
+        self._say(f"{self._case}: model {done} of {number} has predicted, about {left:.0f} s left")
