@@ -195,7 +195,7 @@ class ScreeningPaths:
     @property
     def reading_masks(self) -> Path:
         """Folder of the outlines that a reader drew, one file each, as they were taken over."""
-        return self.folder / "reading"
+        return self.folder / "reading_masks"
 
     @property
     def reading_labels(self) -> Path:
