@@ -35,7 +35,7 @@ class Scans:
         found, _ = dicom.find_series(self.raw / "dicom")
         second = [one for one in found if one.patient == patient_id(2)]
         table = series.guess(second)
-        number = int(table.loc[table["role"] == "t2f", "number"].iloc[0])
+        number = int(table.loc[table["role"] == "t2f", "series"].iloc[0])
         self.taken = next(one for one in second if one.number == number).files[0].parent
         self.aside = folder / "aside"
         shutil.move(self.taken, self.aside)
