@@ -121,7 +121,7 @@ def test_it_computes_what_the_checkpoints_compute_to_the_last_bit(
     assert wanted.std() > 0
     assert np.array_equal(wanted, got)
     assert np.array_equal(loaded.labels(wanted), opened.labels(got))
-    assert type(opened.network) is type(loaded.network) or arm == "segresnet"
+    assert type(opened.network).__name__ == type(loaded.network).__name__
     assert opened.predictor.tile_step_size == loaded.predictor.tile_step_size
     assert opened.predictor.allowed_mirroring_axes == loaded.predictor.allowed_mirroring_axes
 
@@ -383,6 +383,7 @@ def test_a_byte_of_a_member_that_is_another_names_the_member(
     assert "is damaged: it is not what hashes.json lists" in told or name == "hashes.json"
 
 
+@pytest.mark.slow
 def test_any_byte_that_is_another_is_seen(bundles: dict[str, Path], tmp_path: Path) -> None:
     """Of the zip's own directory as well: opened is only what was written, or what has the same content."""
     whole, path = bundles["default"].read_bytes(), tmp_path / "model.zip"
@@ -415,8 +416,8 @@ def test_a_member_that_is_missing_or_there_twice(bundles: dict[str, Path], tmp_p
 @pytest.mark.parametrize(
     "name",
     [
-        "../fold_0.safetensors", "/fold_1.safetensors", "folds/fold_1.safetensors", "fold_1.safetensors/", "fold_1.pth",
-        "data.pkl", "fold_01.safetensors", "fold_-1.safetensors", "FOLD_1.safetensors", "model.json.exe",
+        "../fold_0.safetensors", "/fold_1.safetensors", "folds/fold_1.safetensors", "fold_1.safetensors/",
+        "fold_1.pth", "data.pkl", "fold_01.safetensors", "fold_-1.safetensors", "FOLD_1.safetensors", "model.json.exe",
         "fold_1.safetensors\n", "..\\model.json", "C:model.json",
     ],
 )  # fmt: skip

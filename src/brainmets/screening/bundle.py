@@ -507,8 +507,8 @@ def _bundle(path: Path, digest: str, members: Members) -> Bundle:
         raise BundleError(f"{MODEL}: {error}") from None
     try:
         profile = guard.Profile.from_json(_object(members.read(COHORT), COHORT))
-    except guard.ProfileError as error:
-        raise BundleError(f"{COHORT}: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise error if isinstance(error, BundleError) else BundleError(f"{COHORT}: {error}") from None
     wanted, there = (
         [f"fold_{fold}.safetensors" for fold in model.card.folds],
         [*filter(FOLD.fullmatch, members.names)],
