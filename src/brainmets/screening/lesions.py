@@ -15,7 +15,8 @@ Conventions, where the papers leave the choice:
   broken ring its outer size; two pieces in one slice measure from end to end, which is too long where they are joined
   in another slice only. A disc is measured with an error of less than the longer side of a pixel, mostly too long.
 * The perpendicular diameter is a line, the longest chord of that hull at right angles to the longest diameter.
-* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then the lower index.
+* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then that lower in the
+  head, in whatever order the file has them.
   Of equally long diameters in one slice that with the larger perpendicular counts. Equal is within a nanometre.
 """
 
@@ -56,8 +57,6 @@ THIN_MM = 1.5
 LEAST_ON_THIN_MM = 5.0
 THICK_MM = 5.0
 """Of slices further apart the least length is twice their distance, where that is more."""
-MOST_TARGETS = 5
-"""As many target lesions RANO-BM adds up at most."""
 MIDDLE_MM = 3.0
 """A centroid that is no further from the mid-sagittal plane lies on neither side: a rigid registration, and a brain
 that a lesion has shifted, place the plane no better."""
@@ -152,12 +151,15 @@ def diameters(mask: npt.NDArray[Any], affine: Affine) -> Diameters:
     origin = np.array([side.start for side in box], float)
     lesion = lesion[box]
     axis = axial_axis(affine)
+    upwards = nib.io_orientation(affine)[axis, 1]
     across = [other for other in range(3) if other != axis]
     # lengths in the plane are those of its two axes' triangular factor, however it is turned
     to_mm = np.linalg.qr(affine[:3, across])[1]
     held = np.flatnonzero(lesion.any(axis=tuple(across)))
     found = [(*_section(lesion.take(index, axis), to_mm), int(index)) for index in held]
-    longest, perpendicular, ends, index = max(found, key=lambda one: (round(one[0], 6), round(one[1], 6), -one[3]))
+    longest, perpendicular, ends, index = max(
+        found, key=lambda one: (round(one[0], 6), round(one[1], 6), -upwards * one[3])
+    )
     places = np.full((4, 3), float(index))
     places[:, across] = ends
     in_mm = nib.affines.apply_affine(affine, places + origin)
@@ -417,21 +419,3 @@ def write(files: ScreeningPaths, table: pd.DataFrame) -> None:
 def read(files: ScreeningPaths) -> pd.DataFrame:
     """The table that ``write`` wrote, from the CSV; raises ``TableError`` as ``schemas.read`` does."""
     return _typed(schemas.read(files.table, SCREENED).reset_index(drop=True))
-
-
-# --- sums ----------------------------------------------------------------------------------------------------------
-
-
-def sum_of_longest(table: pd.DataFrame, targets: Collection[int]) -> float:
-    """Sum of the longest diameters (mm) of the target lesions, numbers of a lesion table; 0 without a target.
-
-    Raises ``ValueError`` for a number that occurs twice or is not in the table, and for more than ``MOST_TARGETS``.
-    """
-    longest = table.set_index("lesion")["longest_mm"]
-    if len(targets) > MOST_TARGETS:
-        raise ValueError(f"targets: {_listed(targets)} are {len(targets)}; RANO-BM adds up {MOST_TARGETS} at most")
-    if len(set(targets)) != len(targets):
-        raise ValueError(f"targets: {_listed(targets)} must each be named once")
-    if lost := sorted(set(targets) - set(longest.index)):
-        raise ValueError(f"targets: {_listed(lost)} is not in the lesion table")
-    return math.fsum(longest[list(targets)])
