@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
+import re
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import jinja2
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from brainmets import nifti
 from brainmets.files import write_text
@@ -72,6 +74,15 @@ def write(files: ScreeningPaths) -> Path:
     return write_text(files.page, html)
 
 
+def told(text: str) -> str:
+    """A text of the record as a page may show it: no name of a user or machine, and of a path not even its end.
+
+    >>> told("cannot read /data/incoming/Doe_John: it is empty")
+    'cannot read (a path): it is empty'
+    """
+    return re.sub(r"\.\.\./[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
+
+
 def _render(found: Result) -> str:
     files, record, table = found.files, found.record, found.table
     refused = record["guard"]["decision"] == NOT_JUDGED
@@ -80,10 +91,10 @@ def _render(found: Result) -> str:
         raise PageError(
             f"{files.table}: {', '.join(map(str, absent))} have no voxel in {files.numbers.name}; {result.AGAIN}"
         )
-    plain = Redactor({})
     performance, model = record["performance"], record["model"]
     read = _reading(files)
     rows = table.to_dict("records")
+    own, shared = words.reasons([str(row["why"]) for row in rows if row["accepted"]])
     accepted, below = [row for row in rows if row["accepted"]], [row for row in rows if not row["accepted"]]
     return PAGES.get_template("page.html.j2").render(
         case=files.case,
@@ -97,8 +108,11 @@ def _render(found: Result) -> str:
         point=words.operating_point(model),
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
-               "remarks": [_remark(one, plain) for one in record["guard"]["remarks"]]},
-        lesions=[_lesion(row, scan, "accepted", read) for row in accepted] if scan else [],
+               "remarks": [_remark(one) for one in record["guard"]["remarks"]]},
+        lesions=[
+            {**_lesion(row, scan, "accepted", read), "why": why} for row, why in zip(accepted, own, strict=True)
+        ] if scan else [],
+        of_all=shared,
         candidates=[
             _lesion(row, scan, "candidate", read, pictures.SMALL, drawn=place < CANDIDATES_SHOWN)
             for place, row in enumerate(below)
@@ -109,7 +123,7 @@ def _render(found: Result) -> str:
         spacing=[words.short(side) for side in scan.spacing] if scan else [],
         on_source=record["input"].get("grid") == "t1c",
         volumes=_volumes(files, scan, table) if scan else None,
-        facts=_facts(record, plain),
+        facts=_facts(record),
     )  # fmt: skip
 
 
@@ -141,7 +155,7 @@ def _reading(files: ScreeningPaths) -> Read | None:
 # --- the guard -------------------------------------------------------------------------------------------------------
 
 
-def _remark(remark: Mapping[str, Any], plain: Redactor) -> dict[str, Any]:
+def _remark(remark: Mapping[str, Any]) -> dict[str, Any]:
     """A remark with its number on the training cohort's range, which may be open at one end, as a strip."""
     value, low, high = (_finite(remark[name]) for name in ("value", "low", "high"))
     strip = None
@@ -164,9 +178,9 @@ def _remark(remark: Mapping[str, Any], plain: Redactor) -> dict[str, Any]:
     return {
         **shown,
         "severity": remark["severity"],
-        "sequence": SEQUENCE_TITLES.get(sequence, "" if sequence == "all" else plain(sequence)),
-        "rule": plain(str(remark["rule"]).replace("_", " ")),
-        "text": plain(str(remark["text"])),
+        "sequence": SEQUENCE_TITLES.get(sequence, "" if sequence == "all" else told(sequence)),
+        "rule": told(str(remark["rule"]).replace("_", " ")),
+        "text": told(str(remark["text"])),
         "range": words.span(shown["low"], shown["high"]),
         "strip": strip,
     }
@@ -195,13 +209,12 @@ def _lesion(
         shown = pictures.lesion(scan, number, kind, pixels)
     return {
         "number": number,
-        "side": words.side(row["side"]),
+        "side": row["side"] if row["side"] != "unknown" else "side unknown",
         "place": words.place(row["x_mm"], row["y_mm"], row["z_mm"]),
         "slice": int(row["slice"]),
         "volume": words.volume(row["volume_mm3"]),
         "size": f"{row['longest_mm']:.1f} x {row['perpendicular_mm']:.1f}",
         "measurable": bool(row["measurable"]),
-        "why": row["why"] if isinstance(row["why"], str) else "",
         "score": words.probability(row["score"]),
         "uncertainty": f"{row['uncertainty']:.2f}",
         "parts": [words.short(round(float(row[name]))) for name in ("et_mm3", "netc_mm3", "snfh_mm3")],
@@ -219,18 +232,23 @@ def _volumes(files: ScreeningPaths, scan: pictures.Scan, table: pd.DataFrame) ->
         program = _packed_niivue()
     except ScriptError:
         return None
-    image = scan.image
-    if scan.inside is not None:
-        image = np.where(_widened(scan), image, np.float32(0))
     labels, grid = nifti.read_volume(files.labels)
     value = np.zeros(int(scan.numbers.max(initial=0)) + 1, np.uint8)
     for number, accepted in zip(table["lesion"], table["accepted"], strict=True):
         value[number] = KINDS["accepted" if accepted else "candidate"][0]
     areas = nifti.to_ras(labels, grid.affine)[0].astype(np.uint8)
-    case = ReviewCase(files.case, {"t1c": image}, areas, {("found", "here"): value[scan.numbers]}, scan.affine)
-    whole = viewers.brain_only(case)
-    small = viewers.coarser(whole, MOST_VOXELS)
-    first = scan.centre(int(table["lesion"].iloc[0])) if len(table) else (np.array(scan.numbers.shape) - 1) / 2
+    inside = scan.inside if scan.inside is not None else scan.image != 0
+    first, stop = pictures.span(inside | (scan.numbers > 0))
+    margin = np.ceil(BRAIN_MARGIN_MM / scan.spacing)
+    low, high = np.maximum(first - margin, 0).astype(int), np.minimum(stop + margin, inside.shape).astype(int)
+    box = tuple(slice(start, end) for start, end in zip(low.tolist(), high.tolist(), strict=True))
+    maps = {("found", ""): value[scan.numbers[box]], ("inside", ""): inside[box].astype(np.uint8)}
+    affine = scan.affine @ nib.affines.from_matvec(np.eye(3), low)
+    case = ReviewCase(files.case, {"t1c": scan.image[box]}, areas[box], maps, affine)
+    small = viewers.coarser(case, MOST_VOXELS)
+    found = small.predictions["found", ""]
+    image = np.where(_widened(small) | (found > 0), small.images["t1c"], np.float32(0))
+    first = scan.centre(int(table["lesion"].iloc[0])) if len(table) else (first + stop - 1) / 2
     places = {
         int(number): nib.affines.apply_affine(np.linalg.inv(small.affine) @ scan.affine, scan.centre(int(number)))
         for number in table["lesion"]
@@ -243,8 +261,8 @@ def _volumes(files: ScreeningPaths, scan: pictures.Scan, table: pd.DataFrame) ->
             columns[name].append(part)
     return {
         "program": program,
-        "image": _packed(viewers.display_volume(small.images["t1c"]), small.affine),
-        "found": _packed(small.predictions["found", "here"], small.affine),
+        "image": _packed(viewers.display_volume(image), small.affine),
+        "found": _packed(found, small.affine),
         "areas": _packed(small.reference, small.affine),
         "found_colours": {**columns, "labels": ["background", *KINDS]},
         "areas_colours": viewers.colormap(),
@@ -258,13 +276,10 @@ def _fraction(voxel: np.ndarray, shape: np.ndarray) -> list[float]:
     return [round(float(part), 4) for part in np.clip((voxel + 0.5) / shape, 0, 1)]
 
 
-def _widened(scan: pictures.Scan) -> np.ndarray:
-    """The brain and a small margin, with every candidate."""
-    assert scan.inside is not None
-    from scipy import ndimage
-
-    away = ndimage.distance_transform_edt(~scan.inside, sampling=scan.spacing)
-    return np.asarray((away <= BRAIN_MARGIN_MM) | (scan.numbers > 0))
+def _widened(case: ReviewCase) -> np.ndarray:
+    """The brain ("inside") and a small margin: more of the head would show a face."""
+    away = ndimage.distance_transform_edt(case.predictions["inside", ""] == 0, sampling=case.spacing_mm)
+    return np.asarray(away <= BRAIN_MARGIN_MM)
 
 
 def _packed(voxels: np.ndarray, affine: np.ndarray) -> str:
@@ -283,7 +298,7 @@ def _base64(content: bytes) -> str:
 # --- where it comes from ---------------------------------------------------------------------------------------------
 
 
-def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     """Model, release, dates and times, by their names."""
     model = record["model"]
     versions = record["provenance"].get("versions", {})
@@ -301,4 +316,4 @@ def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
         "Release": f"BrainMets {versions['brainmets']}" if "brainmets" in versions else "not recorded",
         "Time taken": f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min",
     }
-    return {name: plain(value) for name, value in facts.items()}
+    return {name: told(value) for name, value in facts.items()}

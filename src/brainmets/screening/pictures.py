@@ -154,13 +154,28 @@ def read_scan(files: ScreeningPaths) -> Scan:
     numbers, other = nifti.read_volume(files.numbers)
     other.require_same(grid, "screen the patient again (brainmets screen)")
     inside = _brain(files, grid)
-    turned, affine = nifti.to_ras(np.nan_to_num(image.astype(np.float32)), grid.affine)
+    values = image.astype(np.float32, copy=False)
+    values[~np.isfinite(values)] = 0
+    turned, affine = nifti.to_ras(values, grid.affine)
     return Scan(
         turned,
         nifti.to_ras(numbers.astype(np.uint16), grid.affine)[0],
         None if inside is None else nifti.to_ras(inside, grid.affine)[0],
         affine,
     )
+
+
+def cut(volume: npt.NDArray[Any], axis: int, at: int) -> npt.NDArray[Any]:
+    """One slice as a view: ``take`` would copy a volume that was turned as a whole."""
+    return volume[(*(slice(None),) * axis, at)]
+
+
+def span(mask: Mask) -> tuple[Floats, Floats]:
+    """First and last-plus-one index of a mask along each axis; all of an empty one."""
+    if not mask.any():
+        return np.zeros(3), np.array(mask.shape, float)
+    ranges = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+    return np.array([line[0] for line in ranges], float), np.array([line[-1] + 1 for line in ranges], float)
 
 
 def _brain(files: ScreeningPaths, grid: nifti.Grid) -> Mask | None:
@@ -212,7 +227,7 @@ def lesion(
         gap = (max(box[axis].stop - box[axis].start for axis in (plane.across, plane.up)) + 1) / 2
         marks = [Mark("cross", view.cross(gap))]
         marks += [Mark("other", path) for path in _neighbours(scan, view, number, int(slices[plane.axis]))]
-        own = mask.take(int(slices[plane.axis]) - box[plane.axis].start, plane.axis)
+        own = cut(mask, plane.axis, int(slices[plane.axis]) - box[plane.axis].start)
         marks.append(Mark(kind, view.outline(own, box)))
         if plane.name == "axial" and diameters:
             marks += [Mark(name, view.line(ends)) for name, ends in diameters.items()]
@@ -226,9 +241,9 @@ def lesion(
 def _neighbours(scan: Scan, view: _View, number: int, at: int) -> Iterable[str]:
     """Outlines of the other lesions that the same picture shows."""
     for other, box in scan.boxes.items():
-        span = box[view.plane.axis]
-        if other != number and span.start <= at < span.stop and view.shows(box):
-            yield view.outline(scan.mask(other).take(at - span.start, view.plane.axis), box)
+        along = box[view.plane.axis]
+        if other != number and along.start <= at < along.stop and view.shows(box):
+            yield view.outline(cut(scan.mask(other), view.plane.axis, at - along.start), box)
 
 
 class _View:
@@ -253,16 +268,16 @@ class _View:
     def section(self, at: int) -> npt.NDArray[np.uint8]:
         """Grey values (height, width) of the slice ``at``."""
         inside = min(max(at, 0), self.scan.image.shape[self.plane.axis] - 1)
-        return self.grey(self.scan.image.take(inside, self.plane.axis))
+        return self.grey(cut(self.scan.image, self.plane.axis, inside))
 
-    def grey(self, cut: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    def grey(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
         """Values (across, up) as grey pixels, black beyond the scan."""
         low, high = self.scan.grey
         x, y = np.arange(self.width) + 0.5, np.arange(self.height) + 0.5
         across = self._centre[0] - (x - self.width / 2) * self.mm / self._side[0]
         up = self._centre[1] - (y - self.height / 2) * self.mm / self._side[1]
-        values = ndimage.map_coordinates(cut, np.meshgrid(across, up), order=1, cval=low, output=np.float32)
-        return np.asarray(np.clip(np.rint((values - low) * (255 / (high - low))), 0, 255), dtype=np.uint8)
+        seen = ndimage.map_coordinates(values, np.meshgrid(across, up), order=1, cval=low, output=np.float32)
+        return np.asarray(np.clip(np.rint((seen - low) * (255 / (high - low))), 0, 255), dtype=np.uint8)
 
     def outline(self, mask: Mask, box: Box) -> str:
         """The outline of a mask (across, up) that lies at ``box``, through the middle between two voxels."""
@@ -302,7 +317,7 @@ def overview(scan: Scan, accepted: Iterable[int]) -> list[Picture]:
     chosen = set(accepted)
     seen = scan.inside if scan.inside is not None and scan.inside.any() else scan.image != 0
     shown = np.where(seen, scan.image, np.float32(scan.grey[0])) if scan.inside is not None else scan.image
-    low, high = _span(seen)
+    low, high = span(seen)
     for box in scan.boxes.values():  # a candidate may lie beyond the brain mask
         low = np.minimum(low, [part.start for part in box])
         high = np.maximum(high, [part.stop for part in box])
@@ -329,8 +344,12 @@ def overview(scan: Scan, accepted: Iterable[int]) -> list[Picture]:
 def _placed(
     anchors: Sequence[tuple[int, float, float, float]], accepted: set[int], width: int, height: int
 ) -> list[Word]:
-    """Each number beside its lesion, where no earlier one stands; further off, with a line, where it is crowded."""
-    taken: list[tuple[float, float, float, float]] = []
+    """Each number beside its lesion, where no earlier one and no letter stands; further off where it is crowded."""
+    taken: list[tuple[float, float, float, float]] = [
+        (0, height / 2 - 9, 16, height / 2 + 9), (width - 16, height / 2 - 9, width, height / 2 + 9),
+        (width / 2 - 9, 0, width / 2 + 9, 17), (width / 2 - 9, height - 19, width / 2 + 9, height),
+        (0, height - 32, 64, height),
+    ]  # fmt: skip
     words = []
     for number, x, y, radius in anchors:
         half = (3.4 * len(str(number)) + 2, 6.5)
@@ -354,14 +373,6 @@ def _placed(
         kind = "accepted" if number in accepted else "candidate"
         words.append(Word(kind, str(number), px, py, (x, y)))
     return words
-
-
-def _span(mask: Mask) -> tuple[Floats, Floats]:
-    """First and last-plus-one index of a mask along each axis; all of an empty one."""
-    if not mask.any():
-        return np.zeros(3), np.array(mask.shape, float)
-    ranges = [np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
-    return np.array([line[0] for line in ranges], float), np.array([line[-1] + 1 for line in ranges], float)
 
 
 def _jpeg(grey: npt.NDArray[Any]) -> str:

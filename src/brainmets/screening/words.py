@@ -93,7 +93,7 @@ def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list
                 "found": _count(row) if row["lesions"] else "none measured",
                 "sensitivity": percent(row["sensitivity"]) if row["lesions"] else "unknown",
                 "interval": _interval(row["low"], row["high"]).removeprefix("interval ") if row["lesions"] else "",
-                "here": str(len(here)) if size == ALL_SIZES else ", ".join(map(str, here)),
+                "here": f"{len(here)} in all" if size == ALL_SIZES else ", ".join(map(str, here)),
             }
         )
     return rows
@@ -123,6 +123,18 @@ def operating_point(model: Row) -> str:
         f"find as many lesions as can be found with at most {rate:g} false positive{'s' * (rate != 1)} a case "
         f"(hit: {HIT_RULE_TITLES.get(str(model['hit']), str(model['hit']))})."
     )
+
+
+def reasons(why: Sequence[str]) -> tuple[list[str], str]:
+    """Each lesion's own reasons, and, of several lesions, what all of them share, which is said once.
+
+    >>> reasons(["on 1 slice; coarse", "10 mm or more; coarse"])
+    (['on 1 slice', '10 mm or more'], 'coarse')
+    """
+    parts = [text.split("; ") if text else [] for text in why]
+    shared = [part for part in parts[0] if all(part in other for other in parts)] if len(parts) > 1 else []
+    own = ["; ".join(part for part in each if part not in shared) for each in parts]
+    return own, "; ".join(shared)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

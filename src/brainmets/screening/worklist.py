@@ -17,11 +17,11 @@ import pandas as pd
 from brainmets import schemas, tables
 from brainmets.files import read_json, write_text
 from brainmets.paths import ScreeningPaths
-from brainmets.report.redaction import Redactor, leaks
+from brainmets.report.redaction import leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.schemas import WORKLIST
 from brainmets.screening import reading, result, words
-from brainmets.screening.page import NOT_JUDGED, PAGES, PageError
+from brainmets.screening.page import NOT_JUDGED, PAGES, PageError, told
 
 PAGE, TABLE = "worklist.html", "worklist.csv"
 FAILED = "failed"
@@ -38,9 +38,9 @@ def write(out: Path, folders: Sequence[ScreeningPaths], failed: Mapping[str, str
     names = [files.case for files in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"folders: {', '.join(twice)} twice in one worklist; write one for each output folder")
-    plain, why = Redactor({}), dict(failed or {})
+    why = dict(failed or {})
     listed = [*folders, *(ScreeningPaths(out / name) for name in why if name not in names)]
-    rows = [_row(out, files, plain, why.get(files.case)) for files in listed]
+    rows = [_row(out, files, why.get(files.case)) for files in listed]
     table = pd.DataFrame(rows, columns=list(WORKLIST.columns))
     table = table.astype({"lesions": "Int64", "candidates": "Int64", "decided": "Int64", "remarks": "Int64"})
     order = {FAILED: 0, NOT_JUDGED: 1}
@@ -58,18 +58,18 @@ def write(out: Path, folders: Sequence[ScreeningPaths], failed: Mapping[str, str
     return write_text(out / PAGE, html)
 
 
-def _row(out: Path, files: ScreeningPaths, plain: Redactor, failed: str | None) -> dict[str, Any]:
+def _row(out: Path, files: ScreeningPaths, failed: str | None) -> dict[str, Any]:
     """One scan's row of the list. Hashes are not checked: of a hundred scans that takes minutes; the pages' are."""
     page = Path(os.path.relpath(files.page, out)).as_posix()
     row: dict[str, Any] = dict.fromkeys(WORKLIST.columns)
     row |= {"case": files.case, "page": page if files.page.is_file() else "", "note": ""}
     if failed is not None:
-        return row | {"decision": FAILED, "note": plain(failed)}
+        return row | {"decision": FAILED, "note": told(failed)}
     try:
         record = read_json(files.record)
         decision = str(record["guard"]["decision"])
         remarks = [str(one["text"]) for one in record["guard"]["remarks"]]
-        row |= {"decision": decision, "remarks": len(remarks), "note": plain("; ".join(remarks))}
+        row |= {"decision": decision, "remarks": len(remarks), "note": told("; ".join(remarks))}
         if decision == NOT_JUDGED:
             return row
         found = schemas.read(files.table, schemas.SCREENED)
@@ -85,7 +85,7 @@ def _row(out: Path, files: ScreeningPaths, plain: Redactor, failed: str | None) 
     except FileNotFoundError as error:
         return row | {"decision": FAILED, "note": f"{Path(error.filename).name} is not there: {result.AGAIN}"}
     except (LookupError, TypeError, ValueError, OSError) as error:
-        why = plain(str(error).replace(str(files.folder), files.case))
+        why = told(str(error).replace(str(files.folder), files.case))
         return row | {"decision": FAILED, "note": f"it cannot be read: {why}"}
 
 
