@@ -235,7 +235,8 @@ def picture(scan: Scan, own: Mask, grown: Mask) -> bytes:
     low, high = scan.grey
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     for panel, plane in zip(figure.subplots(1, 3), PLANES, strict=True):
-        cut = [part.take(int(centre[plane.axis]), plane.axis).T for part in (scan.image, own, grown)]
+        at = int(centre[plane.axis])
+        cut: list[npt.NDArray[Any]] = [part.take(at, plane.axis).T for part in (scan.image, own, grown)]
         sides = scan.spacing[plane.across], scan.spacing[plane.up]
         across, up = np.arange(cut[0].shape[1]) * sides[0], np.arange(cut[0].shape[0]) * sides[1]
         edges = (-sides[0] / 2, across[-1] + sides[0] / 2, -sides[1] / 2, up[-1] + sides[1] / 2)

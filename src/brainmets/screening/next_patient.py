@@ -1,4 +1,4 @@
-"""With what notebook 09 screens, and whom: the study's best model in one file, and a phantom where no patient is given.
+"""With what notebook 09 screens, and whom: the study's best model, and a phantom where no patient is given.
 
 What is there and still of the same study is taken as it is: a model that is bundled anew has another hash, and what a
 reader decided on its results would be of another result.
@@ -74,9 +74,7 @@ def _best(files: StudyPaths) -> Model:
     for one in models:
         if one in points and math.isfinite(points[one].threshold):
             if one != models[0]:
-                print(
-                    f"{model_phrase(*models[0])} is the best model, but accepts nothing: {model_phrase(*one)} screens"
-                )
+                print(f"{model_phrase(*models[0])} accepts nothing, and is the best: {model_phrase(*one)} screens")
             return one
     raise ParameterError(
         f"model: study {files.study} has no model whose operating point accepts anything ({len(models)} to choose from "
@@ -96,20 +94,25 @@ def scans(p: Screening, files: StudyPaths, read: Bundle) -> NextPatient:
     return NextPatient([files.next_patient / "dicom"], str(files.next_patient / "brain_masks" / "{patient}.nii.gz"))
 
 
+def out(p: Screening, files: StudyPaths) -> Path:
+    """The folder of the results."""
+    return resolve(p.out) if p.out is not None else files.screened
+
+
 def screened(p: Screening, files: StudyPaths, read: Bundle, say: Callable[[str], None]) -> dict[str, Result]:
     """Screen the scans; gives their results by case, the most suspicious first, those that were refused last.
 
     Raises ``ScreeningError`` for the first scan that failed, and as ``screen.screen`` does.
     """
-    out = resolve(p.out) if p.out is not None else files.screened
+    folder = out(p, files)
     patient = scans(p, files, read)
     options = screen.Options(
-        out, out / "private", patient.brain_masks, workers=batch.most_at_a_time(cpu_cores(), memory_mb())
+        folder, folder / "private", patient.brain_masks, workers=batch.most_at_a_time(cpu_cores(), memory_mb())
     )
     outcome = screen.screen(read, source.find(patient.folders), options, screen.device("auto"), say)
     for case, why in outcome.failed.items():
         raise screen.ScreeningError(f"{case}: {why}")
-    found = [result.read(out / case) for case in outcome.screened]
+    found = [result.read(folder / case) for case in outcome.screened]
     return {one.files.case: one for one in sorted(found, key=_suspicion)}
 
 
