@@ -5,7 +5,7 @@ import yaml
 
 from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, closest
 from brainmets.params.study import Study, section
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import AFTER, NOTEBOOKS
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
 PROFILES = ("demo", "smoke", "gpu_demo", "paper", "learning_curve", "repeats")
@@ -32,7 +32,7 @@ def refused(tmp_path: Path, content: dict) -> str:
 def test_every_profile_is_complete_and_valid(profile: str) -> None:
     study = Study.read(PARAMS / f"{profile}.yaml")
     assert study.content["study"] == profile
-    for notebook in NOTEBOOKS:
+    for notebook in (*NOTEBOOKS, *AFTER):
         for job in study.jobs(notebook):
             assert set(study.values(notebook, **job)) == set(MODELS[notebook].model_fields)
 

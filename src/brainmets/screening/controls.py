@@ -236,14 +236,15 @@ def picture(scan: Scan, own: Mask, grown: Mask) -> bytes:
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     for panel, plane in zip(figure.subplots(1, 3), PLANES, strict=True):
         at = int(centre[plane.axis])
-        cut: list[npt.NDArray[Any]] = [part.take(at, plane.axis).T for part in (scan.image, own, grown)]
+        grey = scan.image.take(at, plane.axis).T
         sides = scan.spacing[plane.across], scan.spacing[plane.up]
-        across, up = np.arange(cut[0].shape[1]) * sides[0], np.arange(cut[0].shape[0]) * sides[1]
+        across, up = np.arange(grey.shape[1]) * sides[0], np.arange(grey.shape[0]) * sides[1]
         edges = (-sides[0] / 2, across[-1] + sides[0] / 2, -sides[1] / 2, up[-1] + sides[1] / 2)
-        panel.imshow(cut[0], cmap="gray", vmin=low, vmax=high, origin="lower", extent=edges, interpolation="nearest")
-        for mask, colour, line in ((cut[1], BEFORE, "-"), (cut[2], AFTER, "--")):
-            if mask.any() and min(mask.shape) > 1:
-                panel.contour(across, up, mask.astype(float), [0.5], colors=[colour], linestyles=[line])
+        panel.imshow(grey, cmap="gray", vmin=low, vmax=high, origin="lower", extent=edges, interpolation="nearest")
+        for mask, colour, line in ((own, BEFORE, "-"), (grown, AFTER, "--")):
+            plane_of = mask.take(at, plane.axis).T.astype(float)
+            if plane_of.any() and min(plane_of.shape) > 1:
+                panel.contour(across, up, plane_of, [0.5], colors=[colour], linestyles=[line])
         reach = max(FIELD_MM, 1.6 * max(np.ptp(line) for line in np.argwhere(own).T * scan.spacing[:, None])) / 2
         middle = centre[plane.across] * sides[0], centre[plane.up] * sides[1]
         panel.set_xlim(middle[0] + reach, middle[0] - reach)

@@ -77,15 +77,15 @@ def _best(files: StudyPaths) -> Model:
                 print(f"{model_phrase(*models[0])} accepts nothing, and is the best: {model_phrase(*one)} screens")
             return one
     raise ParameterError(
-        f"model: study {files.study} has no model whose operating point accepts anything ({len(models)} to choose from "
-        "by cross-validation): name a bundle's file, or train longer"
+        f"model: study {files.study} has no model whose operating point accepts anything ({len(models)} to choose "
+        "from by cross-validation): name a bundle's file, or train longer"
     )
 
 
 def scans(p: Screening, files: StudyPaths, read: Bundle) -> NextPatient:
     """The scans that the parameters name, or those of one scanner phantom, as coarse as the model's cases are."""
-    if p.input is not None:
-        return NextPatient([resolve(folder) for folder in p.input], None)
+    if p.scans is not None:
+        return NextPatient([resolve(folder) for folder in p.scans], None)
     sides = read.preparation.spacing_mm
     low, high = PHANTOM_SPACING_MM
     scanner.make_scanner_cohort(
@@ -123,7 +123,7 @@ def _suspicion(one: Result) -> tuple[bool, float, str]:
 def to_read(results: dict[str, Result], show_case: str | None) -> ScreeningPaths:
     """The scan to read: the one that was asked for, or the most suspicious. ``ParameterError`` for one not there."""
     if not results:
-        raise ParameterError("input: holds no scan that could be screened")
+        raise ParameterError("scans: holds no scan that could be screened")
     if show_case is not None and show_case not in results:
         raise ParameterError(f"show_case: {show_case!r} was not screened; screened are {', '.join(sorted(results))}")
     return results[show_case or next(iter(results))].files
