@@ -632,6 +632,8 @@ def _bundle(args: argparse.Namespace) -> int:
         f"model: {out}, {out.stat().st_size / 1e6:.1f} MB; model_card.md in it says what it is and was measured to do"
     )
     return 0
+
+
 # --- screen ------------------------------------------------------------------------------------------------------
 
 

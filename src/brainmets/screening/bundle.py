@@ -177,7 +177,7 @@ def _require_finished(study: Study, files: StudyPaths, arm: str, strategy: Strat
     values = study.content["statistics"]
     if values["scores_dir"] is not None or values["out_dir"] is not None:
         raise BundleError(
-            f"{study.origin}: statistics.scores_dir and out_dir must be null: a bundle is made of a study's own results"
+            f"{study.origin}: statistics.scores_dir and out_dir must be null: a bundle is of a study's own results"
         )
     evaluation = files.evaluation(arm, strategy)
     for result in (

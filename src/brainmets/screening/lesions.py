@@ -63,9 +63,13 @@ MIDDLE_MM = 3.0
 that a lesion has shifted, place the plane no better."""
 
 JSON_SCHEMA = 1
+_PART = "of the label map in the lesion, or connected with it and nearest to it"
 MEANINGS: dict[str, tuple[str, str]] = {
     "lesion": ("", "number of the lesion in lesions.nii.gz: accepted ones first, each group by falling score"),
-    "accepted": ("", "true: at or above the operating point; false: a candidate below it, to be looked at too"),
+    "accepted": (
+        "",
+        "true: at or above the operating point, by score and volume; false: a candidate below it, to be looked at too",
+    ),
     "score": ("", "highest probability of the lesion on the grid that the model saw, 0 to 1"),
     "uncertainty": ("bit", "mean binary entropy of the lesion's voxels, 0 (sure) to 1"),
     "volume_mm3": ("mm^3", "voxels times their volume"),
@@ -79,9 +83,9 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "slice": ("", "index, from 0, of the measured slice along the file's axis nearest to S"),
     "measurable": ("", "whether RANO-BM calls a lesion of this size measurable"),
     "why": ("", "the rule that says so, or every condition that fails; what limits the measurement"),
-    "et_mm3": ("mm^3", "enhancing tumour in the lesion's voxels, by the label map"),
-    "netc_mm3": ("mm^3", "non-enhancing core in the lesion's voxels, by the label map"),
-    "snfh_mm3": ("mm^3", "oedema connected with the lesion in the label map and nearest to it"),
+    "et_mm3": ("mm^3", f"enhancing tumour {_PART}"),
+    "netc_mm3": ("mm^3", f"non-enhancing core {_PART}"),
+    "snfh_mm3": ("mm^3", f"oedema {_PART}"),
 }
 """Unit and meaning of each column."""
 
@@ -272,9 +276,11 @@ def measure(
     ``accepted``: the numbers at or above the operating point. ``middle``: the mid-sagittal plane, or None where it is
     not known; then every side is "unknown".
 
-    Oedema (label 2) goes to the lesion nearest to it among those that its component of the whole tumour (26-connected)
-    holds voxels of, at equal distance to one of them; oedema in a component without a lesion goes to none. A lesion
-    that nothing is painted of, as a candidate of a probability below 0.5, has zeros.
+    Enhancing tumour, core and oedema: each such voxel of the label map goes to the lesion nearest to it, its own where
+    it lies in one, among those that its component of the whole tumour (26-connected) holds voxels of, at equal
+    distance to one of them; a component without a lesion goes to none. So a lesion of the region ET has the core that
+    it surrounds, and its parts together may be more than its volume. A lesion that nothing is painted of, as
+    a candidate of a probability below 0.5, has zeros.
 
     Raises ``ValueError`` for arrays that are not of one 3D shape, a probability or uncertainty that is not from 0 to
     1, a voxel's number without a score, a score without a voxel, a score that is not from 0 to 1, an accepted number
@@ -284,7 +290,7 @@ def measure(
     _check(numbers, labels, region_probability, uncertainty)
     _check_numbers({number for number, box in enumerate(boxes, start=1) if box}, scores, accepted)
     voxel_mm3 = round(abs(float(np.linalg.det(affine[:3, :3]))), 9)
-    oedema = _oedema(numbers, labels, affine, sorted(scores))
+    parts = _parts(numbers, labels, affine, scores) * voxel_mm3
     rows = []
     for number in sorted(scores):
         box = boxes[number - 1]
@@ -299,7 +305,6 @@ def measure(
         place = nib.affines.apply_affine(affine, np.argwhere(lesion).mean(axis=0) + origin)
         found = diameters(lesion, affine @ nib.affines.from_matvec(np.eye(3), origin))
         is_measurable, why = measurable(found, affine)
-        inside = np.bincount(labels[box][lesion], minlength=256) * voxel_mm3
         rows.append(
             {
                 "lesion": number,
@@ -315,9 +320,7 @@ def measure(
                 "slice": found.slice + int(origin[found.axis]),
                 "measurable": is_measurable,
                 "why": why,
-                "et_mm3": float(inside[LABELS["et"]]),
-                "netc_mm3": float(inside[LABELS["netc"]]),
-                "snfh_mm3": oedema[number] * voxel_mm3,
+                **{f"{label}_mm3": float(parts[number, LABELS[label]]) for label in ("et", "netc", "snfh")},
             }
         )
     return _typed(pd.DataFrame(rows, columns=list(SCREENED.columns)))
@@ -357,26 +360,24 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _oedema(
-    numbers: npt.NDArray[np.uint16], labels: npt.NDArray[np.uint8], affine: Affine, lesions: Iterable[int]
-) -> dict[int, int]:
-    """Voxels of oedema by lesion."""
-    given = dict.fromkeys(lesions, 0)
+def _parts(
+    numbers: npt.NDArray[np.uint16], labels: npt.NDArray[np.uint8], affine: Affine, lesions: Collection[int]
+) -> npt.NDArray[np.int64]:
+    """Voxels (lesion number, label) of the whole tumour that each lesion is given."""
+    given = np.zeros((max(lesions, default=0) + 1, max(LABELS.values()) + 1), np.int64)
     tumour = cc3d.connected_components(region_mask(labels, "WT").view(np.uint8), connectivity=26)
     sides = nib.affines.voxel_sizes(affine)
     for component, box in enumerate(find_objects(tumour), start=1):
         own = tumour[box] == component
-        oedema = own & (labels[box] == LABELS["snfh"])
-        seeds = np.where(own, numbers[box], 0)
-        if not (oedema.any() and seeds.any()):
-            continue
-        if len(one := np.unique(seeds[seeds > 0])) == 1:
-            given[int(one[0])] += int(oedema.sum())
-            continue
-        nearest = distance_transform_edt(seeds == 0, sides, return_distances=False, return_indices=True)
-        owner, voxels = np.unique(seeds[tuple(nearest)][oedema], return_counts=True)
-        for number, count in zip(owner.tolist(), voxels.tolist(), strict=True):
-            given[number] += count
+        owner = np.where(own, numbers[box], 0)
+        held = np.unique(owner[owner > 0])
+        if len(held) == 1:
+            owner[own] = held[0]
+        elif len(held):
+            nearest = distance_transform_edt(owner == 0, sides, return_distances=False, return_indices=True)
+            owner = owner[tuple(nearest)]
+        if len(held):
+            np.add.at(given, (owner[own], labels[box][own]), 1)
     return given
 
 

@@ -13,22 +13,22 @@ import math
 from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from brainmets import nifti, schemas
-from brainmets.files import read_json, shaped, write_text
+from brainmets import nifti
+from brainmets.files import write_text
 from brainmets.paths import ScreeningPaths
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.review import viewers
 from brainmets.review.case import ReviewCase
-from brainmets.screening import pictures, words
-from brainmets.tables import TableError
+from brainmets.screening import lesions, pictures, reading, result, words
+from brainmets.screening.result import Result
 from brainmets.vocabulary import SEQUENCE_TITLES
 
 CANDIDATES_SHOWN = 12
@@ -43,155 +43,170 @@ PAGES = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
 )  # fmt: skip
 NOT_JUDGED = "refuse"
+STRIP = (24.0, 196.0)
+"""Where the numbers of a guard's strip of 220 pixels lie."""
 
 
 class PageError(ValueError):
     """A page that cannot be made or must not be handed on; the message names the scan and says what to do."""
 
 
-def write(files: ScreeningPaths, record: Mapping[str, Any] | None = None) -> Path:
-    """Write ``index.html`` of a screened scan and return its path.
+def write(files: ScreeningPaths) -> Path:
+    """Write ``index.html`` of a screened scan and return its path; a refused scan has a page without pictures.
 
-    ``record``: the content of ``screening.json`` where that file is not written yet; without it the file is read. A
-    refused scan has a page without pictures. Raises ``PageError`` for a record that lacks what a page shows, and where
-    the page would reveal a path or a name of the machine; ``TableError`` and ``ImageError`` for damaged files.
+    Raises ``result.ResultError`` where the folder is not what was written, ``PageError`` for a record that lacks what
+    a page shows, and where the page would reveal a path or a name of the machine.
     """
-    content = read_record(files) if record is None else record
+    found = result.read(files.folder)
     try:
-        html = _render(files, content)
+        html = _render(found)
     except (LookupError, TypeError, AttributeError) as error:
         raise PageError(
-            f"{files.record} does not hold what a page shows ({type(error).__name__}: {error}); screen the patient "
-            "again (brainmets screen)"
+            f"{files.record} does not hold what a page shows ({type(error).__name__}: {error}); {result.AGAIN}"
         ) from error
-    if found := leaks(html):
+    if revealed := leaks(html):
         raise PageError(
-            f"the page of {files.case} would reveal {', '.join(found[:5])}: a page holds no absolute path and no name "
-            "of a user or machine; take it out of the record (a series' description?) and make the page again"
+            f"the page of {files.case} would reveal {', '.join(revealed[:5])}: a page holds no absolute path and no "
+            f"name of a user or machine; take it out of {files.record.name} and make the page again"
         )
     return write_text(files.page, html)
 
 
-@shaped
-def _read_record(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    for name in ("case", "guard", "model", "performance", "suspicion"):
-        content[name]
-    return content
-
-
-def read_record(files: ScreeningPaths) -> dict[str, Any]:
-    """``screening.json``. Raises ``PageError`` where it is absent or is not of this case."""
-    try:
-        content = _read_record(files.record)
-    except (OSError, ValueError) as error:
-        why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise PageError(f"{files.record} {why}: screen the patient again (brainmets screen)") from error
-    return content
-
-
-def _render(files: ScreeningPaths, record: Mapping[str, Any]) -> str:
+def _render(found: Result) -> str:
+    files, record, table = found.files, found.record, found.table
     refused = record["guard"]["decision"] == NOT_JUDGED
-    table = read_table(files) if not refused else pd.DataFrame(columns=list(schemas.SCREENED.columns))
-    accepted, below = table[table["accepted"] == True], table[table["accepted"] == False]  # noqa: E712
     scan = None if refused else pictures.read_scan(files)
     if scan is not None and (absent := sorted(set(table["lesion"]) - set(scan.boxes))):
         raise PageError(
-            f"{files.table}: {', '.join(map(str, absent))} have no voxel in {files.numbers.name}; screen the patient "
-            "again (brainmets screen)"
+            f"{files.table}: {', '.join(map(str, absent))} have no voxel in {files.numbers.name}; {result.AGAIN}"
         )
     plain = Redactor({})
     performance, model = record["performance"], record["model"]
+    read = _reading(files)
+    rows = table.to_dict("records")
+    accepted, below = [row for row in rows if row["accepted"]], [row for row in rows if not row["accepted"]]
     return PAGES.get_template("page.html.j2").render(
         case=files.case,
         refused=refused,
         headline=words.headline(len(accepted), refused),
         sizes=words.sizes(table),
-        nothing="" if refused or len(accepted) else words.nothing(performance),
+        nothing="" if refused or accepted else words.nothing(performance),
         measured=words.measured(performance),
         false_positives=words.false_positives(performance),
-        performance=words.performance_rows(performance),
+        performance=words.performance_rows(performance, {int(r["lesion"]): float(r["volume_mm3"]) for r in accepted}),
         point=words.operating_point(model),
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
                "remarks": [_remark(one, plain) for one in record["guard"]["remarks"]]},
-        lesions=[_lesion(row, scan, performance, "accepted") for row in accepted.to_dict("records")] if scan else [],
+        lesions=[_lesion(row, scan, "accepted", read) for row in accepted] if scan else [],
         candidates=[
-            _lesion(row, scan, performance, "candidate", pictures.SMALL, drawn=place < CANDIDATES_SHOWN)
-            for place, row in enumerate(below.to_dict("records"))
+            _lesion(row, scan, "candidate", read, pictures.SMALL, drawn=place < CANDIDATES_SHOWN)
+            for place, row in enumerate(below)
         ] if scan else [],
-        overview=pictures.overview(scan, accepted["lesion"]) if scan else [],
+        reading=read,
+        overview=pictures.overview(scan, [int(row["lesion"]) for row in accepted]) if scan else [],
         lean=scan.lean_deg if scan and scan.lean_deg > pictures.UPRIGHT_DEG else None,
         spacing=[words.short(side) for side in scan.spacing] if scan else [],
+        on_source=record["input"].get("grid") == "t1c",
         volumes=_volumes(files, scan, table) if scan else None,
         facts=_facts(record, plain),
-        colours={kind: colour for kind, (_, colour) in KINDS.items()},
     )  # fmt: skip
 
 
-def read_table(files: ScreeningPaths) -> pd.DataFrame:
-    """``lesions.csv`` as ``schemas.SCREENED`` says. Raises ``TableError``."""
+# --- the reader ------------------------------------------------------------------------------------------------------
+
+
+class Read(NamedTuple):
+    """What a reader decided: in a sentence, the verdict by lesion, and the places of lesions that were added."""
+
+    sentence: str
+    verdicts: dict[int, str]
+    added: dict[int, str]
+
+
+def _reading(files: ScreeningPaths) -> Read | None:
+    """What stands in ``reading.json``; None without one. A damaged one is said, and hides nothing of the result."""
+    if not files.reading.is_file():
+        return None
     try:
-        return schemas.read(files.table, schemas.SCREENED)
-    except FileNotFoundError as error:
-        raise TableError(f"{files.table} is not there; screen the patient again (brainmets screen)") from error
+        found = reading.read(files)
+    except reading.ReadingError:
+        return Read(f"{files.reading.name} is there and cannot be read: no decision is shown.", {}, {})
+    places = {
+        number: "" if one.place_mm is None else words.place(*one.place_mm) for number, one in found.added.items()
+    }
+    return Read(found.sentence, {number: one.verdict for number, one in found.decisions.items()}, places)
 
 
 # --- the guard -------------------------------------------------------------------------------------------------------
 
 
 def _remark(remark: Mapping[str, Any], plain: Redactor) -> dict[str, Any]:
-    """A remark with its number on the training cohort's range, as a strip of 220 pixels."""
-    value, low, high = (
-        math.nan if remark[name] is None else float(remark[name]) for name in ("value", "low", "high")
-    )  # fmt: skip
+    """A remark with its number on the training cohort's range, which may be open at one end, as a strip."""
+    value, low, high = (_finite(remark[name]) for name in ("value", "low", "high"))
     strip = None
-    if all(map(math.isfinite, (value, low, high))) and high >= low:
-        first, last = min(value, low), max(value, high)
-        spread = (last - first) or abs(first) or 1.0
+    if value is not None and not (low is None and high is None):
+        known = [number for number in (value, low, high) if number is not None]
+        first, spread = min(known), (max(known) - min(known)) or abs(known[0]) or 1.0
+        left, right = STRIP
+        inner = (left if low is not None else left + 24, right if high is not None else right - 24)
 
         def at(number: float) -> float:
-            return round(24 + 172 * (number - first) / spread, 1)
+            return round(inner[0] + (inner[1] - inner[0]) * (number - first) / spread, 1)
 
-        strip = {"value": at(value), "low": at(low), "high": max(at(high), at(low) + 1)}
+        start = 8.0 if low is None else at(low)
+        strip = {"value": at(value), "low": start, "high": max(212.0 if high is None else at(high), start + 1)}
+    shown = {
+        name: "" if number is None else words.short(number)
+        for name, number in (("value", value), ("low", low), ("high", high))
+    }
     sequence = str(remark["sequence"] or "")
     return {
+        **shown,
         "severity": remark["severity"],
-        "sequence": SEQUENCE_TITLES.get(sequence, sequence),
-        "rule": str(remark["rule"]).replace("_", " "),
+        "sequence": SEQUENCE_TITLES.get(sequence, "" if sequence == "all" else plain(sequence)),
+        "rule": plain(str(remark["rule"]).replace("_", " ")),
         "text": plain(str(remark["text"])),
-        "value": words.short(value) if math.isfinite(value) else "",
-        "low": words.short(low) if math.isfinite(low) else "",
-        "high": words.short(high) if math.isfinite(high) else "",
+        "range": words.span(shown["low"], shown["high"]),
         "strip": strip,
     }
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 # --- lesions ---------------------------------------------------------------------------------------------------------
 
 
 def _lesion(
-    row: Mapping[Hashable, Any], scan: pictures.Scan, performance: Mapping[str, Any], kind: str,
+    row: Mapping[Hashable, Any], scan: pictures.Scan, kind: str, read: Read | None,
     pixels: int = pictures.LARGE, drawn: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the page shows of a row of the table."""
+    """What the page shows of a row of the table; an accepted lesion with its diameters."""
     number = int(row["lesion"])
-    size = f"{row['longest_mm']:.1f} x {row['perpendicular_mm']:.1f}"
+    shown = []
+    if drawn and kind == "accepted":
+        low = [part.start for part in scan.boxes[number]]
+        measured = lesions.diameters(scan.mask(number), scan.affine @ nib.affines.from_matvec(np.eye(3), low))
+        ends = {"longest": measured.ends[:2].tolist(), "perpendicular": measured.ends[2:].tolist()}
+        shown = pictures.lesion(scan, number, kind, pixels, measured.slice + int(low[2]), ends)
+    elif drawn:
+        shown = pictures.lesion(scan, number, kind, pixels)
     return {
         "number": number,
-        "side": row["side"],
+        "side": words.side(row["side"]),
         "place": words.place(row["x_mm"], row["y_mm"], row["z_mm"]),
         "slice": int(row["slice"]),
-        "slices": int(row["slices"]),
         "volume": words.volume(row["volume_mm3"]),
-        "size": size,
+        "size": f"{row['longest_mm']:.1f} x {row['perpendicular_mm']:.1f}",
         "measurable": bool(row["measurable"]),
         "why": row["why"] if isinstance(row["why"], str) else "",
-        "score": f"{row['score']:.2f}" if row["score"] < 0.995 else f"{row['score']:.3f}",
+        "score": words.probability(row["score"]),
         "uncertainty": f"{row['uncertainty']:.2f}",
         "parts": [words.short(round(float(row[name]))) for name in ("et_mm3", "netc_mm3", "snfh_mm3")],
-        "found": words.of_its_size(performance, float(row["volume_mm3"])),
-        "pictures": pictures.lesion(scan, number, kind, pixels) if drawn else [],
+        "verdict": "" if read is None else read.verdicts.get(number, "not decided"),
+        "pictures": shown,
     }
 
 
@@ -271,11 +286,6 @@ def _base64(content: bytes) -> str:
 def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
     """Model, release, dates and times, by their names."""
     model = record["model"]
-    sequences = record["input"]["sequences"]
-    if isinstance(sequences, Mapping):
-        read = "; ".join(f"{SEQUENCE_TITLES.get(name, name)}: {value}" for name, value in sequences.items())
-    else:
-        read = ", ".join(SEQUENCE_TITLES.get(str(name), str(name)) for name in sequences)
     versions = record["provenance"].get("versions", {})
     seconds = sum(float(value) for value in record["seconds"].values())
     kinds = {"dicom": "DICOM series", "raw": "raw NIfTI files", "prepared": "a case that was prepared before"}
@@ -283,7 +293,7 @@ def _facts(record: Mapping[str, Any], plain: Redactor) -> dict[str, str]:
     facts = {
         "Scanned on": str(record["date"] or "not known"),
         "Screened": words.moment(str(record["created"])),
-        "Read from": f"{kinds.get(kind, kind)} ({read})",
+        "Read from": kinds.get(kind, kind),
         "Model": f"{model['name']}: {model['arm']}, {model['strategy']}, {model['folds']} folds of study "
         f"{model['study']}, made {words.moment(str(model['created']))}",
         "Model file (SHA-256)": str(model["sha256"]),

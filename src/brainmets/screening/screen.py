@@ -149,8 +149,8 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
-        folders = [ScreeningPaths(path.parent) for path in sorted(options.out.glob("*/screening.json"))]
-        worklist.write(options.out, folders)
+        known = {path.parent.name for path in options.out.glob("*/screening.json")}
+        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))])
     return outcome
 
 
@@ -342,8 +342,8 @@ def screen_scan(
         "files": _hashes(files),
         "provenance": provenance.record(),
     }  # fmt: skip
+    page.write(files, record)
     write_json(files.record, record)
-    page.write(files)
     return record
 
 

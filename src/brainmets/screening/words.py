@@ -81,29 +81,22 @@ def false_positives(performance: Row) -> str:
     )
 
 
-def performance_rows(performance: Row) -> list[dict[str, str]]:
-    """Found lesions by size: size, found, sensitivity, interval."""
-    return [
-        {
-            "size": "all sizes" if row["size"] == ALL_SIZES.name else size_title(str(row["size"])),
-            "found": _count(row) if row["lesions"] else "none measured",
-            "sensitivity": percent(row["sensitivity"]) if row["lesions"] else "unknown",
-            "interval": _interval(row["low"], row["high"]) if row["lesions"] else "",
-        }
-        for row in performance.get("rows", ())
-    ]
-
-
-def of_its_size(performance: Row, volume_mm3: float) -> str:
-    """The sensitivity measured on lesions of a volume's size, such as "39 of 40 found (87 to 100%)"."""
-    ball = equivalent_mm(volume_mm3)
-    for size in SIZES[1:]:
-        if size.low <= ball < size.high:
-            row = next((row for row in performance.get("rows", ()) if row["size"] == size.name), None)
-            if row is None or not row["lesions"]:
-                return f"{size_title(size.name)}: none measured"
-            return f"{size_title(size.name)}: {_count(row)} ({_interval(row['low'], row['high'], bare=True)})"
-    return "size unknown"
+def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list[dict[str, str]]:
+    """Found lesions by size: size, found, sensitivity, interval, and which of ``volumes_mm3`` (by lesion) are here."""
+    rows = []
+    for row in performance.get("rows", ()):
+        size = next((size for size in SIZES if size.name == row["size"]), None)
+        here = [n for n, volume in volumes_mm3.items() if size and size.low <= equivalent_mm(volume) < size.high]
+        rows.append(
+            {
+                "size": "all sizes" if size == ALL_SIZES else size_title(str(row["size"])),
+                "found": _count(row) if row["lesions"] else "none measured",
+                "sensitivity": percent(row["sensitivity"]) if row["lesions"] else "unknown",
+                "interval": _interval(row["low"], row["high"]).removeprefix("interval ") if row["lesions"] else "",
+                "here": str(len(here)) if size == ALL_SIZES else ", ".join(map(str, here)),
+            }
+        )
+    return rows
 
 
 def equivalent_mm(volume_mm3: float) -> float:
@@ -158,7 +151,29 @@ def place(x_mm: float, y_mm: float, z_mm: float) -> str:
 
 def side(name: str) -> str:
     """A side within a sentence."""
-    return "in the midline" if name == "middle" else f"on the {name}"
+    return {"middle": "in the midline", "unknown": "side unknown"}.get(name, f"on the {name}")
+
+
+def probability(score: float) -> str:
+    """Two digits, and more where they would say 1.
+
+    >>> probability(0.872), probability(0.9991), probability(0.99999)
+    ('0.87', '0.9991', '>0.9999')
+    """
+    if score >= 0.99995:
+        return "1" if score == 1 else ">0.9999"
+    return f"{score:.2f}" if score < 0.995 else f"{score:.4f}"
+
+
+def span(low: str, high: str) -> str:
+    """A range in words, which may be open at one end.
+
+    >>> span("1", "2"), span("", "2"), span("1", ""), span("", "")
+    ('1 to 2', 'up to 2', 'from 1', '')
+    """
+    if low and high:
+        return f"{low} to {high}"
+    return f"up to {high}" if high else f"from {low}" if low else ""
 
 
 def percent(share: Any) -> str:
@@ -209,12 +224,12 @@ def _share(row: Row) -> str:
     return f"{percent(row['sensitivity'])}, {_interval(row['low'], row['high'])}"
 
 
-def _interval(low: Any, high: Any, digits: str = "", bare: bool = False) -> str:
+def _interval(low: Any, high: Any, digits: str = "") -> str:
     ends: Sequence[float | None] = (_number(low), _number(high))
     if ends[0] is None or ends[1] is None:
         return "no interval"
     shown = [format(end, digits) for end in ends if end is not None] if digits else [percent(end) for end in ends]
-    return f"{'' if bare else 'interval '}{shown[0]} to {shown[1]}"
+    return f"interval {shown[0]} to {shown[1]}"
 
 
 def _number(value: Any) -> float | None:

@@ -14,32 +14,34 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from brainmets import tables
-from brainmets.files import write_text
-from brainmets.nifti import ImageError
+from brainmets import schemas, tables
+from brainmets.files import read_json, write_text
 from brainmets.paths import ScreeningPaths
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.schemas import WORKLIST
-from brainmets.screening.page import NOT_JUDGED, PAGES, PageError, read_record, read_table
-from brainmets.tables import TableError
+from brainmets.screening import reading, result, words
+from brainmets.screening.page import NOT_JUDGED, PAGES, PageError
 
 PAGE, TABLE = "worklist.html", "worklist.csv"
 FAILED = "failed"
 """The decision about a scan without a result."""
 
 
-def write(out: Path, folders: Sequence[ScreeningPaths]) -> Path:
+def write(out: Path, folders: Sequence[ScreeningPaths], failed: Mapping[str, str] | None = None) -> Path:
     """Write ``worklist.html`` and ``worklist.csv`` into ``out``; gives the page's path.
 
-    Scans without a result, and those whose files cannot be read, are listed with the reason among those that were not
-    judged; none is left out. Raises ``ValueError`` where two folders are of one case.
+    ``failed``: why the screening of a case failed, by its name; it need not have a folder. Scans without a result, and
+    those whose files cannot be read, are listed with the reason among those that were not judged; none is left out.
+    Raises ``ValueError`` where two folders are of one case.
     """
     names = [files.case for files in folders]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"folders: {', '.join(twice)} twice in one worklist; write one for each output folder")
-    plain = Redactor({})
-    table = pd.DataFrame([_row(out, files, plain) for files in folders], columns=list(WORKLIST.columns))
+    plain, why = Redactor({}), dict(failed or {})
+    listed = [*folders, *(ScreeningPaths(out / name) for name in why if name not in names)]
+    rows = [_row(out, files, plain, why.get(files.case)) for files in listed]
+    table = pd.DataFrame(rows, columns=list(WORKLIST.columns))
     table = table.astype({"lesions": "Int64", "candidates": "Int64", "decided": "Int64", "remarks": "Int64"})
     order = {FAILED: 0, NOT_JUDGED: 1}
     table = table.assign(judged=table["decision"].map(order).fillna(2)).sort_values(
@@ -56,19 +58,21 @@ def write(out: Path, folders: Sequence[ScreeningPaths]) -> Path:
     return write_text(out / PAGE, html)
 
 
-def _row(out: Path, files: ScreeningPaths, plain: Redactor) -> dict[str, Any]:
-    """One scan's row of the list."""
+def _row(out: Path, files: ScreeningPaths, plain: Redactor, failed: str | None) -> dict[str, Any]:
+    """One scan's row of the list. Hashes are not checked: of a hundred scans that takes minutes; the pages' are."""
     page = Path(os.path.relpath(files.page, out)).as_posix()
     row: dict[str, Any] = dict.fromkeys(WORKLIST.columns)
     row |= {"case": files.case, "page": page if files.page.is_file() else "", "note": ""}
+    if failed is not None:
+        return row | {"decision": FAILED, "note": plain(failed)}
     try:
-        record = read_record(files)
+        record = read_json(files.record)
         decision = str(record["guard"]["decision"])
         remarks = [str(one["text"]) for one in record["guard"]["remarks"]]
         row |= {"decision": decision, "remarks": len(remarks), "note": plain("; ".join(remarks))}
         if decision == NOT_JUDGED:
             return row
-        found = read_table(files)
+        found = schemas.read(files.table, schemas.SCREENED)
         accepted = found[found["accepted"]]
         return row | {
             "lesions": len(accepted),
@@ -76,10 +80,27 @@ def _row(out: Path, files: ScreeningPaths, plain: Redactor) -> dict[str, Any]:
             "volume_mm3": float(accepted["volume_mm3"].sum()),
             "candidates": len(found) - len(accepted),
             "suspicion": float(record["suspicion"]),
+            **_read(files),
         }
-    except (PageError, TableError, ImageError, LookupError, TypeError, ValueError) as error:
+    except FileNotFoundError as error:
+        return row | {"decision": FAILED, "note": f"{Path(error.filename).name} is not there: {result.AGAIN}"}
+    except (LookupError, TypeError, ValueError, OSError) as error:
         why = plain(str(error).replace(str(files.folder), files.case))
-        return row | {"decision": FAILED, "note": why}
+        return row | {"decision": FAILED, "note": f"it cannot be read: {why}"}
+
+
+def _read(files: ScreeningPaths) -> dict[str, Any]:
+    """How far a reader has come."""
+    if not files.reading.is_file():
+        return {"reading": "", "decided": 0}
+    try:
+        found = reading.read(files)
+    except reading.ReadingError:
+        return {"reading": f"{files.reading.name} cannot be read", "decided": 0}
+    decided = len(found.candidates) - len(found.undecided)
+    done = "read" if found.complete else f"{decided} of {len(found.candidates)} decided"
+    left = f"{len(found.left)} lesion{'s' * (len(found.left) != 1)} left"
+    return {"reading": f"{done}, {left}", "decided": decided}
 
 
 def _sorting() -> str:
@@ -108,6 +129,6 @@ def _shown(row: Mapping[Hashable, Any]) -> dict[str, Any]:
         **{str(name): value for name, value in row.items()},
         "link": quote(str(row["page"])) if row["page"] else "",
         "largest": "" if largest is None else f"{largest:.1f}",
-        "score": "" if suspicion is None else f"{suspicion:.2f}" if suspicion < 0.995 else f"{suspicion:.3f}",
+        "score": "" if suspicion is None else words.probability(suspicion),
         "share": 0 if suspicion is None else round(100 * suspicion, 1),
     }
