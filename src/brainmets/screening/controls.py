@@ -99,8 +99,8 @@ class ReadingControls:
                 self._row(("Write label map and table", "primary", self._write)), self.message,
             ]
         )  # fmt: skip
+        self.candidate.observe(self._changed, "value")
         self._list()
-        self.candidate.observe(lambda _: self._show(), "value")
         self.threshold.observe(lambda _: self._draw(), "value")
         self._show()
 
@@ -182,11 +182,15 @@ class ReadingControls:
             kind = "added" if number not in self.rows.index else self._kind(number)
             options.append((f"{number}, {kind}: {verdict}", number))
         before = self.candidate.value
-        with self.candidate.hold_trait_notifications():
-            self.candidate.options = options
-            if before in [number for _, number in options]:
-                self.candidate.value = before
+        self.candidate.unobserve(self._changed, "value")  # new options choose the first one
+        self.candidate.options = options
+        if before in [number for _, number in options]:
+            self.candidate.value = before
+        self.candidate.observe(self._changed, "value")
         self.state.value = self.reading.sentence
+
+    def _changed(self, _: Any) -> None:
+        self._show()
 
     def _kind(self, number: int) -> str:
         return "lesion" if number in self.reading.accepted else "below the operating point"
@@ -238,7 +242,8 @@ def picture(scan: Scan, own: Mask, grown: Mask) -> bytes:
         at = int(centre[plane.axis])
         grey = scan.image.take(at, plane.axis).T
         sides = scan.spacing[plane.across], scan.spacing[plane.up]
-        across, up = np.arange(grey.shape[1]) * sides[0], np.arange(grey.shape[0]) * sides[1]
+        shape = scan.image.shape[plane.across], scan.image.shape[plane.up]
+        across, up = np.arange(shape[0]) * sides[0], np.arange(shape[1]) * sides[1]
         edges = (-sides[0] / 2, across[-1] + sides[0] / 2, -sides[1] / 2, up[-1] + sides[1] / 2)
         panel.imshow(grey, cmap="gray", vmin=low, vmax=high, origin="lower", extent=edges, interpolation="nearest")
         for mask, colour, line in ((own, BEFORE, "-"), (grown, AFTER, "--")):
