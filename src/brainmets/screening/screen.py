@@ -1,8 +1,8 @@
 """The screening of scans with a model: prepare, guard, predict, measure, write; one scan after the other.
 
 What is done already is not done again: a scan whose record names this model and these files, and whose files are all
-whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that what
-was broken off is never taken for done; the page, which shows a reader's decisions too, is made from them.
+whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that
+what was broken off is never taken for done. The page is made from record and results, and from what a reader decided.
 """
 
 from __future__ import annotations
@@ -342,8 +342,8 @@ def screen_scan(
         "files": _hashes(files),
         "provenance": provenance.record(),
     }  # fmt: skip
-    page.write(files, record)
     write_json(files.record, record)
+    page.write(files)
     return record
 
 
