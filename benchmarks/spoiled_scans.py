@@ -1,7 +1,7 @@
 """Phantoms that no model should be shown without a word, by kind: what ``benchmarks/guard.py`` and the tests spoil.
 
-Each kind takes images by sequence (x, y, z along R, A, S; 0 outside the brain), their affine, a number from 0 (which of
-the kind's variants) and a generator of chance; and gives images and an affine.
+Each kind takes images by sequence (x, y, z along R, A, S; 0 outside the brain), their affine, a number from 0
+(which of the kind's variants) and a generator of chance; and gives images and an affine.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def missing(images: Images, affine: np.ndarray, variant: int, rng: np.random.Gen
 
 
 def skull_on(images: Images, affine: np.ndarray, variant: int, rng: np.random.Generator) -> Scan:
-    """A stand-in for skull and scalp: 8 mm of dark bone and 10 mm of bright scalp, air of noise (or 0 in variant 1)."""
+    """A stand-in for skull and scalp: 8 mm of dark bone, 10 mm of bright scalp, air of noise (0 in every second)."""
     sides = _sides(affine)
     reach = [round(40 / side) for side in sides]
     pad = [(far, far) for far in reach]
@@ -132,7 +132,7 @@ def other_contrast(images: Images, affine: np.ndarray, variant: int, rng: np.ran
 
 
 def blurred(images: Images, affine: np.ndarray, variant: int, rng: np.random.Generator) -> Scan:
-    """Of far lower resolution, brought back to the grid: blurred (all, or one), or of thick slices (12 mm and more)."""
+    """Of far lower resolution, brought back to the grid: blurred (all, or one), or of slices of 14 mm."""
     sides = _sides(affine)
     names = (SEQUENCES, SEQUENCES, ("t1c",), SEQUENCES, ("t2f",))[variant % 5]
     changed = dict(images)
@@ -149,7 +149,9 @@ def blurred(images: Images, affine: np.ndarray, variant: int, rng: np.random.Gen
             means = ndimage.uniform_filter1d(image, count, axis=axis)
             first = means[(slice(None),) * axis + (slice(count // 2, None, count),)]
             places = (np.arange(image.shape[axis]) - count // 2) / count
-            points = np.meshgrid(*(places if a == axis else np.arange(image.shape[a]) for a in range(3)), indexing="ij")
+            points = np.meshgrid(
+                *(places if a == axis else np.arange(image.shape[a]) for a in range(3)), indexing="ij"
+            )
             soft = ndimage.map_coordinates(first, points, order=1, mode="nearest")
         changed[name] = np.where(inside, np.maximum(soft, 1), 0).astype(np.float32)
     return changed, affine
@@ -189,7 +191,7 @@ def noisy(images: Images, affine: np.ndarray, variant: int, rng: np.random.Gener
 
 
 def no_brain(images: Images, affine: np.ndarray, variant: int, rng: np.random.Generator) -> Scan:
-    """Noise, a ball of fluid, another organ (a trunk with lungs and a spine), an empty scan, a brain's outline only."""
+    """Noise, a ball of fluid, a trunk with lungs and spine, an empty scan, a brain's outline."""
     shape = images["t1c"].shape
     places = np.indices(shape).astype(np.float32)
     middle = (np.array(shape) - 1) / 2

@@ -166,6 +166,8 @@ RULES: tuple[Rule, ...] = (
          floor=0.6),
     Rule("half a head", "cut_cm2", "area of the head on a face of the volume", "cm2",
          "the head is cut off", high=100.0),
+    Rule("half a head", "end_cm2", "area of the head's outermost slice", "cm2",
+         "the head ends flat: part of it is missing", worse="higher", floor=25.0, high=100.0),
     Rule("head cut off", "cut_cm2", "area of the head on a face of the volume", "cm2",
          "the head is cut off", high=CUT_CM2, absurd="warn"),
     Rule("half a head", "{sequence}_cover_pct", "share of the head that {sequence} shows", "%",
@@ -174,6 +176,9 @@ RULES: tuple[Rule, ...] = (
          "is its field of view cut off, or does it not lie on the others?", low=COVER_PCT, absurd="warn"),
     Rule("coverage", "{sequence}_short_mm", "length of the head that {sequence} lacks at one end", "mm",
          "is its field of view cut off, or does it not lie on the others?", high=SHORT_MM, absurd="warn"),
+    # Noise and a ball of fluid have 0.01, real and phantom brains 0.08 and more.
+    Rule("no brain", "{sequence}_contrast", "spread of the brain's grey values of {sequence}", "of the median",
+         "nothing in it differs from the rest", low=0.03),
     # A brain whose masks hold no outer fluid has 0.61, phantoms 0.74 and more; noise 0.2, a trunk 0.3.
     Rule("no brain", "brainlike", "likeness of outline and T1 to a brain that lies upright", "correlation",
          "is this a whole brain, and does it lie as its header says?", worse="lower", floor=0.08, low=0.45),
@@ -183,14 +188,15 @@ RULES: tuple[Rule, ...] = (
          low=-0.02),
     Rule("displaced", "{sequence}_away_mm", "distance of {sequence} from its place on the t1c", "mm",
          "it was not registered, or that failed", **_of_flags("away_mm", "refuse", compared=False)),
-    Rule("displaced", "{sequence}_turned", "agreement of {sequence} with the t1c when turned by 8 degrees, as a share",
-         "", "does it lie on the t1c?", **_of_flags("turned", "refuse")),
+    Rule("fit of sequences", "{sequence}_turned",
+         "agreement of {sequence} with the t1c when turned by 8 degrees, a share", "",
+         "does it lie on the t1c?", **_of_flags("turned", "refuse")),
     Rule("mirrored", "{sequence}_flipped", "match of the mirror image of {sequence} with the t1c, as a share", "",
          "are left and right of it exchanged?", **_of_flags("flipped", "refuse")),
-    Rule("displaced", "{sequence}_agreement", "agreement of the edges of {sequence} with those of the t1c", "",
+    Rule("fit of sequences", "{sequence}_agreement", "agreement of the edges of {sequence} with those of the t1c", "",
          "does it lie on the t1c, and did the head move while either was taken?",
          **{**_of_flags("agreement", "refuse"), "floor": 0.3}),
-    Rule("displaced", "{sequence}_clear_sd", "clearness of the match of {sequence} with the t1c", "SD",
+    Rule("fit of sequences", "{sequence}_clear_sd", "clearness of the match of {sequence} with the t1c", "SD",
          "does it lie on the t1c, and did the head move while either was taken?",
          **{**_of_flags("clear_sd", "refuse"), "floor": 0.3}),
     # Edges of two acquisitions of one contrast: 0.88 and more in phantoms, where t1n and t1c have 0.84 at the most.
@@ -200,9 +206,10 @@ RULES: tuple[Rule, ...] = (
     Rule("no contrast agent", "uptake", "brightest half millilitre of the t1c less the t1n", "SD",
          "nothing took up contrast agent as in the training cases: was it given, is the t1c one?",
          worse="lower", ratio=True, floor=0.3),
-    Rule("no contrast agent", "loss", "brightest half millilitre of the t1n less the t1c", "SD",
-         "something is bright on the t1n alone: are t1n and t1c exchanged, or does blood lie there?",
-         worse="higher", ratio=True, floor=0.3),
+    # Below 1 more is bright on the t1n alone. Real 4 to 6, phantoms 0.7 and more; t1n and t1c exchanged 0.4.
+    Rule("no contrast agent", "uptake_ratio", "that over the brightest half millilitre of the t1n less the t1c", "",
+         "are t1n and t1c exchanged, was no contrast agent given, or does blood lie there?",
+         worse="lower", ratio=True, floor=0.1),
     # Of real brains -0.05 to 0.4, of phantoms -0.4 to 0.12; two T2 0.75 and more.
     Rule("fluid bright on FLAIR", "t2w_t2f_rank", "rank correlation of t2w and t2f", "",
          "the FLAIR looks like a T2: is its fluid bright?", worse="higher", floor=0.2, high=0.65),
@@ -215,11 +222,14 @@ RULES: tuple[Rule, ...] = (
          "a protocol or a processing that the training cohort has not", worse="either", floor=0.3),
     Rule("other contrast", "{sequence}_tail", "bright end of the brain's grey values of {sequence}", "of their spread",
          "a protocol or a processing that the training cohort has not", worse="either", ratio=True, floor=0.6),
+    Rule("other contrast", "{sequence}_dark", "dark end of the brain's grey values of {sequence}", "of the median",
+         "a protocol or a processing that the training cohort has not", worse="either", floor=0.15),
     Rule("rim", "{sequence}_rim", "brightness of the outer 8 mm of {sequence}", "of the inside",
          "does the mask leave more or less around the brain, or is it not a brain?", worse="either", ratio=True,
          floor=0.35),
-    Rule("noise", "{sequence}_noise", "noise of {sequence}", "of the brain's spread", "is it noisy, or did the head move?",
-         worse="higher", ratio=True, floor=0.5),
+    Rule("noise", "{sequence}_noise", "noise of {sequence}", "of the brain's spread",
+         "is it noisy, or did the head move?",
+         worse="higher", floor=0.1),
     *(Rule("resolution", f"{{sequence}}_sharp_{axis}", f"difference of neighbours along {axis} in {{sequence}}",
            "of those two apart", "is it blurred, or of thicker slices?", worse="lower", floor=0.03) for axis in AXES),
     Rule("resolution", "{sequence}_uneven", "roughness of {sequence} across its roughest axis", "of the smoothest",
@@ -242,13 +252,23 @@ BY_FLAGS: dict[str, Severity] = {
 }  # fmt: skip
 """What only the preparation measures, with the severity of its limit in any cohort (``flags.RULES``)."""
 
-TOLD_APART = ("contrast", "asymmetry", "tail", "rim")
-SWAP_FROM = 1.0
-"""Mean distance to the training cohort, in half-widths of its range, from which other names are tried."""
-SWAP_SHARE = 0.6
-"""As a share of that distance, the one under other names below which they fit."""
-MOST_AWAY = 6.0
-"""What one number adds to that mean at the most."""
+SWAP_FROM = 1.5
+"""Distance of a case's relations to the training cohort's (see ``_distance``) from which other names are tried: up to
+2.2 in sound phantoms, of which none fits other names with less than 0.67 of it; swapped 2.9 and more, then 0.33."""
+SWAP_SHARE = 0.5
+"""The distance under other names, as a share, below which they fit."""
+RANK_SCALE, UPTAKE_SCALE = 0.1, 0.4
+"""The least scale of a rank correlation, and of the logarithm of ``uptake_ratio``."""
+MOST_AWAY = 5.0
+"""What one relation adds to the distance at the most, in scales."""
+OF_ALL: tuple[str, ...] = ("skull left on", "skull taken off", "no brain", "wrong way up", "half a head")
+"""Rules that, where they refuse a scan as a whole, explain all warnings."""
+OF_NAME_OR_PLACE: tuple[str, ...] = ("sequences swapped", "displaced", "fit of sequences", "mirrored")
+"""Rules that, where they refuse, explain the warnings of ``FOLLOWS``."""
+FOLLOWS: tuple[str, ...] = (
+    "other contrast", "rim", "resolution", "noise", "fit of sequences", "relation of sequences", "coverage",
+    "fluid bright on FLAIR", "no contrast agent", "no brain",
+)  # fmt: skip
 
 
 def look(
@@ -284,12 +304,20 @@ def judge(
     first: dict[tuple[str, str], Remark] = {}
     for remark in sorted(found, key=lambda one: one.severity != "refuse"):
         first.setdefault((remark.rule, remark.sequence), remark)
-    swapped = {remark.sequence for remark in first.values() if remark.rule == "sequences swapped"}
-    return [one for one in first.values() if one.rule not in EXPLAINED or one.sequence not in swapped]
+    refusing = [one for one in first.values() if one.severity == "refuse"]
+    if any(one.rule in OF_ALL and one.sequence == "all" for one in refusing):
+        return refusing
+    moved = any(one.rule in OF_NAME_OR_PLACE for one in refusing)
+    return [one for one in first.values() if one.severity == "refuse" or not (moved and one.rule in FOLLOWS)]
 
 
-EXPLAINED = ("other contrast", "rim", "resolution", "noise", "displaced")
-"""Rules that a sequence under another's name breaks for that reason."""
+def as_json(remark: Remark) -> dict[str, Any]:
+    """The fields of a remark for JSON, which has no infinity: null for a limit or a value that is not finite."""
+    fields: dict[str, Any] = remark._asdict()
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in fields.items()
+    }
 
 
 def decision(remarks: Iterable[Remark]) -> Decision:
@@ -322,9 +350,8 @@ def _numbers(rule: Rule) -> Iterator[tuple[str, str]]:
     """Every number of a rule with the sequence that it is about, or "all"."""
     if "{sequence}" not in rule.number:
         named = [sequence for sequence in SEQUENCES if rule.number.startswith(f"{sequence}_")]
-        yield rule.number, "t1c" if rule.number in ("uptake", "loss", "t1n_agreement") else (
-            rule.number.split("_")[1] if named else "all"
-        )
+        of_pair = rule.number.split("_")[1] if named else "all"
+        yield rule.number, "t1c" if rule.rule == "no contrast agent" else of_pair
         return
     for sequence in SEQUENCES:
         if (number := rule.number.format(sequence=sequence)) in NUMBERS:
@@ -354,7 +381,9 @@ def _beyond(rule: Rule, number: str, sequence: str, value: float, profile: Profi
 def _range(low: float, high: float) -> str:
     if math.isinf(low):
         return f"at most {flags.in_short(high)}"
-    return f"at least {flags.in_short(low)}" if math.isinf(high) else f"{flags.in_short(low)} to {flags.in_short(high)}"
+    return (
+        f"at least {flags.in_short(low)}" if math.isinf(high) else f"{flags.in_short(low)} to {flags.in_short(high)}"
+    )
 
 
 def _skull(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
@@ -372,56 +401,47 @@ def _skull(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
 
 
 def _swapped(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
-    """Sequences whose grey values, and how they rise and fall together, are those of others in the training cohort."""
-    ends = {}
-    for rule in RULES:
-        for number, _ in _numbers(rule):
-            if number.endswith("_rank") or number.rpartition("_")[2] in TOLD_APART:
-                values = profile.values[number].to_numpy(float)
-                low, high = limits(_either(rule), values)
-                ends[number] = (rule.ratio, low, high)
-    if not all(math.isfinite(low) for _, low, _ in ends.values()):
+    """Sequences that, by how they rise and fall together, are others in the training cohort."""
+    if profile.cases < LEARNT:
         return
-    distances = {names: _distance(row, names, ends) for names in permutations(SEQUENCES)}
-    declared = distances[SEQUENCES]
-    best = min(distances, key=lambda names: distances[names])
-    if not declared >= SWAP_FROM or best == SEQUENCES or distances[best] > SWAP_SHARE * declared:
+    distances = {names: _distance(row, names, profile.values) for names in permutations(SEQUENCES)}
+    declared, best = distances[SEQUENCES], min(distances, key=lambda names: distances[names])
+    if not math.isfinite(declared) or declared < SWAP_FROM or distances[best] > SWAP_SHARE * declared:
         return
     for name, other in zip(SEQUENCES, best, strict=True):
         if name != other:
             text = (
-                f"looks like the training cases' {name}, and not like their {other}: distance {distances[best]:.2f} "
-                f"under that name, {declared:.2f} as declared; correct the names"
+                f"{SEQUENCE_TITLES[other]} relates to the others as {name} does in the training cases: the distance "
+                f"to them is {distances[best]:.2f} under that name, {declared:.2f} as declared; correct the names"
             )
-            yield Remark("sequences swapped", "refuse", other, f"{SEQUENCE_TITLES[other]} {text}", declared, 0.0,
-                         SWAP_FROM)  # fmt: skip
+            yield Remark("sequences swapped", "refuse", other, text, declared, 0.0, SWAP_FROM)
 
 
-def _either(rule: Rule) -> Rule:
-    return Rule(rule.rule, rule.number, rule.title, rule.unit, rule.means, "either", ratio=rule.ratio, floor=rule.floor)
+def _distance(row: Mapping[str, float], names: tuple[str, ...], values: pd.DataFrame) -> float:
+    """Root mean square distance of a case's relations to the training cohort's medians, in robust scales.
 
-
-def _distance(
-    row: Mapping[str, float], names: tuple[str, ...], ends: Mapping[str, tuple[bool, float, float]]
-) -> float:
-    """Mean distance to the middle of the training cohort's ranges, in their half-widths, of a case whose images are
-    renamed: ``names`` are the declared names of what is taken for t1n, t1c, t2w, t2f.
+    ``names``: the declared names of what is taken for t1n, t1c, t2w and t2f. Relations are the rank correlations of
+    the pairs and, where the two T1 stay T1, ``uptake_ratio``. Infinite where one is not known.
     """
     renamed = dict(zip(SEQUENCES, names, strict=True))
     away = []
-    for number, (ratio, low, high) in ends.items():
-        if number.endswith("_rank"):
-            one, other = sorted((renamed[name] for name in number.split("_")[:2]), key=SEQUENCES.index)
-            value = row[f"{one}_{other}_rank"]
-        else:
-            name, _, kind = number.partition("_")
-            value = row[f"{renamed[name]}_{kind}"]
-        if not math.isfinite(value):
-            return math.inf
-        if ratio:
-            value, low, high = math.log(max(value, 1e-6)), math.log(low), math.log(high)
-        away.append(min(MOST_AWAY, abs(value - (low + high) / 2) / ((high - low) / 2)))
-    return float(np.mean(away))
+    for one, other in PAIRS:
+        first, second = sorted((renamed[one], renamed[other]), key=SEQUENCES.index)
+        usual = values[f"{one}_{other}_rank"].to_numpy(float)
+        away.append(_scaled(row[f"{first}_{second}_rank"], usual, RANK_SCALE))
+    if {"t1n", "t1c"} == {renamed["t1n"], renamed["t1c"]}:
+        ratio = math.log(max(row["uptake_ratio"], 0.01))
+        ratios = np.log(np.maximum(values["uptake_ratio"].to_numpy(float), 0.01))
+        away.append(_scaled(ratio if renamed["t1n"] == "t1n" else -ratio, ratios, UPTAKE_SCALE))
+    return float(np.sqrt(np.mean(np.square(away)))) if np.isfinite(away).all() else math.inf
+
+
+def _scaled(value: float, values: npt.NDArray[np.float64], least: float) -> float:
+    known = values[np.isfinite(values)]
+    if not math.isfinite(value) or not len(known):
+        return math.inf
+    middle = float(np.median(known))
+    return min(MOST_AWAY, abs(value - middle) / max(1.4826 * float(np.median(np.abs(known - middle))), least))
 
 
 def _of_preparation(row: Mapping[str, float]) -> Iterator[Remark]:

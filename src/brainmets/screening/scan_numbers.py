@@ -20,8 +20,10 @@ from scipy import ndimage
 from brainmets import nifti
 from brainmets.cohorts import plausibility
 from brainmets.cohorts.background import background, head
+from brainmets.cohorts.likeness import SKULL_LITRES
 from brainmets.cohorts.matching import RESOLUTION_MM, coarse
 from brainmets.preparation import grids, quality
+from brainmets.preparation.pipeline import along_ras
 from brainmets.vocabulary import SEQUENCES
 
 Voxels = npt.NDArray[Any]
@@ -42,14 +44,14 @@ OF_CONTENT = tuple(
     for name in ("agreement", "clear_sd", "away_mm", "turned", "flipped")
 )
 """From ``quality.measure``."""
-OF_GREY = ("contrast", "asymmetry", "tail", "rim")
+OF_GREY = ("contrast", "asymmetry", "tail", "dark", "rim")
 OF_TEXTURE = ("noise", *(f"sharp_{axis}" for axis in AXES), "uneven")
 NUMBERS = (
     *(f"{sequence}_usable" for sequence in SEQUENCES),
     *(f"spacing_{axis}_mm" for axis in AXES),
     "skull", *OF_AUDIT, *OF_CONTENT,
     *(f"{sequence}_{name}" for sequence in SEQUENCES for name in (*OF_GREY, *OF_TEXTURE)),
-    "uptake", "loss", "same_pct", "upright", "brainlike",
+    "uptake", "uptake_ratio", "same_pct", "end_cm2", "upright", "brainlike",
 )  # fmt: skip
 """In order; ``scan_numbers`` says what they are."""
 
@@ -96,15 +98,18 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     ``spacing``: voxel's side along R, A, S. ``skull``: share of the sequences whose surroundings are no constant.
     ``OF_AUDIT``: see ``plausibility.examine``; ``OF_CONTENT``: see ``quality.measure`` (only where all four are
     usable). Per sequence, within the head: ``contrast``: interquartile range over the distance of median and
-    background; ``asymmetry``: (p95 + p5 - 2 p50) / (p95 - p5); ``tail``: (p99.5 - p50) / (p75 - p25); ``rim``:
-    median of the outer 8 mm over the inside's; ``noise``: robust standard deviation of a second difference along both
-    of two axes (Immerkaer, CVIU 1996, 64: 300), over the interquartile range; ``sharp``: mean difference of
-    neighbours over that of voxels two apart, along each axis (0.5 for a ramp, 1 for noise); ``uneven``: mean second
-    difference across slices of the axis that has most, over the least's. ``uptake``: mean of the brightest half
-    millilitre of t1c less t1n, each in robust standard deviations from its median, at 4 mm; ``loss``: the same of t1n less t1c. ``same_pct``: share of
-    the head's voxels in which the two most similar sequences are one up to scale. ``brainlike``: correlation with the
-    template's brain as it lies (outline and T1 of the t1n, centres of gravity laid on each other); ``upright``: that
-    less the best of the 46 other ways to turn and mirror it (mirrored left to right counts as upright).
+    background; ``asymmetry``: (p95 + p5 - 2 p50) / (p95 - p5); ``tail``: (p99.5 - p50) / (p75 - p25);
+    ``dark``: p2 / p50, from the background; ``rim``: median of the outer 8 mm over the inside's; ``noise``: robust
+    standard deviation of a second difference along both of two axes (Immerkaer, CVIU 1996, 64: 300), over the
+    interquartile range; ``sharp``: mean difference of neighbours over that of voxels two apart, along each axis (0.5
+    for a ramp, 1 for noise); ``uneven``: mean second difference along the axis that has most, over the least's.
+
+    ``uptake``: mean of the brightest half millilitre of t1c less t1n, each in robust standard deviations from its
+    median, at 4 mm; ``uptake_ratio``: that over the same of t1n less t1c. ``same_pct``: share of the head's voxels in
+    which the two most similar sequences are one up to scale. ``end_cm2``: largest area of a stripped head's outermost
+    slices at 4 mm. ``brainlike``: correlation with the template's brain as it lies (outline and T1 of the t1n, centres
+    of gravity laid on each other); ``upright``: that less the best of the 46 other ways to turn and mirror it
+    (mirrored left to right counts as upright: the two are not told apart).
 
     Raises ``ValueError`` for a name that is no sequence, or an affine that is none.
     """
@@ -143,6 +148,8 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     if {"t1n", "t1c"} <= set(small):
         row |= _uptake(small["t1n"], small["t1c"], inside)
     row["same_pct"] = _same(upright, fine)
+    if not row["skull"] and row["head_mL"] <= 1000 * SKULL_LITRES:
+        row["end_cm2"] = _end(inside)
     shown = next((small[name] for name in ("t1n", "t1c") if name in small), None)
     row |= _placed(shown, inside)
     return {name: float(value) for name, value in row.items()}
@@ -175,12 +182,13 @@ def _grey(image: Floats, inside: Mask, level: float | None) -> dict[str, float]:
     if np.count_nonzero(deep) * RESOLUTION_MM**3 < FEWEST * 27:
         return {}
     air = 0.0 if level is not None else float(np.median(image[~inside])) if (~inside).any() else 0.0
-    low, lower, middle, upper, high, top = np.percentile(image[deep], (5, 25, 50, 75, 95, 99.5)) - air
+    dark, low, lower, middle, upper, high, top = np.percentile(image[deep], (2, 5, 25, 50, 75, 95, 99.5)) - air
     shell = image[inside & ~deep]
     return {
         "contrast": _share(upper - lower, abs(middle)),
         "asymmetry": _share(high + low - 2 * middle, high - low),
         "tail": _share(top - middle, upper - lower),
+        "dark": _share(dark, middle),
         "rim": _share(float(np.median(shell[shell != 0])) - air, middle) if (shell != 0).any() else float("nan"),
     }
 
@@ -209,7 +217,7 @@ def _texture(image: Floats, inside: Mask) -> dict[str, float]:
     plane, kept = (array[:, :, :: max(1, part.size // MOST)] for array in (part, there))
     across = plane[2:] + plane[:-2] - 2 * plane[1:-1]
     both = across[:, 2:] + across[:, :-2] - 2 * across[:, 1:-1]
-    use = ndimage.binary_erosion(kept, np.ones((3, 3, 1)))[1:-1, 1:-1]
+    use = ndimage.binary_erosion(kept, np.ones((3, 3, 1), bool))[1:-1, 1:-1]
     if np.count_nonzero(use) >= FEWEST / 4:
         row["noise"] = _share(1.4826 * float(np.median(np.abs(both[use]))) / 6, spread)
     return row
@@ -237,7 +245,8 @@ def _uptake(native: Floats, contrast: Floats, inside: Mask) -> dict[str, float]:
         apart.append((image[deep] - middle) / (high - low) * 1.349)
     count = max(1, round(UPTAKE_ML * 1000 / RESOLUTION_MM**3))
     ordered = np.sort(apart[0] - apart[1])
-    return {"uptake": float(ordered[-count:].mean()), "loss": float(-ordered[:count].mean())}
+    most, least = float(ordered[-count:].mean()), float(-ordered[:count].mean())
+    return {"uptake": most, "uptake_ratio": _share(most, least)}
 
 
 def _same(images: Mapping[str, Floats], inside: Mask) -> float:
@@ -254,6 +263,16 @@ def _same(images: Mapping[str, Floats], inside: Mask) -> float:
     return found
 
 
+def _end(inside: Mask) -> float:
+    """The largest area of a head's outermost slices in cm2: a brain ends round, a cut one flat."""
+    areas = []
+    for axis in range(3):
+        slices = np.count_nonzero(inside, axis=tuple({0, 1, 2} - {axis}))
+        there = np.flatnonzero(slices)
+        areas += [slices[there[0]], slices[there[-1]]]
+    return float(max(areas)) * RESOLUTION_MM**2 / 100
+
+
 # --- which way up --------------------------------------------------------------------------------------------------
 
 
@@ -261,8 +280,6 @@ def _same(images: Mapping[str, Floats], inside: Mask) -> float:
 def _template() -> Floats:
     """The template's outline and T1, centred, smooth and of unit length: (2, BOX, BOX, BOX)."""
     image = grids.template()
-    from brainmets.preparation.pipeline import along_ras
-
     voxels, affine = along_ras(image)
     small = coarse(voxels, affine)
     return _centred(small, small > 0.1)
