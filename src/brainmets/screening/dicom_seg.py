@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -156,7 +157,13 @@ def write(
     anew = np.zeros(max(described) + 1, np.uint8 if len(kept) < 256 else np.uint16)
     anew[[segment.number for segment in kept]] = np.arange(1, len(kept) + 1)
     with quiet():
-        result = _segmentation(sources, slices, anew[frames], kept, about)
+        try:
+            result = _segmentation(sources, slices, anew[frames], kept, about)
+        except Exception as error:  # a header that breaks the standard raises almost anything, and quotes its value
+            kind = type(error).__name__
+            raise SourceError(
+                f"the headers of the source break the standard, and highdicom refuses them ({kind})"
+            ) from None
         with replacing(path) as aside:
             result.save_as(aside, enforce_file_format=True)
     return path
@@ -202,16 +209,12 @@ def _headers(slices: Sequence[Slice]) -> list[Dataset]:
     for keyword in IDENTIFIERS:
         if missing := sum(not source.get(keyword) for source in sources):
             raise SourceError(
-                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after a de-identification: "
+                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after de-identification: "
                 "a segmentation would belong to no image, and none is made up; use labels.nii.gz or labels.seg.nrrd"
             )
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
         if (count := len({str(source.get(keyword)) for source in sources})) > 1:
             raise SourceError(f"the files of the source name {count} different {keyword}: no series has")
-    for source in sources:
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in source:
-                setattr(source, keyword, None)
     if slices[0].frames > 1:
         frames = sources[0].PerFrameFunctionalGroupsSequence
         chosen = [frames[one.frame] for one in slices]
@@ -299,6 +302,10 @@ def _segmentation(
         )
         for number, segment in enumerate(segments, start=1)
     ]
+    stated = [deepcopy(sources[0][keyword]) for keyword in MAY_BE_EMPTY if keyword in sources[0]]
+    for source in sources:  # highdicom reads these and fails on what breaks the standard: they are copied as they are
+        for keyword in MAY_BE_EMPTY:
+            setattr(source, keyword, None)
     uids = _identifiers(sources, slices, frames, segments, about)
     created = about.created.astimezone(UTC)
     result = hd.seg.Segmentation(
@@ -323,6 +330,8 @@ def _segmentation(
     result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
     result.SeriesDate, result.SeriesTime = result.ContentDate, result.ContentTime
     result.TimezoneOffsetFromUTC = "+0000"
+    for element in stated:
+        result[element.tag] = element
     for equipment in result.ContributingEquipmentSequence:
         equipment.pop("ContributionDateTime", None)
     for element in [one for one in result if one.tag.group == 0x0010 and one.keyword not in PATIENT]:
@@ -331,11 +340,15 @@ def _segmentation(
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
     for index in result.DimensionIndexSequence:
         index.DimensionOrganizationUID = organisation
-    if slices[0].frames > 1:  # highdicom counted the frames that it was given
-        for frame in result.PerFrameFunctionalGroupsSequence:
-            for derivation in frame.get("DerivationImageSequence", []):
-                for source in derivation.SourceImageSequence:
-                    source.ReferencedFrameNumber = slices[int(source.ReferencedFrameNumber) - 1].frame + 1
+    if slices[0].frames > 1:  # highdicom counted the frames that it was given, and segments share its items
+        named = {
+            id(source): source
+            for frame in result.PerFrameFunctionalGroupsSequence
+            for derivation in frame.get("DerivationImageSequence", [])
+            for source in derivation.SourceImageSequence
+        }
+        for source in named.values():
+            source.ReferencedFrameNumber = slices[int(source.ReferencedFrameNumber) - 1].frame + 1
     return result
 
 
