@@ -127,9 +127,10 @@ def test_the_slice_with_the_longest_diameter_is_measured() -> None:
     found = diameters(mask, affine)
     assert (found.slice, found.slices) == (3, 4)
     assert found.longest_mm == pytest.approx(math.hypot(7, 2))  # from (-0.5, 0) to (6.5, 2) or as far
-    # equally long: the one that is larger across, then the lower
+    # equally long: the one that is larger across, then the lower in the head
     rows = block((12, 12, 6), (slice(0, 9), slice(0, 1), slice(0, 4)))
     assert diameters(rows, affine).slice == 0
+    assert diameters(rows, affine @ np.diag((1, 1, -1, 1))).slice == 3
     rows[4, 0:2, 2:4] = True
     assert (diameters(rows, affine).slice, both(diameters(rows, affine))) == (2, pytest.approx((9, 2)))
 

@@ -15,7 +15,8 @@ Conventions, where the papers leave the choice:
   broken ring its outer size; two pieces in one slice measure from end to end, which is too long where they are joined
   in another slice only. A disc is measured with an error of less than the longer side of a pixel, mostly too long.
 * The perpendicular diameter is a line, the longest chord of that hull at right angles to the longest diameter.
-* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then the lower index.
+* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then that lower in the
+  head, in whatever order the file has them.
   Of equally long diameters in one slice that with the larger perpendicular counts. Equal is within a nanometre.
 """
 
@@ -152,12 +153,15 @@ def diameters(mask: npt.NDArray[Any], affine: Affine) -> Diameters:
     origin = np.array([side.start for side in box], float)
     lesion = lesion[box]
     axis = axial_axis(affine)
+    upwards = nib.io_orientation(affine)[axis, 1]
     across = [other for other in range(3) if other != axis]
     # lengths in the plane are those of its two axes' triangular factor, however it is turned
     to_mm = np.linalg.qr(affine[:3, across])[1]
     held = np.flatnonzero(lesion.any(axis=tuple(across)))
     found = [(*_section(lesion.take(index, axis), to_mm), int(index)) for index in held]
-    longest, perpendicular, ends, index = max(found, key=lambda one: (round(one[0], 6), round(one[1], 6), -one[3]))
+    longest, perpendicular, ends, index = max(
+        found, key=lambda one: (round(one[0], 6), round(one[1], 6), -upwards * one[3])
+    )
     places = np.full((4, 3), float(index))
     places[:, across] = ends
     in_mm = nib.affines.apply_affine(affine, places + origin)
