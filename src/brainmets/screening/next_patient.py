@@ -20,7 +20,7 @@ from brainmets.phantoms import scanner
 from brainmets.preparation import batch
 from brainmets.provenance import sha256
 from brainmets.screening import bundle, result, screen, source
-from brainmets.screening.bundle import Bundle
+from brainmets.screening.bundle import Bundle, BundleError
 from brainmets.screening.result import Result
 from brainmets.statistics import operating_point
 from brainmets.statistics.choice import read_best_models
@@ -60,7 +60,10 @@ def model(p: Screening, files: StudyPaths) -> Bundle:
     }
     record = files.bundle.with_suffix(".json")
     if files.bundle.is_file() and record.is_file() and read_json(record).get("made_of") == made_of:
-        return bundle.read(files.bundle)
+        try:
+            return bundle.read(files.bundle)
+        except BundleError as error:  # damaged, or of a release that this one cannot read: the study is still there
+            print(f"bundled anew: {error}")
     record.unlink(missing_ok=True)
     bundle.write(study, arm, strategy, files.bundle)  # type: ignore[arg-type]
     write_json(record, {"made_of": made_of})
