@@ -17,6 +17,7 @@ from brainmets.params import ParameterError, Screening
 from brainmets.params.study import Study
 from brainmets.paths import ScreeningPaths, StudyPaths, resolve
 from brainmets.phantoms import scanner
+from brainmets.places import require_apart
 from brainmets.preparation import batch
 from brainmets.provenance import sha256
 from brainmets.screening import bundle, result, screen, source
@@ -109,6 +110,7 @@ def screened(p: Screening, files: StudyPaths, read: Bundle, say: Callable[[str],
     """
     folder = out(p, files)
     patient = scans(p, files, read)
+    require_apart({"out": folder}, {f"scans {path}": path for path in patient.folders})
     options = screen.Options(
         folder, folder / "private", patient.brain_masks, workers=batch.most_at_a_time(cpu_cores(), memory_mb())
     )
@@ -133,10 +135,7 @@ def to_read(results: dict[str, Result], show_case: str | None) -> ScreeningPaths
 
 
 def outputs(results: Iterable[Result]) -> list[Path]:
-    """The files of the results and what a reader decided, as far as they are there."""
-    found = []
-    for one in results:
-        named = [one.files.folder / name for name in one.record["files"] if not name.startswith("prepared/")]
-        beside = (one.files.record, one.files.reading, one.files.reading_table)
-        found += [path for path in (*named, *beside) if path.is_file()]
-    return found
+    """The files of the results. What a reader decides is not among them: it grows when the notebook has run."""
+    return [
+        path for one in results for path in (one.files.record, *map(one.files.folder.joinpath, one.record["files"]))
+    ]

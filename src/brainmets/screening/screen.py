@@ -150,7 +150,9 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
         known = {path.parent.name for path in options.out.glob("*/screening.json")}
-        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))])
+        worklist.write(
+            options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))]
+        )
     return outcome
 
 
