@@ -181,7 +181,9 @@ RULES: tuple[Rule, ...] = (
          "nothing in it differs from the rest", low=0.03),
     # A brain whose masks hold no outer fluid has 0.61, phantoms 0.74 and more; noise 0.2, a trunk 0.3.
     Rule("no brain", "brainlike", "likeness of outline and T1 to a brain that lies upright", "correlation",
-         "is this a whole brain, and does it lie as its header says?", worse="lower", floor=0.08, low=0.45),
+         "is this a whole brain, and does it lie as its header says?", low=0.45),
+    Rule("shape of the brain", "brainlike", "likeness of outline and T1 to a brain that lies upright", "correlation",
+         "is it whole, and does its mask hold as much of the fluid around it?", worse="lower", floor=0.08),
     # Upright 0.04 to 0.21 in phantoms, 0.08 to 0.10 in three real cases; turned -0.17 to -0.30.
     Rule("wrong way up", "upright", "likeness to a brain as it lies, less that of the best other way to turn it",
          "correlation", "the head lies otherwise than its header says: upside down, back to front or on its side",
@@ -267,7 +269,7 @@ OF_NAME_OR_PLACE: tuple[str, ...] = ("sequences swapped", "displaced", "fit of s
 """Rules that, where they refuse, explain the warnings of ``FOLLOWS``."""
 FOLLOWS: tuple[str, ...] = (
     "other contrast", "rim", "resolution", "noise", "fit of sequences", "relation of sequences", "coverage",
-    "fluid bright on FLAIR", "no contrast agent", "no brain",
+    "fluid bright on FLAIR", "no contrast agent", "shape of the brain",
 )  # fmt: skip
 
 
