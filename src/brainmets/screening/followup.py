@@ -43,8 +43,10 @@ LATTICE_MM = 1.0
 SEED = 1
 MOST_SPREAD_MM = 2.0
 """Between the registration and that of the swapped pair: nothing to trust beyond it, see ``Registration``."""
-LEAST_DETAIL = 0.3
-"""Least correlation of both brains' detail: that of one patient's scans, far above that of two patients'."""
+LEAST_MIRRORED = 0.01
+"""By how much the brains must fit better than one of them mirrored, see ``Registration``: two patients' do not."""
+LEAST_DETAIL = 0.65
+"""Least correlation of both brains' detail; benchmarks/results/follow_up.md has that of one and of two phantoms."""
 LEAST_OVERLAP = 0.8
 """Least Dice of both brain masks where the registration lays them."""
 DETAIL_MM, OUTLINE_MM = 2.0, 8.0
@@ -365,6 +367,10 @@ def lay_upon(
     faults = []
     if not found.spread_mm <= MOST_SPREAD_MM:
         faults.append(f"laid either way they differ by {found.spread_mm:.1f} mm, {MOST_SPREAD_MM:g} mm may be")
+    if not found.mirrored < -LEAST_MIRRORED:
+        faults.append(
+            f"they fit no better than with one mirrored (by {-found.mirrored:.3f}, {LEAST_MIRRORED:g} must be)"
+        )
     if not overlap >= LEAST_OVERLAP:
         faults.append(f"the brains overlap with a Dice of {overlap:.2f}, {LEAST_OVERLAP:g} must be")
     if not detail >= LEAST_DETAIL:
@@ -558,12 +564,12 @@ def _warnings(visits: Sequence[Visit]) -> list[str]:
             f"{visit.day}: {visit.model['name']} ({str(visit.model['sha256'])[:12]})" for visit in usable
         )
         found.append(
-            "The dates were screened with different models, so that numbers are not comparable: what looks like change "
+            "The dates were screened with different models, so that numbers are not comparable: what looks changed "
             f"may be the models' difference. Screen all dates with one model. {names}."
         )
     for visit in visits:
         if visit.refused:
-            found.append(f"{visit.day}: the guard refused this scan ({visit.refused}); nothing is known of this date.")
+            found.append(f"{visit.day}: the guard refused this scan ({visit.refused}); this date says nothing.")
         elif visit.result.record["guard"]["decision"] == "warn":
             texts = "; ".join(str(remark["text"]) for remark in visit.result.record["guard"]["remarks"])
             found.append(f"{visit.day}: the guard warns of this scan ({texts}).")
