@@ -144,22 +144,32 @@ def _lesion(found: FollowUp, track: int) -> dict[str, Any]:
         "target": track in found.targets,
         "split_from": joined.split_from.get(track),
         "merged_into": joined.merged_into.get(track),
-        "at": [_at(row, picture) for row, picture in zip(rows, pictures, strict=True)],
+        "at": [
+            _at(row, picture, _before(rows, place, joined.split_from.get(track)))
+            for place, (row, picture) in enumerate(zip(rows, pictures, strict=True))
+        ],
     }
 
 
-def _at(row: dict[Any, Any], picture: str) -> dict[str, Any]:
+def _before(rows: Sequence[dict[Any, Any]], place: int, whole: int | None) -> str:
+    """What a part is before its split."""
+    gone = all(row["state"] == "absent" for row in rows[: place + 1])
+    return f"part of lesion {whole}" if whole is not None and gone else ""
+
+
+def _at(row: dict[Any, Any], picture: str, before: str) -> dict[str, Any]:
     shown = pd.notna(row["volume_mm3"])
+    twice = row["from_nadir_mm3"] == row["from_baseline_mm3"]
     return {
         "day": row["date"],
         "state": row["state"],
         "number": None if pd.isna(row["number"]) else int(row["number"]),
-        "state_words": STATE_WORDS.get(row["state"], ""),
+        "state_words": before or STATE_WORDS.get(row["state"], ""),
         "volume": f"{row['volume_mm3']:.0f}" if shown else "",
         "size": f"{row['longest_mm']:.1f} x {row['perpendicular_mm']:.1f}" if shown and row["longest_mm"] else "",
         "nadir": row["nadir"],
         "baseline": _change(row, "baseline"),
-        "from_nadir": _change(row, "nadir"),
+        "from_nadir": {"numbers": "", "words": ""} if twice else _change(row, "nadir"),
         "picture": picture,
     }
 
@@ -297,7 +307,7 @@ def sums_figure(found: FollowUp) -> Figure:
         panel.plot(days[at], total, marker=CATEGORY_MARKS[one.category], color="black", markersize=7, linestyle="")
         label = "" if one.category == "baseline" else f"\n{one.category}"
         panel.annotate(f"{total:.1f} mm{label}", (days[at], total), (0, 8), textcoords="offset points",
-                       fontsize=8, ha="center")  # fmt: skip
+                       fontsize=8, ha="center", bbox={"color": "white", "alpha": 0.8, "pad": 0.5})  # fmt: skip
     for at, one in enumerate(found.assessments):
         if one.sum_mm is None:
             panel.annotate(one.category, (days[at], 0), (0, 4), textcoords="offset points", fontsize=8, ha="center")

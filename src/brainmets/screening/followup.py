@@ -400,10 +400,15 @@ def likeness(
     core = ndimage.binary_erosion(both, iterations=2)
     if not core.any():
         return 0.0, float(overlap)
-    one, other = (_detail(sitk.GetArrayFromImage(image), both, sides)[core] for image in (fixed, moved))
+    one, other = (_evened(_detail(sitk.GetArrayFromImage(image), both, sides)[core]) for image in (fixed, moved))
     one, other = one - one.mean(), other - other.mean()
     spread = float(np.sqrt((one**2).sum() * (other**2).sum()))
     return (float((one * other).sum()) / spread if spread else 0.0), float(overlap)
+
+
+def _evened(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Cut at the percentiles 5 and 95: bright lesions, which change, must not outweigh the brain, which does not."""
+    return np.clip(values, *np.percentile(values, (5, 95)))
 
 
 def _detail(
