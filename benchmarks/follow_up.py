@@ -7,7 +7,7 @@
 ``events``: pairs of scanner phantoms with known histories, the truth's label maps as the screened result, the whole
 follow-up with its registration. ``repeats``: pairs of scans between which nothing changed; limits of agreement of the
 logarithm of the volume (Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8), by size; of the truth's label maps
-on another grid, or with ``--model model.zip`` of that model's predictions. ``registration``: scans of one patient and
+on another grid, as far as the phantoms go: no network's own error is in it. ``registration``: scans of one patient and
 of two. Each writes its part of benchmarks/results/follow_up.md.
 """
 

@@ -212,7 +212,6 @@ FOLLOWED = Schema(
     },
     key=("lesion", "date"),
     again="make the follow-up again (brainmets follow)",
-    rows=False,
 )  # fmt: skip
 RELIABILITY = Schema(
     {
