@@ -214,6 +214,28 @@ class ScreeningPaths:
 
 
 @dataclass(frozen=True)
+class FollowUpPaths:
+    """Every file of one patient's follow-up, below ``folder``, which is the user's own."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """``follow.json``: dates, registrations, lesions, events, categories, provenance; written last."""
+        return self.folder / "follow.json"
+
+    @property
+    def table(self) -> Path:
+        """``follow.csv``: one row per lesion and date, see ``schemas.FOLLOWED``."""
+        return self.folder / "follow.csv"
+
+    @property
+    def page(self) -> Path:
+        """``index.html``: the page for a reader, in one file."""
+        return self.folder / "index.html"
+
+
+@dataclass(frozen=True)
 class StudyPaths:
     """Every file of one study, below ``<work_dir>/<study>/`` and ``reports/<study>/``.
 

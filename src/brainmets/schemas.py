@@ -220,6 +220,23 @@ WORKLIST = Schema(
     key=("case",),
     again="screen the patients again (brainmets screen)",
 )  # fmt: skip
+_SIZE = Column("number", low=0, empty=True)
+FOLLOWED = Schema(
+    {
+        "lesion": _ONE, "date": _TEXT, "case": _TEXT,
+        "state": Column(known=("measured", "below", "absent", "merged", "not evaluable")),
+        "number": Column("whole", low=1, empty=True), "target": _TRUTH,
+        "volume_mm3": _SIZE, "longest_mm": _SIZE, "perpendicular_mm": _SIZE, "nadir": _TRUTH,
+        **dict.fromkeys(
+            ("from_baseline_percent", "from_baseline_mm3", "from_baseline_mm", "from_nadir_percent", "from_nadir_mm3",
+             "from_nadir_mm"), _ANY,
+        ),
+        **dict.fromkeys(("against_baseline", "against_nadir"), Column(
+            known=("larger", "smaller", "within the measurement error"), empty=True)),
+    },
+    key=("lesion", "date"),
+    again="make the follow-up again (brainmets follow)",
+)  # fmt: skip
 RELIABILITY = Schema(
     {
         **_FOUND, "zone": Column(known=ZONES), "bin": Column("whole", low=0), "n": Column("whole", low=0),

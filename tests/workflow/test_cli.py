@@ -10,7 +10,7 @@ from brainmets import __version__, cli
 
 COMMANDS = (
     *("prepare", "study", "stop", "notebook", "score", "report", "review", "export", "pack", "unpack"),
-    *("bundle", "screen"),
+    *("bundle", "screen", "follow", "phantoms"),
 )
 
 
