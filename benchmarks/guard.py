@@ -47,8 +47,8 @@ LESION_FREE = 10
 SESSIONS = [(3, 2), (3, 3), (3, 4), (9, 1), (9, 2), (9, 3), (9, 4), (21, 5), (21, 6), (21, 7), (21, 8), (3, 5)]
 """Scanner phantoms: seed and patient. The demonstration's own is (3, 1)."""
 
-NOTE = """Numbers, limits and floors were settled while looking at these phantoms and these real cases: no seed was kept
-aside, so that false alarms on others may be somewhat more.
+NOTE = """Numbers, limits and floors were settled while looking at these phantoms and these real cases: no seed was
+kept aside, so that false alarms on others may be somewhat more.
 """
 RAW = "TCGA-FG-6692"
 JUDGED = {
