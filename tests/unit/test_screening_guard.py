@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.phantoms.sites import make_patient
+from brainmets.preparation import pipeline
 from brainmets.screening import guard
 from brainmets.screening.guard import Profile, ProfileError, Remark, Rule
 from brainmets.screening.scan_numbers import NUMBERS, unusable
@@ -304,3 +306,23 @@ def test_a_real_case_of_another_cohort_is_warned_of_but_not_refused(real_data):
     found = guard.look(*real_scan(real_data, "BraTS-MET-00110-000"), profile)
     assert guard.decision(found) == "warn"
     assert {"voxel size", "other contrast", "fit of sequences", "resolution"} <= {one.rule for one in found}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_real_clinical_scan_that_was_prepared_here_is_not_refused(real_data):
+    """A glioma with slices of 5.5 mm, on the grid of the phantoms: what is said is about its rim and its sharpness."""
+    folder = real_data / "data" / "raw" / "TCGA-FG-6692"
+    files = {"t1n": "T1", "t1c": "T1GD", "t2w": "T2", "t2f": "FLAIR"}
+    images = {
+        name: sitk.DICOMOrient(sitk.ReadImage(folder / f"{file}.nii.gz", sitk.sitkFloat32))
+        for name, file in files.items()
+    }
+    settings = pipeline.Settings("template", (3.0, 3.0, 3.0), 4.0, False, 1)
+    made = pipeline.prepare(pipeline.Native(images, None, "t1c", None, "t1c"), settings, lambda _: None)
+    phantoms = [make_patient("target", patient, 3.0, 2) for patient in range(1, 9)]
+    profile = Profile(8, pd.DataFrame([guard.measure(dict(one.images), one.affine) for one in phantoms]))
+    found = guard.look(made.images, made.affine, profile, made.row)
+    assert guard.decision(found) == "warn"
+    assert {one.rule for one in found} <= {"rim", "resolution"}
+    assert guard.look(made.images, made.affine, NONE, made.row) == []
