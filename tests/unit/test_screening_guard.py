@@ -221,7 +221,7 @@ def test_swapped_sequences_are_named_and_explain_the_rest(row, cohort):
     swapped = {}
     for number in NUMBERS:
         one, _, rest = number.partition("_")
-        other, _, kind = rest.partition("_")
+        other = rest.partition("_")[0]
         if number.endswith("_rank"):
             pair = sorted((names.get(one, one), names.get(other, other)), key=SEQUENCES.index)
             swapped[number] = row[f"{pair[0]}_{pair[1]}_rank"]
