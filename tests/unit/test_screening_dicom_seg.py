@@ -424,8 +424,9 @@ def test_an_empty_label_map_gives_no_file(scan: Any, tmp_path: Path) -> None:
     assert not path.exists(), "the file of an earlier result"
 
 
-def test_many_lesions(scan: Any, tmp_path: Path) -> None:
+def test_many_lesions(scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a byte counts, one voxel each, of 16-bit numbers."""
+    monkeypatch.setattr(dicom_seg, "WHOLE_BYTES", 0)
     source, labels, affine = scan
     numbers = np.zeros(labels.shape, np.uint16)
     numbers.flat[np.arange(300) * 3] = np.arange(1, 301)
