@@ -96,7 +96,9 @@ def _preparation(model: Model) -> str:
         space = f"as the MNI152 template lies, in voxels of {_by(settings.spacing_mm)} mm"
     shading = "corrected" if settings.bias_field else "not corrected"
     how = f"{space}, the mask widened by {settings.mask_margin_mm:g} mm, the scanner's shading {shading}"
-    if card.prepared_here == card.training_cases and card.training_cases:
+    if not card.training_cases:
+        return f"A raw scan is prepared like this: {how}. No case of the target cohort was trained on."
+    if card.prepared_here == card.training_cases:
         return f"The training cases were prepared like this: {how}."
     return (
         f"A raw scan is prepared like this: {how}.\n{card.prepared_here} of the {card.training_cases} training cases "
