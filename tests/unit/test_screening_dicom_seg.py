@@ -358,6 +358,33 @@ def test_headers(scan: Any, tmp_path: Path) -> None:
         assert np.abs(np.subtract(colour.to_rgb(clip=True), wanted)).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        (None, b"M\xfcller^Jo"),
+        ("ISO_IR 100", b"M\xfcller^Jo"),
+        ("ISO_IR 192", b"M\xc3\xbcller^J"),
+        (["", "ISO 2022 IR 87"], b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"),
+        ("GB18030", "王^小东".encode("gb18030")),
+        ("NONSENSE", b"M\xfcller^Jo"),
+    ],
+)
+def test_a_name_in_any_characters_is_copied_byte_by_byte(
+    scan: Any, tmp_path: Path, characters: Any, name: bytes
+) -> None:
+    source, labels, affine = scan
+    name = name + b" " * (len(name) % 2)
+    files.change(source, SpecificCharacterSet=characters, PatientName="Q" * len(name))
+    for path in source:
+        path.write_bytes(path.read_bytes().replace(b"Q" * len(name), name))
+    about = About("modèle", *list(vars(ABOUT).values())[1:])
+    path = written(tmp_path, labels, affine, source, about=about)
+    assert name in path.read_bytes()
+    assert pydicom.dcmread(path).PatientName == pydicom.dcmread(source[0]).PatientName
+    assert pydicom.dcmread(path).ManufacturerModelName == "mod?le"
+
+
 @pytest.mark.parametrize("name", ["netc", "snfh", "et"])
 def test_codes_are_those_of_the_standard(name: str) -> None:
     from pydicom.sr.codedict import codes

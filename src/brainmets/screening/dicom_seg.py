@@ -141,8 +141,8 @@ def write(
     without any voxel gives no file and None, since viewers hang on an empty one: an older file at ``path`` is removed.
     The same result on the same source gives the same bytes and identifiers, another result others.
 
-    Raises ``SourceError`` for a source that is no series, lacks an identifier (``IDENTIFIERS``) or has another grid;
-    ``ValueError`` for a value without a segment.
+    Raises ``SourceError`` for a source that is no series, lacks an identifier (``IDENTIFIERS``), has another grid or
+    headers that highdicom refuses; ``ValueError`` for a value without a segment.
     """
     described = [segment.number for segment in segments]
     if len(set(described)) < len(described) or not all(0 < number <= MOST_SEGMENTS for number in described):
@@ -163,13 +163,15 @@ def write(
     with quiet():
         try:
             result = _segmentation(sources, slices, anew[frames], kept, about)
+            with replacing(path) as aside:
+                result.save_as(aside, enforce_file_format=True)
+        except OSError:
+            raise
         except Exception as error:  # a header that breaks the standard raises almost anything, and quotes its value
             kind = type(error).__name__
             raise SourceError(
                 f"the headers of the source break the standard, and highdicom refuses them ({kind})"
             ) from None
-        with replacing(path) as aside:
-            result.save_as(aside, enforce_file_format=True)
     return path
 
 
@@ -290,9 +292,8 @@ def _segmentation(
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    algorithm = hd.AlgorithmIdentificationSequence(
-        about.model[:LONGEST], codes.DCM.ArtificialIntelligence, about.version[:LONGEST]
-    )
+    model = about.model.encode("ascii", "replace").decode()[:LONGEST]  # whatever the source's character set
+    algorithm = hd.AlgorithmIdentificationSequence(model, codes.DCM.ArtificialIntelligence, about.version[:LONGEST])
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
@@ -322,11 +323,12 @@ def _segmentation(
         sop_instance_uid=next(uids),
         instance_number=1,
         manufacturer="BrainMets Transfer",
-        manufacturer_model_name=about.model[:LONGEST],
+        manufacturer_model_name=model,
         software_versions=metadata.version("brainmets"),
         device_serial_number=about.version[:LONGEST],
         content_label="BRAINMETS",
         content_description="Research use only, not for diagnosis or treatment",
+        specific_character_set="ISO_IR 192",
         omit_empty_frames=len(segments) * frames.size // 8 > WHOLE_BYTES,
         series_description=SERIES_DESCRIPTION.format(content=about.content)[:LONGEST],
         content_date=created.date(),
@@ -337,6 +339,9 @@ def _segmentation(
     result.TimezoneOffsetFromUTC = "+0000"
     for element in stated:
         result[element.tag] = element
+    del result.SpecificCharacterSet  # highdicom knows few: names stay as they are written in the source
+    if "SpecificCharacterSet" in sources[0]:
+        result.SpecificCharacterSet = sources[0].SpecificCharacterSet
     for equipment in result.ContributingEquipmentSequence:
         equipment.pop("ContributionDateTime", None)
     for element in [one for one in result if one.tag.group == 0x0010 and one.keyword not in PATIENT]:
