@@ -14,7 +14,7 @@ from brainmets import nifti, provenance, schemas
 from brainmets.files import read_json, write_json
 from brainmets.paths import ScreeningPaths
 from brainmets.review import slicer
-from brainmets.screening import extent, left, reading
+from brainmets.screening import extent, left, reading, screen
 from brainmets.screening.reading import ReadingError
 from brainmets.screening.result import ResultError
 
@@ -316,6 +316,18 @@ def test_a_decision_takes_the_outdated_tables_away(files: ScreeningPaths) -> Non
     left.write(files)
     reading.decide(files, 1, "rejected")
     assert not any(path.exists() for path in (files.reading_table, files.reading_labels, files.reading_numbers))
+
+
+def test_a_scan_screened_anew_keeps_its_reading_and_loses_what_was_left_of_the_old_result(
+    files: ScreeningPaths, tmp_path: Path
+) -> None:
+    nifti.write(tmp_path / "mine.nii.gz", ball(files, LESIONS[0].place, 12, 3), nifti.read_grid(files.t1c).affine)
+    reading.decide(files, 1, "corrected", mask=tmp_path / "mine.nii.gz")
+    left.write(files)
+    screen._clear(files)
+    kept = {path.name for path in files.folder.iterdir() if not path.name.startswith(".")}
+    assert kept == {"reading.json", "reading_masks", "prepared"}
+    assert len(list(files.reading_masks.iterdir())) == 1
 
 
 def test_added_lesions_outlined_or_not(files: ScreeningPaths, tmp_path: Path) -> None:

@@ -364,8 +364,12 @@ def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> dict[str, Any] |
 
 
 def _clear(files: ScreeningPaths) -> None:
-    """Delete what an earlier screening wrote, its record first; nothing else that lies in the folder."""
-    for path in (files.record, *_results(files), files.page, files.folder / FAULT):
+    """Delete what an earlier screening wrote, its record first, and what a reader left of it; nothing else.
+
+    What the reader decided stays (``reading.json`` and its outlines): it says of which result it is.
+    """
+    left = (files.reading_table, files.reading_labels, files.reading_numbers)
+    for path in (files.record, *_results(files), files.page, *left, files.folder / FAULT):
         path.unlink(missing_ok=True)
     for path in files.folder.glob(".*"):  # written aside when it was broken off
         if path.is_dir() and path.name.startswith(ASIDE):
