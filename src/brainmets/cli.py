@@ -118,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_unpack,
         _add_bundle,
         _add_screen,
+        _add_follow,
+        _add_phantoms,
     ):
         add(commands)
     return parser
@@ -695,6 +697,8 @@ def _screen_scans(args: argparse.Namespace) -> int:
         if out.is_relative_to(where) or where.is_relative_to(out):
             raise ParameterError(f"--out: {args.out} and the raw scans {case!r} lie one within the other")
     model = bundle.read(args.model)
+    for line in model.other_release():
+        print(f"look at the model: {line}", file=sys.stderr)
     options = screen.Options(
         out, private, args.brain_masks, args.prefix, tuple(args.left_out), tuple(args.accepted),
         args.workers or batch.most_at_a_time(cpu_cores(), memory_mb()),
@@ -706,6 +710,92 @@ def _screen_scans(args: argparse.Namespace) -> int:
     for case, why in outcome.failed.items():
         print(f"brainmets screen: {case}: {why}", file=sys.stderr)
     return 1 if outcome.refused or outcome.failed or not outcome.screened else 0
+
+
+# --- follow and phantoms -------------------------------------------------------------------------------------------
+
+
+def _add_follow(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "follow",
+        help="follow one patient's lesions over the dates that were screened",
+        description="Lay the screened scans of one patient upon each other, match their lesions, and write a page, a "
+        "table and a record: volumes and diameters over time, what is new, gone, split or merged, and the imaging "
+        "part of RANO-BM. Research use only. See docs/follow_up.md.",
+    )
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="screened folders of one patient, two dates or more"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write the follow-up to")
+    parser.add_argument(
+        "--dates", nargs="+", metavar="DATE",
+        help="when each folder's scan was taken, such as 2026-01-05, in the folders' order (default: as recorded)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repeatability", type=float, metavar="PERCENT",
+        help="change of volume that two scans of an unchanged lesion may show (default: as measured on phantoms)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--immunotherapy", action="store_true", help="a new lesion alone is not progression under immunotherapy"
+    )
+    parser.set_defaults(run=_follow)
+
+
+def _follow(args: argparse.Namespace) -> int:
+    from brainmets.screening import followup
+    from brainmets.screening.rano import CATEGORY_TITLES
+    from brainmets.screening.repeatability import DECLARED, Repeatability
+
+    known = DECLARED if args.repeatability is None else Repeatability.of_percent(args.repeatability)
+    found = followup.run(
+        args.folders, args.out, args.dates, known, immunotherapy=args.immunotherapy,
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    for visit, one in zip(found.visits, found.assessments, strict=True):
+        print(f"{visit.day}: {CATEGORY_TITLES[one.category]} (imaging part): {one.why}")
+    for warning in found.warnings:
+        print(f"brainmets follow: {warning}", file=sys.stderr)
+    print(f"look at {args.out / 'index.html'}")
+    return 0
+
+
+def _add_phantoms(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "phantoms",
+        help="write scanner phantoms to try the commands on",
+        description="Write phantoms as they leave a scanner: dicom/, labels/, brain_masks/ and truth.json. With more "
+        "dates than one, the lesions have known histories. No study of this repository trains on those of the "
+        "default seed.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write, which must not be there yet")
+    parser.add_argument("--patients", type=int, default=1, metavar="N", help="how many (default: 1)")
+    parser.add_argument(
+        "--spacing", type=float, default=3.0, metavar="MM", help="voxel side: 1 is full size (default: 3)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="draws other patients (default: 2026)")
+    parser.add_argument("--dates", type=int, default=1, metavar="N", help="scans of each patient (default: 1)")
+    parser.set_defaults(run=_phantoms)
+
+
+def _phantoms(args: argparse.Namespace) -> int:
+    from brainmets.phantoms.histories import DEFAULT_SEED, make_history_cohort
+    from brainmets.phantoms.scanner import make_scanner_cohort
+
+    seed = DEFAULT_SEED if args.seed is None else args.seed
+    if seed < 0:
+        raise ParameterError(f"--seed: {seed} must be 0 or more")
+    if args.dates < 1:
+        raise ParameterError(f"--dates: {args.dates} must be 1 or more")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if args.dates == 1:
+        make_scanner_cohort(args.folder, args.patients, args.spacing, seed, progress=say)
+    else:
+        make_history_cohort(args.folder, args.patients, args.spacing, seed, args.dates, progress=say)
+    print(f"{args.folder}: {args.patients} patient(s), {args.dates} date(s); truth.json says what is in them")
+    return 0
 
 
 # --- pack and unpack ---------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ class ScreeningPaths:
     @property
     def reading_masks(self) -> Path:
         """Folder of the outlines that a reader drew, one file each, as they were taken over."""
-        return self.folder / "reading"
+        return self.folder / "reading_masks"
 
     @property
     def reading_labels(self) -> Path:
@@ -211,6 +211,28 @@ class ScreeningPaths:
     def reading_table(self) -> Path:
         """``reading_lesions.csv``: one row per lesion that the reader left, see ``schemas.READ``."""
         return self.folder / "reading_lesions.csv"
+
+
+@dataclass(frozen=True)
+class FollowUpPaths:
+    """Every file of one patient's follow-up, below ``folder``, which is the user's own."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """``follow.json``: dates, registrations, lesions, events, categories, provenance; written last."""
+        return self.folder / "follow.json"
+
+    @property
+    def table(self) -> Path:
+        """``follow.csv``: one row per lesion and date, see ``schemas.FOLLOWED``."""
+        return self.folder / "follow.csv"
+
+    @property
+    def page(self) -> Path:
+        """``index.html``: the page for a reader, in one file."""
+        return self.folder / "index.html"
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,20 @@ SCREENED = Schema(
     key=("lesion",),
     again="screen the patient again (brainmets screen)",
 )  # fmt: skip
+_MEASURED = ("longest_mm", "perpendicular_mm", "volume_mm3", "et_mm3", "netc_mm3", "snfh_mm3")
+READ = Schema(
+    {
+        "lesion": _ONE, "verdict": Column(known=("accepted", "corrected", "added", "not decided")),
+        **{name: SCREENED.columns[name] for name in SCREENED.columns if name not in ("lesion", "accepted")},
+        **dict.fromkeys(("score", "uncertainty"), Column("number", low=0, high=1, empty=True)),
+        **dict.fromkeys(_MEASURED, Column("number", low=0, empty=True)),
+        **dict.fromkeys(("slices", "slice"), _COUNT),
+        "measurable": Column(known=TRUTH, empty=True), "outlined": _TRUTH,
+    },
+    key=("lesion",),
+    again="measure what the reader left again (notebook 09)",
+    rows=True,
+)  # fmt: skip
 WORKLIST = Schema(
     {
         "case": _TEXT, "page": _NOTE, "decision": Column(known=("pass", "warn", "refuse", "failed")),
@@ -205,6 +219,23 @@ WORKLIST = Schema(
     },
     key=("case",),
     again="screen the patients again (brainmets screen)",
+)  # fmt: skip
+_SIZE = Column("number", low=0, empty=True)
+FOLLOWED = Schema(
+    {
+        "lesion": _ONE, "date": _TEXT, "case": _TEXT,
+        "state": Column(known=("measured", "below", "absent", "merged", "not evaluable")),
+        "number": Column("whole", low=1, empty=True), "target": _TRUTH,
+        "volume_mm3": _SIZE, "longest_mm": _SIZE, "perpendicular_mm": _SIZE, "nadir": _TRUTH,
+        **dict.fromkeys(
+            ("from_baseline_percent", "from_baseline_mm3", "from_baseline_mm", "from_nadir_percent", "from_nadir_mm3",
+             "from_nadir_mm"), _ANY,
+        ),
+        **dict.fromkeys(("against_baseline", "against_nadir"), Column(
+            known=("larger", "smaller", "within the measurement error"), empty=True)),
+    },
+    key=("lesion", "date"),
+    again="make the follow-up again (brainmets follow)",
 )  # fmt: skip
 RELIABILITY = Schema(
     {

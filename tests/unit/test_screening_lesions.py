@@ -127,9 +127,10 @@ def test_the_slice_with_the_longest_diameter_is_measured() -> None:
     found = diameters(mask, affine)
     assert (found.slice, found.slices) == (3, 4)
     assert found.longest_mm == pytest.approx(math.hypot(7, 2))  # from (-0.5, 0) to (6.5, 2) or as far
-    # equally long: the one that is larger across, then the lower
+    # equally long: the one that is larger across, then the lower in the head
     rows = block((12, 12, 6), (slice(0, 9), slice(0, 1), slice(0, 4)))
     assert diameters(rows, affine).slice == 0
+    assert diameters(rows, affine @ np.diag((1, 1, -1, 1))).slice == 3
     rows[4, 0:2, 2:4] = True
     assert (diameters(rows, affine).slice, both(diameters(rows, affine))) == (2, pytest.approx((9, 2)))
 
@@ -218,7 +219,7 @@ def test_diameters_are_those_of_brute_force(seed: int) -> None:
     assert both(diameters(mask, affine)) == pytest.approx(slowly(mask, affine), abs=2e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(blobs, st.integers(0, 3))
 def test_a_quarter_turn_about_the_head_axis_changes_nothing(mask: np.ndarray, turns: int) -> None:
     before, after = (diameters(one, affine_of(0.8, 0.8, 2)) for one in (mask, np.rot90(mask, turns)))
@@ -226,7 +227,7 @@ def test_a_quarter_turn_about_the_head_axis_changes_nothing(mask: np.ndarray, tu
     assert (after.slice, after.slices) == (before.slice, before.slices)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(blobs, st.floats(0.1, 10))
 def test_diameters_scale_with_the_voxels_and_stay_in_their_box(mask: np.ndarray, scale: float) -> None:
     sides = np.array([0.8, 1.1, 2.0])
@@ -373,6 +374,18 @@ def test_the_table_by_hand() -> None:
     assert table.snfh_mm3.sum() == 10 * 12
 
 
+def test_a_ring_of_the_enhancing_region_has_the_core_that_it_surrounds() -> None:
+    """Where only what enhances is numbered, the core lies in no lesion's voxels; nothing painted is lost."""
+    given = scan()
+    given["numbers"][given["labels"] != 3] = 0
+    given["numbers"][18:20, 8, 3] = 3
+    table = measure(**given)
+    assert table.volume_mm3.tolist() == [24, 24, 4]
+    assert table.et_mm3.tolist() == [24, 24, 0]
+    assert table.netc_mm3.tolist() == [24, 0, 0]
+    assert table.snfh_mm3.sum() == 10 * 12
+
+
 def test_one_lesion_has_all_oedema_that_touches_it_and_its_own() -> None:
     given = scan()
     given["numbers"][given["numbers"] == 2] = 0
@@ -496,20 +509,3 @@ def test_a_table_that_cannot_be_is_neither_written_nor_read(tmp_path: Path) -> N
     files.table.write_text(files.table.read_text().replace("left", "west"))
     with pytest.raises(TableError, match="side 'west' is none of left, right, middle, unknown"):
         lesions.read(files)
-
-
-# --- sums ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_longest_diameters_of_targets_are_added_up() -> None:
-    table = pd.DataFrame({"lesion": range(1, 8), "longest_mm": [10.5, 12, 7, 8, 9, 30, 40]})
-    assert lesions.sum_of_longest(table, [2, 1]) == 22.5
-    assert lesions.sum_of_longest(table, []) == 0
-    assert lesions.sum_of_longest(table, [1, 2, 3, 4, 5]) == 46.5
-    for targets, message in (
-        ([1, 2, 3, 4, 5, 6], "are 6; RANO-BM adds up 5 at most"),
-        ([1, 1], "must each be named once"),
-        ([1, 8], "8 is not in the lesion table"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            lesions.sum_of_longest(table, targets)

@@ -785,13 +785,13 @@ class Screening(NotebookParameters):
     """Notebook 09, which screens the next patient with a study's model and is no step of the study.
 
     ``params``: the study's own YAML, which the engine fills in. ``model``: a bundle's file; null: the study's best
-    model is bundled. ``input``: folders of scans; null: a scanner phantom is made. ``out``: folder for the results;
+    model is bundled. ``scans``: folders of scans; null: a scanner phantom is made. ``out``: folder for the results;
     null: the study's own. ``show_case``: the scan that is read in the notebook; null: the most suspicious.
     """
 
     params: str
     model: str | None
-    input: Annotated[list[str], Field(min_length=1)] | None
+    scans: Annotated[list[str], Field(min_length=1)] | None
     out: str | None
     show_case: str | None
     viewer: Literal["itkwidgets", "niivue", "slices"]

@@ -33,6 +33,7 @@ class Lesion:
     oedema_mm: float  # how far oedema reaches beyond the rim; 0 for none
     enhancement: float  # brightness of the rim after contrast, 1 on average
     contour_seed: int
+    rim: float = 0.22  # the enhancing rim's thickness over the radius; treatment leaves a thin one
 
     def grown(self, factor: float) -> Lesion:
         """The same lesion at ``factor`` times the radius."""
@@ -64,7 +65,7 @@ def place_lesions(
         if not len(centres):
             break
         centre = centres[rng.integers(len(centres))]
-        lesions.append(_draw(rng, centre, float(radius)))
+        lesions.append(draw(rng, centre, float(radius)))
     return lesions
 
 
@@ -89,7 +90,8 @@ def paint(grid: Grid, anatomy: Anatomy, lesions: list[Lesion]) -> tuple[npt.NDAr
     return parts, enhancement
 
 
-def _draw(rng: np.random.Generator, centre: npt.NDArray[np.float64], radius: float) -> Lesion:
+def draw(rng: np.random.Generator, centre: npt.NDArray[np.float64], radius: float) -> Lesion:
+    """One lesion of this place and radius (mm), of random shape, oedema and brightness."""
     stretch = np.exp(rng.normal(0, 0.12, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
     oedema = min(radius * rng.uniform(0.4, 1.8), WIDEST_OEDEMA_MM) if radius > 4 and rng.random() < 0.85 else 0.0
@@ -116,7 +118,7 @@ def _parts(lesion: Lesion, grid: Grid, brain: Mask, white: Floats) -> tuple[Mask
     tumour = (depth < 1) & brain
     tumour[seed] = True
     tumour = _piece(tumour, seed)
-    rim_mm = max(0.22 * lesion.radius_mm, 0.8 * grid.mean_spacing_mm, 1.2)
+    rim_mm = max(lesion.rim * lesion.radius_mm, 0.8 * grid.mean_spacing_mm, 1.2)
     hollow = 1 - rim_mm / lesion.radius_mm
     core = (depth < hollow) & ndimage.binary_erosion(tumour)
     centre = core & (depth < 0.75 * hollow)

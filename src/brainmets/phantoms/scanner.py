@@ -42,6 +42,7 @@ Matrix = npt.NDArray[np.float64]
 """A 4x4 matrix on positions in mm along R, A and S."""
 SCANNER_GENERATOR = 1
 """Raised whenever the same arguments would give other bytes."""
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.8, 5.0
 SITE = SITES["target"]
 MULTIFRAME_PATIENT = 3
 """The one patient of a cohort whose sequences are enhanced multi-frame files."""
@@ -136,24 +137,40 @@ def make_session(
     through the middle of the brain, which moves by up to ``max_shift_mm``. Raises ``ValueError`` for a spacing outside
     0.8 to 5 mm.
     """
-    if not 0.8 <= spacing_mm <= 5:
-        raise ValueError(f"spacing_mm: {spacing_mm} must lie between 0.8 and 5 mm")
+    if not LEAST_SPACING_MM <= spacing_mm <= MOST_SPACING_MM:
+        raise ValueError(f"spacing_mm: {spacing_mm} must lie between {LEAST_SPACING_MM} and {MOST_SPACING_MM:g} mm")
     rng = np.random.default_rng([seed, 2, patient])
     head = make_head(rng, max(1.0, spacing_mm / 2))
-    brain_grid = head.grid.crop(head.box)
-    lesions = place_lesions(rng, brain_grid, head.anatomy, int(rng.integers(1, 9)))
-    parts, enhancement = paint(brain_grid, head.anatomy, lesions)
+    lesions = place_lesions(rng, head.grid.crop(head.box), head.anatomy, int(rng.integers(1, 9)))
+    study = make_study(seed, patient)
+    return scan(head, lesions, patient, spacing_mm, (seed, 2, patient), study, max_rotation_deg, max_shift_mm)
 
-    plan = np.random.default_rng([seed, 2, patient, 1])
+
+def scan(
+    head: Head,
+    lesions: list[Lesion],
+    patient: int,
+    spacing_mm: float,
+    key: tuple[int, ...],
+    study: Study,
+    max_rotation_deg: float = 15.0,
+    max_shift_mm: float = 20.0,
+) -> Session:
+    """The session of a head with these lesions, on the scanner and by the protocol of phantom ``patient``.
+
+    ``key`` seeds the head's place, the slices' place and the noise: another key is another visit.
+    """
+    brain_grid = head.grid.crop(head.box)
+    parts, enhancement = paint(brain_grid, head.anatomy, lesions)
+    plan = np.random.default_rng([*key, 1])
     poses = _poses(plan, max_rotation_deg, max_shift_mm)
-    vendor = VENDORS[(patient - 1) % len(VENDORS)]
-    study = _study(seed, patient, vendor)
+    vendor = vendor_of(patient)
     variants = protocol(patient)
     tilt = np.array([plan.uniform(-TILT_DEG, TILT_DEG), *plan.uniform(-3, 3, 2)])
     sequences: dict[str, ScannedSequence] = {}
     signals: dict[str, Floats] = {}
     for order, name in enumerate(SEQUENCES):
-        draws = np.random.default_rng([seed, 2, patient, 2 + order])
+        draws = np.random.default_rng([*key, 2 + order])
         slab = _slab(draws, name, variants[name], thick_slices(patient), poses[name], spacing_mm, tilt)
         signals[name] = _signal(draws, name, head, parts, enhancement)
         voxels = _scan(draws, signals[name], head, poses[name], slab, vendor.slope)
@@ -167,7 +184,7 @@ def make_session(
         alone, _ = paint(brain_grid, head.anatomy, [lesion])
         sizes.append((lesion, float((alone > OEDEMA).sum() * unit), float((alone == OEDEMA).sum() * unit)))
     others = _others(
-        np.random.default_rng([seed, 2, patient, 9]),
+        np.random.default_rng([*key, 9]),
         signals,
         head,
         poses,
@@ -210,12 +227,7 @@ def make_scanner_cohort(
         for number in range(1, patients + 1):
             session = make_session(number, spacing_mm, seed, max_rotation_deg, max_shift_mm)
             write_session(aside / "dicom", session, multiframe=number == MULTIFRAME_PATIENT)
-            affine = session.sequences["t1c"].slab.affine
-            for subfolder, voxels in (("labels", session.labels), ("brain_masks", session.brain)):
-                (aside / subfolder).mkdir(exist_ok=True)
-                image = nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
-                image.header.set_xyzt_units("mm")
-                nib.save(image, aside / subfolder / f"{patient_id(number)}.nii.gz")
+            write_drawn(aside, session, patient_id(number))
             truths[patient_id(number)] = {
                 "thick_slices": thick_slices(number), "multiframe": number == MULTIFRAME_PATIENT, **truth(session)
             }  # fmt: skip
@@ -295,10 +307,27 @@ def write_session(root: Path, session: Session, *, multiframe: bool) -> None:
     write_capture(root, session.study, 999, "104500", np.ascontiguousarray(picture))
 
 
+def write_drawn(root: Path, session: Session, name: str) -> None:
+    """Write ``labels/<name>.nii.gz`` and ``brain_masks/<name>.nii.gz`` below ``root``."""
+    affine = session.sequences["t1c"].slab.affine
+    for subfolder, voxels in (("labels", session.labels), ("brain_masks", session.brain)):
+        (root / subfolder).mkdir(exist_ok=True)
+        image = nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
+        image.header.set_xyzt_units("mm")
+        nib.save(image, root / subfolder / f"{name}.nii.gz")
+
+
 # --- the plan of a session -----------------------------------------------------------------------------------------
 
 
-def _study(seed: int, patient: int, vendor: Vendor) -> Study:
+def vendor_of(patient: int) -> Vendor:
+    """Whose scanner takes phantom ``patient``."""
+    return VENDORS[(patient - 1) % len(VENDORS)]
+
+
+def make_study(seed: int, patient: int) -> Study:
+    """What the headers of phantom ``patient`` say."""
+    vendor = vendor_of(patient)
     name, identifier, *texts = secrets(patient)
     return Study(
         seed=(seed, patient),

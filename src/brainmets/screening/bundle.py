@@ -177,7 +177,7 @@ def _require_finished(study: Study, files: StudyPaths, arm: str, strategy: Strat
     values = study.content["statistics"]
     if values["scores_dir"] is not None or values["out_dir"] is not None:
         raise BundleError(
-            f"{study.origin}: statistics.scores_dir and out_dir must be null: a bundle is made of a study's own results"
+            f"{study.origin}: statistics.scores_dir and out_dir must be null: a bundle is of a study's own results"
         )
     evaluation = files.evaluation(arm, strategy)
     for result in (
@@ -507,8 +507,8 @@ def _bundle(path: Path, digest: str, members: Members) -> Bundle:
         raise BundleError(f"{MODEL}: {error}") from None
     try:
         profile = guard.Profile.from_json(_object(members.read(COHORT), COHORT))
-    except guard.ProfileError as error:
-        raise BundleError(f"{COHORT}: {error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise error if isinstance(error, BundleError) else BundleError(f"{COHORT}: {error}") from None
     wanted, there = (
         [f"fold_{fold}.safetensors" for fold in model.card.folds],
         [*filter(FOLD.fullmatch, members.names)],

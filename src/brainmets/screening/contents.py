@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from brainmets.params import Arms, ParameterError
 from brainmets.params.bounds import (
@@ -28,6 +28,7 @@ from brainmets.params.bounds import (
     TileStep,
     shown,
 )
+from brainmets.statistics.froc import ALL_SIZES
 from brainmets.training.plans import CONFIGURATION, DATASETS, PLANS, READER, description
 from brainmets.vocabulary import SEQUENCES, Arm, HitRule, Strategy
 
@@ -80,7 +81,12 @@ Stages = Annotated[int, Limits(2, 10, "stages; each halves the patch")]
 Setting = Annotated[float, Limits(0, 1_000, "of an arm")]
 Score = Annotated[float, Limits(0, 1e6, "a score")]
 Volume = Annotated[float, Limits(0, 1e6, "mm^3")]
-Rate = Annotated[float, Field(strict=False, allow_inf_nan=True), AfterValidator(_ends_well)]
+Rate = Annotated[
+    float,
+    Field(strict=False, allow_inf_nan=True),
+    AfterValidator(_ends_well),
+    PlainSerializer(lambda value: "inf" if value == math.inf else value, when_used="json"),
+]
 """Of false positives a case; of one patient alone no upper end is known: the text "inf", since JSON has no word."""
 
 Axes = tuple[Axis, Axis, Axis]
@@ -196,7 +202,7 @@ class ArmSettings(Part):
     @model_validator(mode="after")
     def _as_in_parameters(self) -> ArmSettings:
         try:
-            Arms.model_validate({self.arm: self.settings})
+            Arms(**{str(self.arm): self.settings})  # type: ignore[arg-type]
         except ParameterError as error:
             raise ValueError(str(error)) from None
         return self
@@ -401,6 +407,8 @@ class Model(Part):
         rows: tuple[PointContent | PerformanceRow | ScoreRow, ...] = (point, *self.performance, *self.scores)
         if any((one.arm, one.strategy) != model for one in rows):
             raise ValueError(f"point, performance and scores are not all of {' '.join(model)}")
+        if self.performance[0].size != ALL_SIZES.name or self.performance[0].false_positives is None:
+            raise ValueError("performance must begin with the row of all sizes and its false positives")
         frozen = (self.aim.region, self.aim.hit, self.aim.false_positives, point.threshold, point.smallest_mm3)
         if any(
             (one.region, one.hit, one.target, one.threshold, one.smallest_mm3) != frozen for one in self.performance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cc3d
@@ -46,8 +46,8 @@ def region_of(files: ScreeningPaths) -> str:
 
 def at(files: ScreeningPaths, lesion: int, threshold: float) -> Mask:
     """``grown`` of a result's files."""
-    probability, _ = probabilities.read_region(files.probabilities, region_of(files))
-    return grown(probability, read_numbers(files)[0], lesion, threshold)
+    predicted, _ = probabilities.read(files.probabilities)
+    return grown(predicted[region_of(files)], read_numbers(files)[0], lesion, threshold)
 
 
 def grown(
@@ -133,6 +133,6 @@ def inside(place_mm: tuple[float, float, float], grid: Grid) -> bool:
 
 def _parts(files: ScreeningPaths, path: Path, grid: Grid) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]:
     """A reader's label map within the point's region, and the numbers of its components (26)."""
-    labels = slicer_files.read(path, grid)
+    labels = slicer_files.read(path, replace(grid, path=files.t1c))
     labels = np.where(np.isin(labels, REGIONS[region_of(files)]), labels, np.uint8(0))
     return labels, np.asarray(cc3d.connected_components((labels > 0).view(np.uint8), connectivity=26))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-from brainmets.screening.contents import Card, Model, PerformanceRow, ScoreRow
+from brainmets.screening.contents import Model, PerformanceRow, ScoreRow
 from brainmets.statistics.tests import percent
 from brainmets.vocabulary import HIT_RULE_TITLES, SEQUENCE_TITLES, model_phrase
 
@@ -12,12 +13,13 @@ TEXT = """# {name}
 
 **Research use only.** Not for diagnosis, treatment or any decision about a patient.
 
-A model that marks brain metastases in MRI: {phrase}, {folds}. Made with BrainMets Transfer {release} on {created};
-`model.json` lists every version.
+A model that marks brain metastases in MRI: {phrase}, {folds}.
+Made with BrainMets Transfer {release} on {created}; `model.json` lists every version.
 
 ## What it reads
 
-Four sequences of one examination: {sequences}. Registered to each other, brain extracted, on one grid.
+Four sequences of one examination: {sequences}.
+Registered to each other, brain extracted, on one grid.
 {preparation}
 
 ## What it was trained on
@@ -28,9 +30,10 @@ Licence of the data: {licence}.
 
 ## Operating point
 
-A candidate of {region} counts where its probability reaches {threshold:.3g} at its peak and its volume
-{smallest:g} mm^3. Chosen on {chosen} cross-validated training cases for at most {target:g} false positives a case
-({hit}): {found} of {lesions} lesions found there at {false:.2f} false positives a case{met}.
+A candidate of {region} is accepted where its highest probability is {threshold:.3g} or more and its volume
+{smallest:g} mm^3 or more. Chosen on {chosen} cross-validated training case(s) for at most {target:g} false positives a
+case ({hit}): {found} of {lesions} lesions found there at {false:.2f} false positives
+a case{met}.
 
 ## Measured
 
@@ -50,7 +53,7 @@ On {held_out} cases that took no part in training or choice. Intervals are at {i
 
 - Small metastases are missed more often than the row of all sizes shows.
 - The numbers are of one cohort and one training: another hospital's scanner, protocol or patients may give others.
-- A scan unlike the training cohort's is outside what was measured; `cohort.json` says in numbers what that looked like.
+- A scan unlike the training cohort's is outside what was measured; `cohort.json` has that cohort in numbers.
 - Weights may remember what they were trained on: treat the file as the data's owner asks.
 """
 
@@ -90,39 +93,41 @@ def _preparation(model: Model) -> str:
     settings, card = model.preparation, model.card
     space = "each case on the grid of its own contrast-enhanced T1"
     if settings.spacing_mm is not None:
-        space = (
-            f"as the MNI152 template lies, in voxels of {' x '.join(f'{side:g}' for side in settings.spacing_mm)} mm"
-        )
+        space = f"as the MNI152 template lies, in voxels of {_by(settings.spacing_mm)} mm"
     shading = "corrected" if settings.bias_field else "not corrected"
     how = f"{space}, the mask widened by {settings.mask_margin_mm:g} mm, the scanner's shading {shading}"
-    if card.prepared_here == card.training_cases and card.training_cases:
+    if not card.training_cases:
+        return f"A raw scan is prepared like this: {how}. No case of the target cohort was trained on."
+    if card.prepared_here == card.training_cases:
         return f"The training cases were prepared like this: {how}."
     return (
-        f"A raw scan is prepared like this: {how}. {card.prepared_here} of the {card.training_cases} training cases "
-        "were; the others came prepared by other means, and may look otherwise."
+        f"A raw scan is prepared like this: {how}.\n{card.prepared_here} of the {card.training_cases} training cases "
+        "of the target were; the others came prepared by other means, and may look otherwise."
     )
 
 
 def _training(model: Model, cohort: int) -> str:
     card, plan = model.card, model.plan
-    there = {"source": "phantoms, not patients" if "source" in card.phantoms else ""}
-    there["target"] = "phantoms, not patients" if "target" in card.phantoms else ""
     parts = [
-        f"{cases} cases of {patients} patients of the {name} cohort" + (f" ({there[name]})" if there[name] else "")
+        f"{cases} case(s) of {patients} patient(s) of the {name} cohort"
+        + (" (phantoms, not patients)" if name in card.phantoms else "")
         for name, cases, patients in (
             ("source", card.source_cases, card.source_patients),
             ("target", card.training_cases, card.training_patients),
         )
         if cases
     ]
-    spacing = " x ".join(f"{side:.3g}" for side in plan.original_median_spacing_after_transp)
-    size = " x ".join(f"{length:g}" for length in plan.original_median_shape_after_transp)
+    spacing = _by(plan.original_median_spacing_after_transp)
+    size, seen = _by(plan.original_median_shape_after_transp), _by(plan.configurations.fullres.spacing)
     return (
-        f"{', then '.join(parts)}. The target's images have voxels of {spacing} mm and heads of {size} voxels (medians, "
-        f"in the order of the network's axes); the network sees voxels of "
-        f"{' x '.join(f'{side:.3g}' for side in plan.configurations.fullres.spacing)} mm. The profile in `cohort.json` "
-        f"is of {cohort} cases."
+        f"{', then '.join(parts)}.\nThe target's images have voxels of {spacing} mm and heads of {size} voxels "
+        f"(medians, in the order of the network's axes);\nthe network sees voxels of {seen} mm. "
+        f"The profile in `cohort.json` is of {cohort} case(s)."
     )
+
+
+def _by(sides: Iterable[float]) -> str:
+    return " x ".join(f"{side:.3g}" for side in sides)
 
 
 def _detected(row: PerformanceRow) -> str:

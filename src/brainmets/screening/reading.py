@@ -24,6 +24,7 @@ from brainmets.paths import ScreeningPaths
 from brainmets.processes import BusyError, locked
 from brainmets.screening import extent
 from brainmets.screening.extent import ReadingError as ReadingError  # what other modules import from here
+from brainmets.screening.result import read as read_result
 
 Verdict = Literal["accepted", "rejected", "corrected"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -115,10 +116,11 @@ class Reading:
         n = len(self.candidates)
         left = len(self.undecided)
         text = f"{n} candidate{'s' * (n != 1)}: {counted}, {left} not decided; {len(self.added)} added by the reader."
-        if self.of_another_result:
+        if old := self.of_another_result:
+            which, are = ("decision refers", "it is") if old == 1 else ("decisions refer", "they are")
             text += (
-                f" {self.of_another_result} earlier decisions refer to another result, from before the scan was "
-                "screened anew: they are kept and not applied."
+                f" {old} earlier {which} to another result, from before the scan was screened anew: {are} kept and "
+                "not applied."
             )
         return text
 
@@ -306,20 +308,26 @@ def _place_in(files: ScreeningPaths, place_mm: Sequence[float]) -> tuple[float, 
 
 
 @contextmanager
-def _writing(files: ScreeningPaths, result: str | None) -> Iterator[Reading]:
-    """The reading as it stands, for one process at a time."""
-    if not files.record.is_file():
-        raise ReadingError(f"{files.folder} holds no result: screen the scan first (brainmets screen)")
+def held(files: ScreeningPaths) -> Iterator[None]:
+    """Hold the reading for the length of the block; ``BusyError`` where another process does for too long."""
     end = time.monotonic() + PATIENCE_SECONDS
-    with ExitStack() as held:
+    with ExitStack() as stack:
         while True:
             try:
-                held.enter_context(locked(files.reading_lock, f"the reading of {files.case}"))
+                stack.enter_context(locked(files.reading_lock, f"the reading of {files.case}"))
                 break
             except BusyError:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.05)
+        yield
+
+
+@contextmanager
+def _writing(files: ScreeningPaths, result: str | None) -> Iterator[Reading]:
+    """The reading as it stands, for one process at a time; the result must be whole."""
+    with held(files):
+        read_result(files.folder)
         reading = read(files)
         if result is not None and result != reading.result:
             raise ReadingError(

@@ -1,8 +1,8 @@
 """The screening of scans with a model: prepare, guard, predict, measure, write; one scan after the other.
 
 What is done already is not done again: a scan whose record names this model and these files, and whose files are all
-whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that what
-was broken off is never taken for done; the page, which shows a reader's decisions too, is made from them.
+whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that
+what was broken off is never taken for done. The page is made from record and results, and from what a reader decided.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 Kind = Literal["dicom", "raw", "prepared"]
 MOST_CANDIDATES = 65_535
 """That a volume of uint16 can number."""
-KEPT = ("prepared", "reading.json", "reading_masks")
-"""What stays in a scan's folder when it is screened anew: its input, and what a reader decided."""
+FAULT, ASIDE = "failed.log", ".aside-"
+"""In a scan's folder: what an unforeseen fault was, and how the names of folders begin that are deleted at once."""
 Say = Callable[[str], None]
 
 
@@ -149,8 +149,10 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
-        folders = [ScreeningPaths(path.parent) for path in sorted(options.out.glob("*/screening.json"))]
-        worklist.write(options.out, folders)
+        known = {path.parent.name for path in options.out.glob("*/screening.json")}
+        worklist.write(
+            options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))]
+        )
     return outcome
 
 
@@ -177,7 +179,7 @@ def _in_words(error: Exception, files: ScreeningPaths) -> str:
         return "there is not enough memory: use a machine with more"
     if isinstance(error, (ValueError, FloatingPointError)):
         return str(error)
-    log = write_text(files.folder / "failed.log", "".join(traceback.format_exception(error)))
+    log = write_text(files.folder / FAULT, "".join(traceback.format_exception(error)))
     return f"{type(error).__name__}; {log} has the details"
 
 
@@ -362,16 +364,26 @@ def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> dict[str, Any] |
 
 
 def _clear(files: ScreeningPaths) -> None:
-    """Delete what an earlier screening left, its record first."""
-    files.record.unlink(missing_ok=True)
-    for path in files.folder.glob("*"):
-        if path.name in KEPT:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            raise ScreeningError(f"{path} is nothing that a screening wrote: move it, or name another --out")
-        path.unlink()
+    """Delete what an earlier screening wrote, its record first, and what a reader left of it; nothing else.
+
+    What the reader decided stays (``reading.json`` and its outlines): it says of which result it is.
+    """
+    left = (files.reading_table, files.reading_labels, files.reading_numbers)
+    for path in (files.record, *_results(files), files.page, *left, files.folder / FAULT):
+        path.unlink(missing_ok=True)
     for path in files.folder.glob(".*"):  # written aside when it was broken off
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir() and path.name.startswith(ASIDE):
+            shutil.rmtree(path)
+        elif re.fullmatch(r"\.\d+\..+", path.name):
+            path.unlink()
+
+
+def _results(files: ScreeningPaths) -> list[Path]:
+    """What the record vouches for, but for the prepared images: a reading and the page change later."""
+    return [
+        files.t1c, files.labels, files.numbers, files.probabilities, files.uncertainty, files.segmentation,
+        files.dicom_labels, files.dicom_lesions, files.table, files.table_json,
+    ]  # fmt: skip
 
 
 def _as_case(scan: Scan, files: ScreeningPaths) -> Case:
@@ -405,7 +417,7 @@ def _predict(
     mean = ensemble.mean_probabilities(
         _counted(ensemble.fold_probabilities(ensemble.preprocess(case)), len(ensemble.weights), left)
     )
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as aside:
         written = write_probabilities(mean, case, Keep(Path(aside), bundle.probability_floor))
         read, grid = kept.read(written)
     return read, grid.affine
@@ -555,11 +567,10 @@ def _exchanged(
 
 
 def _hashes(files: ScreeningPaths) -> dict[str, str]:
-    """Every file of the result by its name below the folder; the page and a reading are made from them or beside."""
-    own = (files.record.name, files.page.name, "failed.log", *KEPT[1:])
-    written = [path for path in files.folder.rglob("*") if path.is_file() and path.name[0] != "."]
-    listed = [path for path in sorted(written) if path.relative_to(files.folder).parts[0] not in own]
-    return {path.relative_to(files.folder).as_posix(): sha256(path) for path in listed}
+    """Every file of the result by its name below the folder."""
+    prepared = [path for path in sorted(files.prepared.glob("*")) if path.name[0] != "."]
+    written = [path for path in (*_results(files), *prepared) if path.is_file()]
+    return {path.relative_to(files.folder).as_posix(): sha256(path) for path in written}
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:

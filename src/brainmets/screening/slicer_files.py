@@ -117,8 +117,8 @@ def _corner(path: Path, header: dict[str, Any], sizes: tuple[int, int, int], sou
         raise ImageError(
             path,
             f"lies on another grid than {source.path.name}: in 3D Slicer choose {source.path.name} as the source "
-            f"geometry of the segmentation, then save it again\n  {path.name}: {box.describe()}\n  {source.path.name}: "
-            f"{source.describe()}",
+            f"geometry of the segmentation, then save it again\n  {path.name}: {box.describe()}\n"
+            f"  {source.path.name}: {source.describe()}",
         )
     return int(corner[0]), int(corner[1]), int(corner[2])
 
@@ -143,9 +143,7 @@ def _voxels(path: Path, header: dict[str, Any], raw: bytes, sizes: tuple[int, in
     if kind is None:
         raise ImageError(path, f"voxels of type {header.get('type')} are no labels", "voxel type")
     stored = np.dtype(kind).newbyteorder(">" if header.get("endian") == "big" else "<")
-    size = int(np.prod([int(side) for side in sizes], dtype=object)) * stored.itemsize
-    if size > LARGEST_BYTES:
-        raise ImageError(path, f"promises {size / 2**30:.3g} GiB of voxels: its header is damaged", "too large")
+    size = int(np.prod(sizes)) * stored.itemsize  # no more than the source's grid has
     encoding = str(header.get("encoding"))
     if encoding in ("gzip", "gz"):
         try:

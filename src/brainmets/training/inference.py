@@ -58,7 +58,8 @@ def build_network(plans: PlansManager, dataset: dict[str, Any], arm: str) -> tor
 class Ensemble:
     """The folds of one (arm, strategy), ready to predict.
 
-    Made by ``Ensemble.load`` or ``Ensemble.build``. The network is held once; each fold's weights are put into it in turn.
+    Made by ``Ensemble.load`` or ``Ensemble.build``. The network is held once; each fold's weights are put into it in
+    turn.
     """
 
     network: torch.nn.Module

@@ -116,7 +116,7 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
 
 
 def description(training: int) -> dict[str, Any]:
-    """What ``dataset.json`` says of any cohort of this laboratory beside its cases: it has so many for ``training``."""
+    """What ``dataset.json`` says of any cohort beside its cases, of which it has so many for ``training``."""
     return {
         "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
         "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
