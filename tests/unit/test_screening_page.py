@@ -416,7 +416,7 @@ def test_a_worklist_of_two_hundred_loads_quickly_and_sorts(tmp_path):
         first = "() => document.querySelector('.long tbody td').innerText"
         score = "() => Number(document.querySelector('.long tbody td[data-order]').dataset.order)"
         assert opened.page.evaluate(score) == 0.995
-        opened.page.click("text=Suspicion")
+        opened.page.click("th:has-text('Suspicion')")
         assert opened.page.evaluate(score) == 0
         assert opened.page.evaluate(first) == "scan-00000-000"
         assert opened.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0

@@ -51,7 +51,7 @@ class Scans:
     def case(self, number: int) -> str:
         """Which name the key gives phantom ``number``."""
         rows = (self.out / "private" / "key.csv").read_text().splitlines()
-        return next(row.rpartition(",")[2] for row in rows if patient_id(number) in row)
+        return next(row.rpartition(",")[2].strip('"') for row in rows if patient_id(number) in row)
 
 
 @pytest.fixture(scope="module")

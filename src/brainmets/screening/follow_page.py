@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import matplotlib
@@ -62,6 +62,7 @@ def render(found: FollowUp) -> str:
     """The page's text."""
     days = [visit.day.isoformat() for visit in found.visits]
     last = max(place for place, visit in enumerate(found.visits) if visit.usable)
+    shown = [_shown(visit) for visit in found.visits]
     return PAGES.get_template("follow.html.j2").render(
         cases=[visit.result.files.case for visit in found.visits],
         dates=[
@@ -79,7 +80,7 @@ def render(found: FollowUp) -> str:
         days=days,
         targets=found.targets,
         events=[_event(event, days) for event in found.tracks.events],
-        lesions=[_lesion(found, track) for track in found.tracks.places],
+        lesions=[_lesion(found, shown, track) for track in found.tracks.places],
         volumes=_uri(volumes_figure(found)) if found.tracks.places else "",
         sums=_uri(sums_figure(found)) if found.targets else "",
         warnings=found.warnings,
@@ -135,9 +136,9 @@ def _candidates(found: FollowUp) -> list[tuple[str, int]]:
 # --- one lesion ------------------------------------------------------------------------------------------------------
 
 
-def _lesion(found: FollowUp, track: int) -> dict[str, Any]:
+def _lesion(found: FollowUp, shown: Sequence[_Shown | None], track: int) -> dict[str, Any]:
     rows = found.table[found.table["lesion"] == track].to_dict("records")
-    pictures = _pictures(found, track)
+    pictures = _pictures(found, shown, track)
     joined = found.tracks.joined
     return {
         "number": track,
@@ -185,18 +186,43 @@ def _change(row: dict[Any, Any], name: str) -> dict[str, str]:
     }
 
 
-def _pictures(found: FollowUp, track: int) -> list[str]:
+class _Shown(NamedTuple):
+    """What one date's pictures are cut from: t1c and numbers (LPS), the grey level drawn white, what is accepted."""
+
+    image: sitk.Image
+    numbers: sitk.Image
+    white: float
+    accepted: frozenset[int]
+    to_source: sitk.Euler3DTransform
+
+
+def _shown(visit: Visit) -> _Shown | None:
+    if not visit.usable or visit.to_source is None:
+        return None
+    files, table = visit.result.files, visit.result.table
+    image, grid = nifti.read_scan(files.t1c)
+    numbers, _ = nifti.read_scan(files.numbers)
+    voxels = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    seen = voxels[voxels > 0]
+    return _Shown(
+        image_of(voxels, grid.affine),
+        image_of(np.asarray(numbers).astype(np.uint16), grid.affine),
+        float(np.percentile(seen, 99.7)) if seen.size else 1.0,
+        frozenset(int(number) for number in table.loc[table["accepted"], "lesion"]),
+        visit.to_source,
+    )
+
+
+def _pictures(found: FollowUp, shown: Sequence[_Shown | None], track: int) -> list[str]:
     """The same axial place of the common space at every date, with outlines; "" where there is no scan."""
     places = found.tracks.places[track]
     home = next(at for at, place in enumerate(places) if place.lesion is not None)
     number = places[home].lesion
     assert number is not None
-    centre = _centre(found.visits[home], number)
-    grid = _plane(centre)
-    drawn = []
-    for visit, place in zip(found.visits, places, strict=True):
-        drawn.append(_picture(visit, grid, place.lesion) if visit.usable else "")
-    return drawn
+    plane = _plane(_centre(found.visits[home], number))
+    return [
+        "" if one is None else _picture(one, plane, place.lesion) for one, place in zip(shown, places, strict=True)
+    ]
 
 
 def _centre(visit: Visit, number: int) -> npt.NDArray[np.float64]:
@@ -217,33 +243,20 @@ def _plane(centre: npt.NDArray[np.float64]) -> sitk.Image:
     return plane
 
 
-def _picture(visit: Visit, plane: sitk.Image, lesion: int | None) -> str:
-    files, table = visit.result.files, visit.result.table
-    assert visit.to_source is not None
-    image, grid = nifti.read_scan(files.t1c)
-    numbers, _ = nifti.read_scan(files.numbers)
-    voxels = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+def _picture(shown: _Shown, plane: sitk.Image, lesion: int | None) -> str:
     with one_thread():
-        grey = sitk.GetArrayFromImage(
-            sitk.Resample(image_of(voxels, grid.affine), plane, visit.to_source, sitk.sitkLinear, 0.0)
-        )[0]
-        marked = sitk.GetArrayFromImage(
-            sitk.Resample(
-                image_of(np.asarray(numbers).astype(np.uint16), grid.affine), plane, visit.to_source,
-                sitk.sitkNearestNeighbor, 0,
-            )
-        )[0]  # fmt: skip
-    seen = voxels[voxels > 0]
-    low, high = (0.0, float(np.percentile(seen, 99.7))) if seen.size else (0.0, 1.0)
-    shade = np.clip((grey - low) / ((high - low) or 1.0), 0, 1)
+        grey, marked = (
+            sitk.GetArrayFromImage(sitk.Resample(image, plane, shown.to_source, how, 0.0))[0]
+            for image, how in ((shown.image, sitk.sitkLinear), (shown.numbers, sitk.sitkNearestNeighbor))
+        )
+    shade = np.clip(grey / shown.white, 0, 1)
     tile = np.repeat((235 * shade).astype(np.uint8)[..., None], 3, axis=2)
-    accepted = set(table.loc[table["accepted"], "lesion"].astype(int))
     for number in np.unique(marked[marked > 0]).tolist():
         mask = marked == number
         line = mask & ~ndimage.binary_erosion(mask)
         if number != lesion:  # another lesion's outline is dotted
             line &= (np.indices(line.shape).sum(0) % 4) < 2
-        tile[line] = OUTLINES["accepted" if number in accepted else "candidate"]
+        tile[line] = OUTLINES["accepted" if number in shown.accepted else "candidate"]
     written = BytesIO()
     Image.fromarray(tile).save(written, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return _data("jpeg", written.getvalue())

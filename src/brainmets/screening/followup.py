@@ -45,7 +45,7 @@ MOST_SPREAD_MM = 2.0
 """Between the registration and that of the swapped pair: nothing to trust beyond it, see ``Registration``."""
 LEAST_MIRRORED = 0.01
 """By how much the brains must fit better than one of them mirrored, see ``Registration``: two patients' do not."""
-LEAST_DETAIL = 0.65
+LEAST_DETAIL = 0.7
 """Least correlation of both brains' detail; benchmarks/results/follow_up.md has that of one and of two phantoms."""
 LEAST_OVERLAP = 0.8
 """Least Dice of both brain masks where the registration lays them."""

@@ -167,7 +167,7 @@ def read_scan(files: ScreeningPaths) -> Scan:
 
 def cut(volume: npt.NDArray[Any], axis: int, at: int) -> npt.NDArray[Any]:
     """One slice as a view: ``take`` would copy a volume that was turned as a whole."""
-    return volume[(*(slice(None),) * axis, at)]
+    return np.moveaxis(volume, axis, 0)[at]
 
 
 def span(mask: Mask) -> tuple[Floats, Floats]:
