@@ -116,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_export,
         _add_pack,
         _add_unpack,
+        _add_bundle,
+        _add_screen,
         _add_follow,
         _add_phantoms,
     ):
@@ -594,6 +596,120 @@ def _export(args: argparse.Namespace) -> int:
         return 1
     print(f"model archive: {out}, {out.stat().st_size / 1e6:.1f} MB; its README.txt says how to predict with it")
     return 0
+
+
+# --- bundle --------------------------------------------------------------------------------------------------------
+
+
+def _add_bundle(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "bundle",
+        help="write a model of a finished study as one file to screen with",
+        description="Write a model of a finished study as one file: weights, plan, operating point, measured "
+        "performance and what its training cohort looked like. See docs/screening.md.",
+    )
+    _add_params(parser)
+    parser.add_argument("arm", help=f"one of {', '.join(ARMS)}")
+    parser.add_argument("strategy", choices=STRATEGIES, help="which of the arm's models")
+    parser.add_argument("--out", type=_archive, required=True, metavar="model.zip", help="the file to write")
+    parser.add_argument(
+        "--licence", metavar="TEXT", default="not declared",
+        help="licence of the data that the model was trained on, in its owner's words (default: not declared)",
+    )  # fmt: skip
+    parser.set_defaults(run=_bundle)
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    from brainmets.params.study import Study
+    from brainmets.paths import StudyPaths
+    from brainmets.screening import bundle
+
+    study = Study.read(args.params)
+    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_apart(
+        {"--out": args.out}, {"the study's folder": StudyPaths(study.content["work_dir"], study.content["study"]).work}
+    )
+    out = bundle.write(study, args.arm, args.strategy, args.out, args.licence)
+    print(
+        f"model: {out}, {out.stat().st_size / 1e6:.1f} MB; model_card.md in it says what it is and was measured to do"
+    )
+    return 0
+
+
+# --- screen ------------------------------------------------------------------------------------------------------
+
+
+def _add_screen(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "screen",
+        help="find lesions in the scans of new patients, with a model in one file",
+        description="Prepare scans as the model's training cohort was, look whether they are like it, predict, and "
+        "write a folder for each: its page, lesion table, and the results on the source T1 after contrast. What is "
+        "done already is not done again. Research use only. See docs/screening.md.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="what 'brainmets bundle' wrote")
+    parser.add_argument(
+        "input", type=Path, nargs="+", metavar="INPUT",
+        help="folder of DICOM, of one patient's raw files, of one folder per patient, or of prepared cases",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of results, your own (0700)")
+    parser.add_argument(
+        "--private", type=Path, metavar="FOLDER",
+        help="folder of series.csv, the key file and the preparation's quality page (default: FOLDER/private)",
+    )  # fmt: skip
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--prepared", dest="said", action="store_const", const="prepared", help="all are prepared cases")
+    kind.add_argument("--raw", dest="said", action="store_const", const="raw", help="all are raw scans")
+    parser.add_argument(
+        "--brain-masks", metavar="PATTERN",
+        help="brain masks of your own, such as '/data/masks/{patient}.nii.gz', absolute, or where every INPUT holds "
+        "patients' folders below it",
+    )  # fmt: skip
+    parser.add_argument("--left-out", nargs="+", default=[], metavar="CASE", help="cases that are not screened")
+    parser.add_argument(
+        "--accepted", nargs="+", default=[], metavar="CASE",
+        help="cases whose preparation you have looked at (quality.html): its flags refuse them no more",
+    )  # fmt: skip
+    parser.add_argument("--prefix", default="scan", help="begins the names of raw scans (default: scan)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="patients that are prepared at a time (default: as cores allow)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="what predicts (default: a GPU if there is)"
+    )
+    parser.set_defaults(run=_screen_scans)
+
+
+def _screen_scans(args: argparse.Namespace) -> int:
+    """Screen, and say what was found; 1 where a scan was refused, failed, or waits for a person's decision."""
+    from brainmets.engine.devices import cpu_cores, memory_mb
+    from brainmets.preparation import batch
+    from brainmets.screening import bundle, screen, source
+
+    _require_processes("--workers", args.workers)
+    out = args.out.resolve()
+    private = args.private.resolve() if args.private else out / "private"
+    places = {f"INPUT {path}": path for path in args.input}
+    require_apart({"--out": out}, {"MODEL": args.model, **places})
+    require_apart({"--private": private}, {"MODEL": args.model, **places})
+    inputs = source.find(args.input, args.said)
+    for case, where in inputs.raw.items():
+        if out.is_relative_to(where) or where.is_relative_to(out):
+            raise ParameterError(f"--out: {args.out} and the raw scans {case!r} lie one within the other")
+    model = bundle.read(args.model)
+    for line in model.other_release():
+        print(f"look at the model: {line}", file=sys.stderr)
+    options = screen.Options(
+        out, private, args.brain_masks, args.prefix, tuple(args.left_out), tuple(args.accepted),
+        args.workers or batch.most_at_a_time(cpu_cores(), memory_mb()),
+    )  # fmt: skip
+    outcome = screen.screen(model, inputs, options, screen.device(args.device), lambda line: print(line, flush=True))
+    print(f"{len(outcome.screened)} scan(s) screened; open {args.out / 'worklist.html'}. Research use only.")
+    for case, reasons in outcome.refused.items():
+        print(f"brainmets screen: {case} was refused: {'; '.join(reasons)}", file=sys.stderr)
+    for case, why in outcome.failed.items():
+        print(f"brainmets screen: {case}: {why}", file=sys.stderr)
+    return 1 if outcome.refused or outcome.failed or not outcome.screened else 0
 
 
 # --- follow and phantoms -------------------------------------------------------------------------------------------

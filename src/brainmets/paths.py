@@ -19,6 +19,8 @@ NOTEBOOKS: tuple[str, ...] = (
     "07_statistics",
     "08_case_review",
 )
+AFTER: tuple[str, ...] = ("09_screening",)
+"""Notebooks that need a finished study and are no step of it: a study ends before the next patient comes."""
 COHORTS: tuple[str, ...] = ("source", "target")
 
 
@@ -184,6 +186,31 @@ class ScreeningPaths:
     def reading(self) -> Path:
         """``reading.json``: what a reader decided of each candidate; beside the result, never over it."""
         return self.folder / "reading.json"
+
+    @property
+    def reading_lock(self) -> Path:
+        """Held by whoever adds to the reading."""
+        return self.folder / ".reading.lock"
+
+    @property
+    def reading_masks(self) -> Path:
+        """Folder of the outlines that a reader drew, one file each, as they were taken over."""
+        return self.folder / "reading_masks"
+
+    @property
+    def reading_labels(self) -> Path:
+        """``reading_labels.nii.gz``: the label map of what the reader left."""
+        return self.folder / "reading_labels.nii.gz"
+
+    @property
+    def reading_numbers(self) -> Path:
+        """``reading_lesions.nii.gz``: the lesions' numbers of what the reader left."""
+        return self.folder / "reading_lesions.nii.gz"
+
+    @property
+    def reading_table(self) -> Path:
+        """``reading_lesions.csv``: one row per lesion that the reader left, see ``schemas.READ``."""
+        return self.folder / "reading_lesions.csv"
 
 
 @dataclass(frozen=True)
@@ -444,6 +471,27 @@ class StudyPaths:
     def review(self) -> Path:
         """Folder of notebook 08's figures, tables and ``review.json`` (written last)."""
         return self.work / "review"
+
+    # 09 screening, which is no step of the study
+    @property
+    def screening(self) -> Path:
+        """Folder of notebook 09: the study's model in one file, phantoms to screen, results; ``screening.json``."""
+        return self.work / "screening"
+
+    @property
+    def bundle(self) -> Path:
+        """``model.zip``: the study's best model in one file."""
+        return self.screening / "model.zip"
+
+    @property
+    def next_patient(self) -> Path:
+        """Folder of a scanner phantom, where no patient is given."""
+        return self.screening / "next_patient"
+
+    @property
+    def screened(self) -> Path:
+        """Folder of the screened scans, where no other is given."""
+        return self.screening / "results"
 
     # the engine
     @property

@@ -196,6 +196,30 @@ SCREENED = Schema(
     key=("lesion",),
     again="screen the patient again (brainmets screen)",
 )  # fmt: skip
+_MEASURED = ("longest_mm", "perpendicular_mm", "volume_mm3", "et_mm3", "netc_mm3", "snfh_mm3")
+READ = Schema(
+    {
+        "lesion": _ONE, "verdict": Column(known=("accepted", "corrected", "added", "not decided")),
+        **{name: SCREENED.columns[name] for name in SCREENED.columns if name not in ("lesion", "accepted")},
+        **dict.fromkeys(("score", "uncertainty"), Column("number", low=0, high=1, empty=True)),
+        **dict.fromkeys(_MEASURED, Column("number", low=0, empty=True)),
+        **dict.fromkeys(("slices", "slice"), _COUNT),
+        "measurable": Column(known=TRUTH, empty=True), "outlined": _TRUTH,
+    },
+    key=("lesion",),
+    again="measure what the reader left again (notebook 09)",
+    rows=True,
+)  # fmt: skip
+WORKLIST = Schema(
+    {
+        "case": _TEXT, "page": _NOTE, "decision": Column(known=("pass", "warn", "refuse", "failed")),
+        "remarks": _COUNT, "lesions": _COUNT, "largest_mm": Column("number", low=0, empty=True),
+        "volume_mm3": Column("number", low=0, empty=True), "candidates": _COUNT,
+        "suspicion": Column("number", low=0, high=1, empty=True), "reading": _NOTE, "decided": _COUNT, "note": _NOTE,
+    },
+    key=("case",),
+    again="screen the patients again (brainmets screen)",
+)  # fmt: skip
 _SIZE = Column("number", low=0, empty=True)
 FOLLOWED = Schema(
     {

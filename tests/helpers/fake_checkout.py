@@ -1,4 +1,4 @@
-"""A checkout of eight tiny notebooks, to test the engine in seconds; each writes its result as the real ones do."""
+"""A checkout of tiny notebooks, to test the engine in seconds; each writes its result as the real ones do."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ import yaml
 from brainmets.engine.steps import STAGES
 from brainmets.params import MODELS
 from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import AFTER, NOTEBOOKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,7 +82,7 @@ class FakeCheckout:
         content["target"]["held_out"] = 2
         self.write(content)
         study = Study.read(self.params)
-        for name in NOTEBOOKS:
+        for name in (*NOTEBOOKS, *AFTER):
             job = (study.jobs(name) or [{"cohort": "target", "case": ""}])[0]
             nbformat.write(_notebook(name, study.values(name, **job)), self.source(name))
 

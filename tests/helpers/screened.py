@@ -100,7 +100,7 @@ def make_screened(
     decision = "refuse" if refused else "pass"
     content = {
         "schema": 1, "case": files.case, "date": "2024-05-17", "created": "2024-06-01T09:30:00+00:00",
-        "input": {"kind": "prepared", "sequences": {name: f"{name}.nii.gz" for name in SEQUENCES}},
+        "input": {"kind": "prepared", "grid": "prepared", "sequences": {n: f"prepared/{n}.nii.gz" for n in SEQUENCES}},
         "model": {
             "name": "demo segresnet finetune", "sha256": "3f" * 32, "study": "demo", "arm": "segresnet",
             "strategy": "finetune", "folds": 5, "created": "2024-04-30", "licence": "CC BY 4.0", "region": "TC",

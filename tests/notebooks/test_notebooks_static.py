@@ -10,9 +10,9 @@ import nbformat
 import pytest
 
 from brainmets.engine.notebook import declared, job_of
+from brainmets.engine.steps import read_study
 from brainmets.params import MODELS, PER_JOB, PaperReanalysis, Parameters
-from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import AFTER, NOTEBOOKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "notebooks"
@@ -20,10 +20,10 @@ LONGEST_CELL = 20
 ABSOLUTE = re.compile(r"(?<![\w.:/<}])/(?:home|Users|root|mnt|media|tmp|work|data|opt|scratch|srv|var|usr)/")
 
 PAPER = "paper_reanalysis"
-"""The one notebook that is no step of a study."""
+"""The one notebook that has nothing to do with a study."""
 
-every_step = pytest.mark.parametrize("name", NOTEBOOKS)
-every_notebook = pytest.mark.parametrize("name", [*NOTEBOOKS, PAPER])
+of_a_study = pytest.mark.parametrize("name", [*NOTEBOOKS, *AFTER])
+every_notebook = pytest.mark.parametrize("name", [*NOTEBOOKS, *AFTER, PAPER])
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -55,7 +55,7 @@ def parameters_cell(name: str) -> str:
 
 
 def test_the_folder_holds_the_steps_the_papers_notebook_and_no_other() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted([*NOTEBOOKS, PAPER])
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted([*NOTEBOOKS, *AFTER, PAPER])
 
 
 @every_notebook
@@ -119,7 +119,7 @@ def test_parameters_are_those_of_the_model(name: str) -> None:
     assert fields - given == set(), f"brainmets.params.{models[name].__name__} needs these too"
 
 
-@every_step
+@of_a_study
 def test_parameters_become_one_checked_object_in_one_call(name: str) -> None:
     model = MODELS[name].__name__
     calls = [
@@ -131,9 +131,10 @@ def test_parameters_become_one_checked_object_in_one_call(name: str) -> None:
     assert calls == [f"{model}.from_cell(globals())"]
 
 
-@every_step
-def test_parameters_default_to_the_demo(name: str) -> None:
-    study = Study.read(REPOSITORY / "params" / "demo.yaml")
+@of_a_study
+def test_parameters_default_to_the_demo(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    study = read_study(REPOSITORY / "params" / "demo.yaml")
     given = declared(FOLDER / f"{name}.ipynb")
     job = {key: given[key] for key in PER_JOB if key in given}
     job_of(study, name, job)  # the notebook's own arm, strategy, fold and branch must be ones of the demo

@@ -1,7 +1,8 @@
-"""All nine notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
+"""All notebooks on the smoke profile, run as a newcomer runs them, and the numbers that they wrote."""
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from scipy import ndimage
 from brainmets.files import read_json
 from brainmets.nifti import read_grid
 from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.paths import AFTER, NOTEBOOKS, ScreeningPaths, StudyPaths
 from brainmets.phantoms.scanner import secrets
 from brainmets.provenance import sha256
 from brainmets.scoring import probabilities as kept
 from brainmets.scoring.candidates import hits, read_detections
+from brainmets.screening.result import read as read_result
+from brainmets.statistics.choice import read_best_models
+from brainmets.statistics.operating_point import thaw
 from brainmets.statistics.tables import needs_reference
 from brainmets.vocabulary import COMPARED_STRATEGIES, HIT_RULES, REGIONS, region_mask
 
@@ -46,7 +50,7 @@ def files(checkout: RealCheckout) -> StudyPaths:
 
 
 def test_every_notebook_was_executed_to_its_last_cell(files: StudyPaths) -> None:
-    executed = {path.stem: nbformat.read(path, 4) for path in files.runs.glob("*.ipynb")}
+    executed = {path.stem: nbformat.read(path, 4) for path in files.runs.glob("*.ipynb") if path.stem not in AFTER}
     study = Study(SMOKE, "smoke")
     assert len(executed) == sum(len(study.jobs(notebook)) for notebook in NOTEBOOKS)
     for name, notebook in executed.items():
@@ -467,3 +471,28 @@ def test_the_report_says_what_is_found_at_the_operating_point(checkout: RealChec
     links = {link["href"] for link in section("a")}
     assert {"tables/froc.csv", "tables/patient_level.csv", "tables/paired_detection.csv"} <= links
     assert all((folder / link).is_file() for link in links)
+
+
+def test_notebook_09_screens_the_next_patient_after_the_study(checkout: RealCheckout, files: StudyPaths) -> None:
+    """With the best model whose operating point accepts anything; where none does it says so and screens nobody."""
+    points = thaw(files.operating_point, files.work).points
+    usable = [model for model in read_best_models(files.best_model) if math.isfinite(points[model].threshold)]
+    ended = checkout.run("notebook", "09", "params/smoke.yaml")
+    if not usable:
+        assert ended.returncode == 1 and "no model whose operating point accepts anything" in ended.stderr
+        return
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (folder,) = (path.parent for path in files.screened.glob("*/screening.json"))
+    found = read_result(folder)
+    assert (found.record["model"]["arm"], found.record["model"]["strategy"]) == usable[0]
+    assert found.record["model"]["sha256"] == sha256(files.bundle)
+    assert found.record["input"]["kind"] == "dicom"
+    assert len(found.table) == found.record["lesions"] + found.record["candidates"]
+    written = read_json(files.screening / "screening.json")
+    assert written["read"] == folder.name and written["not_decided"] == found.table["lesion"].tolist()
+    assert not ScreeningPaths(folder).reading.exists()
+    cells = nbformat.read(files.runs / "09_screening.ipynb", 4).cells
+    said = "".join(output.get("text", "") for output in cells[-1].outputs)
+    assert said == f"{len(found.table)} candidate{'s' * (len(found.table) != 1)} not decided\n"
+    secret = [word for word in secrets(1) for path in folder.rglob("*.json") if word in path.read_text()]
+    assert secret == []

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from brainmets import tables
-from brainmets.scoring.candidates import Detections, collect, find, hits, read_detections, write_detections
+from brainmets.scoring.candidates import Detections, collect, find, hits, numbered, read_detections, write_detections
 from brainmets.tables import TableError
 from brainmets.vocabulary import HIT_RULES, REGIONS
 
@@ -276,3 +276,19 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path):
     (tmp_path / "candidates.csv").unlink()
     with pytest.raises(FileNotFoundError):
         read_detections(tmp_path, ["P1"])
+
+
+def test_the_volume_of_candidates_has_the_numbers_of_their_table():
+    """Three candidates in an unsure brain: volume, place and score of each are those of its row."""
+    probability = np.full((20, 20, 20), 0.2, np.float32)
+    probability[2:4, 2, 2], probability[10, 10:13, 10], probability[16, 16, 16] = 0.7, 0.9, 0.8
+    affine = np.diag([2.0, 1, 1, 1])
+    rows = find({"TC": probability}, np.zeros((20, 20, 20), np.uint8), (2.0, 1.0, 1.0), affine, 0.1).candidates
+    volume = numbered(probability, affine, 0.1)
+    assert rows["candidate"].tolist() == [1, 2, 3] == sorted(set(np.unique(volume)) - {0})
+    for row in rows.itertuples():
+        places = np.argwhere(volume == row.candidate)
+        assert 2 * len(places) == row.volume_mm3
+        assert probability[volume == row.candidate].max() == np.float32(row.score)
+        assert (places.mean(0) * [2, 1, 1]).tolist() == pytest.approx([row.x_mm, row.y_mm, row.z_mm])
+    assert not numbered(probability, affine, 0.95).any()

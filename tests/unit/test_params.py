@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from brainmets.engine.steps import jobs
 from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, closest
 from brainmets.params.study import Study, section
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import AFTER, NOTEBOOKS
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
 PROFILES = ("demo", "smoke", "gpu_demo", "paper", "learning_curve", "repeats")
@@ -32,9 +33,35 @@ def refused(tmp_path: Path, content: dict) -> str:
 def test_every_profile_is_complete_and_valid(profile: str) -> None:
     study = Study.read(PARAMS / f"{profile}.yaml")
     assert study.content["study"] == profile
-    for notebook in NOTEBOOKS:
+    for notebook in (*NOTEBOOKS, *AFTER):
         for job in study.jobs(notebook):
             assert set(study.values(notebook, **job)) == set(MODELS[notebook].model_fields)
+
+
+def test_screening_is_checked_with_the_study_and_is_no_step_of_it(tmp_path: Path, content: dict) -> None:
+    study = read(tmp_path, content)
+    assert "09_screening" not in {notebook for notebook, _ in jobs(study)}
+    assert study.values("09_screening")["params"] == str(tmp_path / "own.yaml")
+    del content["screening"]
+    assert "screening: missing" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scans": []}, "scans: List should have at least 1 item"),
+        ({"scans": "scans"}, "scans: must be a list (given: 'scans')"),
+        ({"viewer": "vtk"}, "viewer: Input should be 'itkwidgets', 'niivue' or 'slices'"),
+        ({"params": "params/other.yaml"}, "params: unknown parameter"),
+        ({"device": "cpu"}, "device: unknown parameter"),
+    ],
+)
+def test_wrong_parameters_of_screening_are_refused_before_any_work(
+    tmp_path: Path, content: dict, change: dict, said: str
+) -> None:
+    content["screening"] |= change
+    message = refused(tmp_path, content)
+    assert "section screening" in message and said in message
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS
+from brainmets.paths import AFTER, NOTEBOOKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ def test_a_command_writes_for_user_and_group_alone(tmp_path: Path, umask: int) -
         assert {stat.S_IMODE(Path(file).stat().st_mode) for file in out} == {0o600}
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", [*NOTEBOOKS, *AFTER])
 def test_every_notebook_takes_its_parameters_before_it_writes(name: str) -> None:
     notebook = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]

@@ -17,6 +17,7 @@ from brainmets.schemas import (
     RATING_KEY,
     RELIABILITY,
     SCORES,
+    SCREENED,
     TARGETS,
     Schema,
 )
@@ -73,6 +74,14 @@ ROWS: list[tuple[Schema, dict]] = [
         {
             "arm": "default", "strategy": "scratch", "case": "P1", "region": "ET", "zone": "near", "bin": 3, "n": 4,
             "sum_p": 1.0, "sum_p2": 0.25, "sum_p_positive": 0.5, "positive": 2,
+        },
+    ),
+    (
+        SCREENED,
+        {
+            "lesion": 1, "accepted": True, "score": 0.9, "uncertainty": 0.25, "volume_mm3": 20.0, "x_mm": 1.0,
+            "y_mm": -2.0, "z_mm": 3.0, "side": "right", "longest_mm": 4.5, "perpendicular_mm": 3.4, "slices": 2,
+            "slice": 0, "measurable": False, "why": "", "et_mm3": 20.0, "netc_mm3": 0.0, "snfh_mm3": 8.0,
         },
     ),
 ]  # fmt: skip

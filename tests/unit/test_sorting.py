@@ -349,3 +349,30 @@ def test_one_case_is_known_while_others_come_and_looked_up_anew_when_its_role_ch
     assert sorting.planned(declaration, files, case, silent).digest != before.digest
     with pytest.raises(SortingError, match="case: 'site-9' is none of the raw scans'"):
         sorting.planned(declaration, files, "site-9", silent)
+
+
+def test_each_scan_by_itself_leaves_the_undecided_ones_out(two_patients: Path) -> None:
+    """What ``sort`` refuses as a whole, since one of two scans lacks a sequence."""
+    (two_patients / "raw" / "Adams" / "FLAIR.nii.gz").unlink()
+    declaration, files = declared(two_patients), paths(two_patients)
+    with pytest.raises(SortingError):
+        sorting.sort(declaration, files, silent)
+    plan, undecided = sorting.sort_each(declaration, files, silent)
+    assert len(plan) == len(undecided) == 1 and set(plan) | set(undecided) == {"site-00001-000", "site-00002-000"}
+    assert "t2f" in next(iter(undecided.values()))
+    assert set(sorting.read_plan(files)) == set(plan)
+    with pytest.raises(SortingError):  # the plan of some does not pass for one of all
+        sorting.sort(declaration, files, silent)
+    write_scan(two_patients / "new")
+    shutil.copy(two_patients / "new" / "FLAIR.nii.gz", two_patients / "raw" / "Adams" / "FLAIR.nii.gz")
+    plan, undecided = sorting.sort_each(declaration, files, silent)
+    assert len(plan) == 2 and not undecided
+    digests = {case: one.digest for case, one in plan.items()}  # a plan that is read again names nobody
+    for again in (sorting.sort(declaration, files, silent), sorting.sort_each(declaration, files, silent)[0]):
+        assert {case: one.digest for case, one in again.items()} == digests
+
+
+def test_each_scan_by_itself_still_stops_for_what_is_no_single_scans_fault(two_patients: Path) -> None:
+    shutil.copy(two_patients / "raw" / "Adams" / "T1.nii.gz", two_patients / "raw" / "T1.nii.gz")
+    with pytest.raises(SortingError, match="in no patient's folder"):
+        sorting.sort_each(declared(two_patients), paths(two_patients), silent)

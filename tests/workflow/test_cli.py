@@ -8,7 +8,10 @@ from fake_checkout import FakeCheckout
 
 from brainmets import __version__, cli
 
-COMMANDS = ("prepare", "study", "stop", "notebook", "score", "report", "review", "export", "pack", "unpack")
+COMMANDS = (
+    *("prepare", "study", "stop", "notebook", "score", "report", "review", "export", "pack", "unpack"),
+    *("bundle", "screen", "follow", "phantoms"),
+)
 
 
 def test_alone_it_lists_the_commands_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

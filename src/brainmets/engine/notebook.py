@@ -32,9 +32,9 @@ from papermill.exceptions import PapermillExecutionError
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
 from brainmets.engine.progress import Journal, StepError, disk_note, logged
 from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
-from brainmets.params import MAIN, PER_JOB, ParameterError, closest
+from brainmets.params import MAIN, MODELS, PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
-from brainmets.paths import NOTEBOOKS, StudyPaths, project_root
+from brainmets.paths import StudyPaths, project_root
 from brainmets.processes import locked
 
 KEPT_FAILURES = 3
@@ -42,7 +42,7 @@ KEPT_FAILURES = 3
 STARTS = 3
 """How often a kernel is started that ends before its first word: between the choice of its ports and its start another
 program may have taken one of them."""
-ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation")
+ON_DEVICE = ("03_pretraining", "04_fine_tuning", "05_from_scratch", "06_evaluation", "09_screening")
 """Notebooks that compute on a GPU where there is one."""
 
 
@@ -79,11 +79,11 @@ def find(name: str) -> str:
     Raises ``ParameterError`` with the closest name where there is none.
     """
     stem = Path(name).name.removesuffix(".ipynb")
-    for notebook in NOTEBOOKS:
+    for notebook in MODELS:
         if stem in (notebook, notebook[:2], notebook[3:]):
             return notebook
-    near = difflib.get_close_matches(stem, [*NOTEBOOKS, *(notebook[3:] for notebook in NOTEBOOKS)], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NOTEBOOKS)}"
+    near = difflib.get_close_matches(stem, [*MODELS, *(notebook[3:] for notebook in MODELS)], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODELS)}"
     raise ParameterError(f"{name!r} is no notebook of this study; {hint}")
 
 

@@ -28,7 +28,7 @@ SPEED_ONLY = ("workers", "augmentation_workers")
 """Parameters that change how fast a step runs, not what it finds."""
 
 
-SHOWS_HEADS = ("00_preparation",)
+SHOWS_HEADS = ("00_preparation", "09_screening")
 """Notebooks whose executed copies hold whole heads and words of headers: the user's own to read, in no report."""
 
 
@@ -90,6 +90,7 @@ def result(files: StudyPaths, notebook: str, job: dict[str, Any]) -> Path:
         "02_plan_alignment": files.alignment,
         "07_statistics": files.statistics / "statistics.json",
         "08_case_review": files.review / "review.json",
+        "09_screening": files.screening / "screening.json",
     }[notebook]
 
 

@@ -63,7 +63,7 @@ from brainmets.params.bounds import (
     WeightDecay,
     shown,
 )
-from brainmets.paths import COHORTS, NOTEBOOKS
+from brainmets.paths import AFTER, COHORTS, NOTEBOOKS
 from brainmets.vocabulary import (
     ARMS,
     CONVERT,
@@ -781,6 +781,22 @@ class CaseReview(NotebookParameters):
         return self
 
 
+class Screening(NotebookParameters):
+    """Notebook 09, which screens the next patient with a study's model and is no step of the study.
+
+    ``params``: the study's own YAML, which the engine fills in. ``model``: a bundle's file; null: the study's best
+    model is bundled. ``scans``: folders of scans; null: a scanner phantom is made. ``out``: folder for the results;
+    null: the study's own. ``show_case``: the scan that is read in the notebook; null: the most suspicious.
+    """
+
+    params: str
+    model: str | None
+    scans: Annotated[list[str], Field(min_length=1)] | None
+    out: str | None
+    show_case: str | None
+    viewer: Literal["itkwidgets", "niivue", "slices"]
+
+
 class PaperReanalysis(Parameters):
     """The notebook ``paper_reanalysis``, which is no step of a study.
 
@@ -794,8 +810,11 @@ class PaperReanalysis(Parameters):
 
 MODELS: dict[str, type[NotebookParameters]] = dict(
     zip(
-        NOTEBOOKS,
-        (Preparation, Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
+        (*NOTEBOOKS, *AFTER),
+        (
+            *(Preparation, Audit, Alignment, Pretraining, FineTuning, FromScratch, Evaluation, Statistics, CaseReview),
+            Screening,
+        ),
         strict=True,
     )
 )
@@ -805,6 +824,8 @@ SHARED = (
 """Parameters that are given once, at the top of the YAML, for every notebook that declares them."""
 PER_JOB = ("cohort", "case", "arm", "fold", "strategy", "repeat", "training_cases")
 """Parameters that the engine fills in, one value per job."""
+ORIGIN = "params"
+"""The parameter that the engine fills in with the study's own file."""
 MAIN: dict[str, dict[str, Any]] = {
     "03_pretraining": {"repeat": 1},
     "04_fine_tuning": {"repeat": 1, "training_cases": None},

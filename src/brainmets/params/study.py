@@ -14,6 +14,7 @@ from brainmets.files import read_json, shaped
 from brainmets.params import (
     MAIN,
     MODELS,
+    ORIGIN,
     PER_JOB,
     SHARED,
     Arms,
@@ -25,7 +26,7 @@ from brainmets.params import (
 )
 from brainmets.params.models import given, meant_for
 from brainmets.params.yaml_files import read_yaml
-from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root
+from brainmets.paths import AFTER, COHORTS, NOTEBOOKS, StudyPaths, project_root
 from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL, STAGE_NOTEBOOKS, STRATEGIES, STRATEGY_STAGES, Strategy
 
 EXAMPLE = "params/demo.yaml"
@@ -69,6 +70,8 @@ class Study:
         fields = MODELS[notebook].model_fields
         shared = {name: self.content[name] for name in SHARED if name in fields}
         own = {**self.content[section(notebook)], **MAIN.get(notebook, {})}
+        if ORIGIN in fields:
+            own[ORIGIN] = self.origin
         if notebook == STAGE_NOTEBOOKS[CONTROL] and job.get("strategy") == CONTROL:
             own["epochs"] = self.content["pretraining"]["epochs"] + self.content["fine_tuning"]["epochs"]
         return {**shared, **own, **job}
@@ -143,15 +146,15 @@ class Study:
 
     def _check_names(self) -> None:
         """Refuse every unknown and missing name at once: a file of an earlier version lacks some in many places."""
-        problems = _wrong_names(set(self.content), {*SHARED, *map(section, NOTEBOOKS)}, self.origin)
-        for name in NOTEBOOKS:
+        problems = _wrong_names(set(self.content), {*SHARED, *map(section, MODELS)}, self.origin)
+        for name in MODELS:
             if section(name) not in self.content:
                 continue
             where, values = f"{self.origin}, section {section(name)}", self.content[section(name)]
             if not isinstance(values, dict):
                 problems.append(f"{where} must hold names and values{given(values)}")
                 continue
-            problems += _wrong_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB}, where)
+            problems += _wrong_names(set(values), set(MODELS[name].model_fields) - {*SHARED, *PER_JOB, ORIGIN}, where)
         if problems:
             raise ParameterError("; ".join(problems))
 
@@ -183,7 +186,7 @@ class Study:
             raise ParameterError("; ".join(f"{self.origin}: {line}" for line in error.problems)) from None
 
     def _check_values(self) -> None:
-        for notebook in NOTEBOOKS[1:]:
+        for notebook in (*NOTEBOOKS[1:], *AFTER):
             for job in self.jobs(notebook):
                 self.notebook(notebook, **job)
         self.notebook(NOTEBOOKS[0], cohort="target", case="")

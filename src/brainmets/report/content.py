@@ -10,9 +10,8 @@ import pandas as pd
 
 from brainmets.engine.steps import SHOWS_HEADS, result, step_name
 from brainmets.files import read_json, shaped
-from brainmets.params import MODELS
 from brainmets.params.study import Study
-from brainmets.paths import StudyPaths
+from brainmets.paths import NOTEBOOKS, StudyPaths
 from brainmets.statistics.descriptive import COUNTS
 from brainmets.statistics.tests import percent
 from brainmets.vocabulary import ARMS, METRIC_TITLES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
@@ -192,7 +191,7 @@ def _cases(path: Path) -> tuple[list[dict[str, Any]], list[Picture], str]:
 def steps(files: StudyPaths, study: Study) -> list[Step]:
     """Every step of the study in order. Raises ``FileNotFoundError`` naming the first that is not done."""
     found = []
-    for notebook in MODELS:
+    for notebook in NOTEBOOKS:
         for job in study.jobs(notebook):
             name = step_name(notebook, job)
             executed = files.runs / f"{name}.ipynb"

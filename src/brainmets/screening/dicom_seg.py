@@ -5,9 +5,11 @@ position, orientation and spacing from the header of the source's own slice, to 
 affine of the label map is only compared with them. Neither pixels are read nor anything resampled.
 
 Segmentations are BINARY (Segmentation Storage): a frame of bits per segment and slice. The younger LABELMAP (Label Map
-Segmentation Storage, 2024) would be smaller, but 3D Slicer and OHIF had no reader for it in their releases when this
-was written (Slicer #8387, OHIF #4875), and an archive that does not know the class refuses the file. Only segments and
-slices with a voxel are written: OHIF hung on a segment without one (#3991).
+Segmentation Storage, 2024) would be smaller, but OHIF and 3D Slicer, whose issues #4875 and #8387 ask for it, had no
+reader for it in their releases when this was written, and an archive that does not know the class refuses the file.
+
+A segment without a voxel is left out: OHIF hung on one (#3991). Frames without a voxel are kept while the file stays
+small (``WHOLE_BYTES``): OHIF before version 3 moved a segment whose slices have gaps (#2833), as lesions do.
 
 The file names the patient and the study as the source does, or no archive could file it.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -42,6 +45,8 @@ GRID_MM = 0.01
 SERIES_DESCRIPTION = "Research use only: BrainMets {content}"
 SERIES_NUMBER = 9001
 MOST_SEGMENTS = 65_535
+WHOLE_BYTES = 32_000_000
+"""A file up to this size has a frame for every slice and segment; a larger one only those with a voxel."""
 LONGEST = 64
 """Characters of a DICOM long string."""
 
@@ -136,8 +141,8 @@ def write(
     without any voxel gives no file and None, since viewers hang on an empty one: an older file at ``path`` is removed.
     The same result on the same source gives the same bytes and identifiers, another result others.
 
-    Raises ``SourceError`` for a source that is no series, lacks an identifier (``IDENTIFIERS``) or has another grid;
-    ``ValueError`` for a value without a segment.
+    Raises ``SourceError`` for a source that is no series, lacks an identifier (``IDENTIFIERS``), has another grid or
+    headers that highdicom refuses; ``ValueError`` for a value without a segment.
     """
     described = [segment.number for segment in segments]
     if len(set(described)) < len(described) or not all(0 < number <= MOST_SEGMENTS for number in described):
@@ -156,9 +161,17 @@ def write(
     anew = np.zeros(max(described) + 1, np.uint8 if len(kept) < 256 else np.uint16)
     anew[[segment.number for segment in kept]] = np.arange(1, len(kept) + 1)
     with quiet():
-        result = _segmentation(sources, slices, anew[frames], kept, about)
-        with replacing(path) as aside:
-            result.save_as(aside, enforce_file_format=True)
+        try:
+            result = _segmentation(sources, slices, anew[frames], kept, about)
+            with replacing(path) as aside:
+                result.save_as(aside, enforce_file_format=True)
+        except OSError:
+            raise
+        except Exception as error:  # a header that breaks the standard raises almost anything, and quotes its value
+            kind = type(error).__name__
+            raise SourceError(
+                f"the headers of the source break the standard, and highdicom refuses them ({kind})"
+            ) from None
     return path
 
 
@@ -202,16 +215,12 @@ def _headers(slices: Sequence[Slice]) -> list[Dataset]:
     for keyword in IDENTIFIERS:
         if missing := sum(not source.get(keyword) for source in sources):
             raise SourceError(
-                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after a de-identification: "
+                f"{missing} of the {len(sources)} files of the source have no {keyword}, as after de-identification: "
                 "a segmentation would belong to no image, and none is made up; use labels.nii.gz or labels.seg.nrrd"
             )
     for keyword in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID"):
         if (count := len({str(source.get(keyword)) for source in sources})) > 1:
             raise SourceError(f"the files of the source name {count} different {keyword}: no series has")
-    for source in sources:
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in source:
-                setattr(source, keyword, None)
     if slices[0].frames > 1:
         frames = sources[0].PerFrameFunctionalGroupsSequence
         chosen = [frames[one.frame] for one in slices]
@@ -283,9 +292,8 @@ def _segmentation(
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    algorithm = hd.AlgorithmIdentificationSequence(
-        about.model[:LONGEST], codes.DCM.ArtificialIntelligence, about.version[:LONGEST]
-    )
+    model = about.model.encode("ascii", "replace").decode()[:LONGEST]  # whatever the source's character set
+    algorithm = hd.AlgorithmIdentificationSequence(model, codes.DCM.ArtificialIntelligence, about.version[:LONGEST])
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
@@ -299,6 +307,10 @@ def _segmentation(
         )
         for number, segment in enumerate(segments, start=1)
     ]
+    stated = [deepcopy(sources[0][keyword]) for keyword in MAY_BE_EMPTY if keyword in sources[0]]
+    for source in sources:  # highdicom reads these and fails on what breaks the standard: they are copied as they are
+        for keyword in MAY_BE_EMPTY:
+            setattr(source, keyword, None)
     uids = _identifiers(sources, slices, frames, segments, about)
     created = about.created.astimezone(UTC)
     result = hd.seg.Segmentation(
@@ -311,11 +323,13 @@ def _segmentation(
         sop_instance_uid=next(uids),
         instance_number=1,
         manufacturer="BrainMets Transfer",
-        manufacturer_model_name=about.model[:LONGEST],
+        manufacturer_model_name=model,
         software_versions=metadata.version("brainmets"),
         device_serial_number=about.version[:LONGEST],
         content_label="BRAINMETS",
         content_description="Research use only, not for diagnosis or treatment",
+        specific_character_set="ISO_IR 192",
+        omit_empty_frames=len(segments) * frames.size // 8 > WHOLE_BYTES,
         series_description=SERIES_DESCRIPTION.format(content=about.content)[:LONGEST],
         content_date=created.date(),
         content_time=created.time(),
@@ -323,6 +337,11 @@ def _segmentation(
     result.InstanceCreationDate, result.InstanceCreationTime = result.ContentDate, result.ContentTime
     result.SeriesDate, result.SeriesTime = result.ContentDate, result.ContentTime
     result.TimezoneOffsetFromUTC = "+0000"
+    for element in stated:
+        result[element.tag] = element
+    del result.SpecificCharacterSet  # highdicom knows few: names stay as they are written in the source
+    if "SpecificCharacterSet" in sources[0]:
+        result.SpecificCharacterSet = sources[0].SpecificCharacterSet
     for equipment in result.ContributingEquipmentSequence:
         equipment.pop("ContributionDateTime", None)
     for element in [one for one in result if one.tag.group == 0x0010 and one.keyword not in PATIENT]:
@@ -331,11 +350,15 @@ def _segmentation(
     result.DimensionOrganizationSequence[0].DimensionOrganizationUID = organisation
     for index in result.DimensionIndexSequence:
         index.DimensionOrganizationUID = organisation
-    if slices[0].frames > 1:  # highdicom counted the frames that it was given
-        for frame in result.PerFrameFunctionalGroupsSequence:
-            for derivation in frame.get("DerivationImageSequence", []):
-                for source in derivation.SourceImageSequence:
-                    source.ReferencedFrameNumber = slices[int(source.ReferencedFrameNumber) - 1].frame + 1
+    if slices[0].frames > 1:  # highdicom counted the frames that it was given, and segments share its items
+        named = {
+            id(source): source
+            for frame in result.PerFrameFunctionalGroupsSequence
+            for derivation in frame.get("DerivationImageSequence", [])
+            for source in derivation.SourceImageSequence
+        }
+        for source in named.values():
+            source.ReferencedFrameNumber = slices[int(source.ReferencedFrameNumber) - 1].frame + 1
     return result
 
 

@@ -15,7 +15,8 @@ Conventions, where the papers leave the choice:
   broken ring its outer size; two pieces in one slice measure from end to end, which is too long where they are joined
   in another slice only. A disc is measured with an error of less than the longer side of a pixel, mostly too long.
 * The perpendicular diameter is a line, the longest chord of that hull at right angles to the longest diameter.
-* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then the lower index.
+* The slice with the longest diameter is measured; of equals that with the larger perpendicular, then that lower in the
+  head, in whatever order the file has them.
   Of equally long diameters in one slice that with the larger perpendicular counts. Equal is within a nanometre.
 """
 
@@ -56,16 +57,18 @@ THIN_MM = 1.5
 LEAST_ON_THIN_MM = 5.0
 THICK_MM = 5.0
 """Of slices further apart the least length is twice their distance, where that is more."""
-MOST_TARGETS = 5
-"""As many target lesions RANO-BM adds up at most."""
 MIDDLE_MM = 3.0
 """A centroid that is no further from the mid-sagittal plane lies on neither side: a rigid registration, and a brain
 that a lesion has shifted, place the plane no better."""
 
 JSON_SCHEMA = 1
+_PART = "of the label map in the lesion, or connected with it and nearest to it"
 MEANINGS: dict[str, tuple[str, str]] = {
     "lesion": ("", "number of the lesion in lesions.nii.gz: accepted ones first, each group by falling score"),
-    "accepted": ("", "true: at or above the operating point; false: a candidate below it, to be looked at too"),
+    "accepted": (
+        "",
+        "true: at or above the operating point, by score and volume; false: a candidate below it, to be looked at too",
+    ),
     "score": ("", "highest probability of the lesion on the grid that the model saw, 0 to 1"),
     "uncertainty": ("bit", "mean binary entropy of the lesion's voxels, 0 (sure) to 1"),
     "volume_mm3": ("mm^3", "voxels times their volume"),
@@ -79,9 +82,9 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "slice": ("", "index, from 0, of the measured slice along the file's axis nearest to S"),
     "measurable": ("", "whether RANO-BM calls a lesion of this size measurable"),
     "why": ("", "the rule that says so, or every condition that fails; what limits the measurement"),
-    "et_mm3": ("mm^3", "enhancing tumour in the lesion's voxels, by the label map"),
-    "netc_mm3": ("mm^3", "non-enhancing core in the lesion's voxels, by the label map"),
-    "snfh_mm3": ("mm^3", "oedema connected with the lesion in the label map and nearest to it"),
+    "et_mm3": ("mm^3", f"enhancing tumour {_PART}"),
+    "netc_mm3": ("mm^3", f"non-enhancing core {_PART}"),
+    "snfh_mm3": ("mm^3", f"oedema {_PART}"),
 }
 """Unit and meaning of each column."""
 
@@ -148,12 +151,15 @@ def diameters(mask: npt.NDArray[Any], affine: Affine) -> Diameters:
     origin = np.array([side.start for side in box], float)
     lesion = lesion[box]
     axis = axial_axis(affine)
+    upwards = nib.io_orientation(affine)[axis, 1]
     across = [other for other in range(3) if other != axis]
     # lengths in the plane are those of its two axes' triangular factor, however it is turned
     to_mm = np.linalg.qr(affine[:3, across])[1]
     held = np.flatnonzero(lesion.any(axis=tuple(across)))
     found = [(*_section(lesion.take(index, axis), to_mm), int(index)) for index in held]
-    longest, perpendicular, ends, index = max(found, key=lambda one: (round(one[0], 6), round(one[1], 6), -one[3]))
+    longest, perpendicular, ends, index = max(
+        found, key=lambda one: (round(one[0], 6), round(one[1], 6), -upwards * one[3])
+    )
     places = np.full((4, 3), float(index))
     places[:, across] = ends
     in_mm = nib.affines.apply_affine(affine, places + origin)
@@ -272,9 +278,11 @@ def measure(
     ``accepted``: the numbers at or above the operating point. ``middle``: the mid-sagittal plane, or None where it is
     not known; then every side is "unknown".
 
-    Oedema (label 2) goes to the lesion nearest to it among those that its component of the whole tumour (26-connected)
-    holds voxels of, at equal distance to one of them; oedema in a component without a lesion goes to none. A lesion
-    that nothing is painted of, as a candidate of a probability below 0.5, has zeros.
+    Enhancing tumour, core and oedema: each such voxel of the label map goes to the lesion nearest to it, its own where
+    it lies in one, among those that its component of the whole tumour (26-connected) holds voxels of, at equal
+    distance to one of them; a component without a lesion goes to none. So a lesion of the region ET has the core that
+    it surrounds, and its parts together may be more than its volume. A lesion that nothing is painted of, as
+    a candidate of a probability below 0.5, has zeros.
 
     Raises ``ValueError`` for arrays that are not of one 3D shape, a probability or uncertainty that is not from 0 to
     1, a voxel's number without a score, a score without a voxel, a score that is not from 0 to 1, an accepted number
@@ -283,8 +291,8 @@ def measure(
     boxes = find_objects(numbers)
     _check(numbers, labels, region_probability, uncertainty)
     _check_numbers({number for number, box in enumerate(boxes, start=1) if box}, scores, accepted)
-    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
-    oedema = _oedema(numbers, labels, affine, sorted(scores))
+    voxel_mm3 = round(abs(float(np.linalg.det(affine[:3, :3]))), 9)
+    parts = _parts(numbers, labels, affine, scores) * voxel_mm3
     rows = []
     for number in sorted(scores):
         box = boxes[number - 1]
@@ -299,7 +307,6 @@ def measure(
         place = nib.affines.apply_affine(affine, np.argwhere(lesion).mean(axis=0) + origin)
         found = diameters(lesion, affine @ nib.affines.from_matvec(np.eye(3), origin))
         is_measurable, why = measurable(found, affine)
-        inside = np.bincount(labels[box][lesion], minlength=256) * voxel_mm3
         rows.append(
             {
                 "lesion": number,
@@ -315,9 +322,7 @@ def measure(
                 "slice": found.slice + int(origin[found.axis]),
                 "measurable": is_measurable,
                 "why": why,
-                "et_mm3": float(inside[LABELS["et"]]),
-                "netc_mm3": float(inside[LABELS["netc"]]),
-                "snfh_mm3": oedema[number] * voxel_mm3,
+                **{f"{label}_mm3": float(parts[number, LABELS[label]]) for label in ("et", "netc", "snfh")},
             }
         )
     return _typed(pd.DataFrame(rows, columns=list(SCREENED.columns)))
@@ -357,26 +362,24 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _oedema(
-    numbers: npt.NDArray[np.uint16], labels: npt.NDArray[np.uint8], affine: Affine, lesions: Iterable[int]
-) -> dict[int, int]:
-    """Voxels of oedema by lesion."""
-    given = dict.fromkeys(lesions, 0)
+def _parts(
+    numbers: npt.NDArray[np.uint16], labels: npt.NDArray[np.uint8], affine: Affine, lesions: Collection[int]
+) -> npt.NDArray[np.int64]:
+    """Voxels (lesion number, label) of the whole tumour that each lesion is given."""
+    given = np.zeros((max(lesions, default=0) + 1, max(LABELS.values()) + 1), np.int64)
     tumour = cc3d.connected_components(region_mask(labels, "WT").view(np.uint8), connectivity=26)
     sides = nib.affines.voxel_sizes(affine)
     for component, box in enumerate(find_objects(tumour), start=1):
         own = tumour[box] == component
-        oedema = own & (labels[box] == LABELS["snfh"])
-        seeds = np.where(own, numbers[box], 0)
-        if not (oedema.any() and seeds.any()):
-            continue
-        if len(one := np.unique(seeds[seeds > 0])) == 1:
-            given[int(one[0])] += int(oedema.sum())
-            continue
-        nearest = distance_transform_edt(seeds == 0, sides, return_distances=False, return_indices=True)
-        owner, voxels = np.unique(seeds[tuple(nearest)][oedema], return_counts=True)
-        for number, count in zip(owner.tolist(), voxels.tolist(), strict=True):
-            given[number] += count
+        owner = np.where(own, numbers[box], 0)
+        held = np.unique(owner[owner > 0])
+        if len(held) == 1:
+            owner[own] = held[0]
+        elif len(held):
+            nearest = distance_transform_edt(owner == 0, sides, return_distances=False, return_indices=True)
+            owner = owner[tuple(nearest)]
+        if len(held):
+            np.add.at(given, (owner[own], labels[box][own]), 1)
     return given
 
 
@@ -416,21 +419,3 @@ def write(files: ScreeningPaths, table: pd.DataFrame) -> None:
 def read(files: ScreeningPaths) -> pd.DataFrame:
     """The table that ``write`` wrote, from the CSV; raises ``TableError`` as ``schemas.read`` does."""
     return _typed(schemas.read(files.table, SCREENED).reset_index(drop=True))
-
-
-# --- sums ----------------------------------------------------------------------------------------------------------
-
-
-def sum_of_longest(table: pd.DataFrame, targets: Collection[int]) -> float:
-    """Sum of the longest diameters (mm) of the target lesions, numbers of a lesion table; 0 without a target.
-
-    Raises ``ValueError`` for a number that occurs twice or is not in the table, and for more than ``MOST_TARGETS``.
-    """
-    longest = table.set_index("lesion")["longest_mm"]
-    if len(targets) > MOST_TARGETS:
-        raise ValueError(f"targets: {_listed(targets)} are {len(targets)}; RANO-BM adds up {MOST_TARGETS} at most")
-    if len(set(targets)) != len(targets):
-        raise ValueError(f"targets: {_listed(targets)} must each be named once")
-    if lost := sorted(set(targets) - set(longest.index)):
-        raise ValueError(f"targets: {_listed(lost)} is not in the lesion table")
-    return math.fsum(longest[list(targets)])

@@ -116,8 +116,11 @@ def carry(
     numbers: npt.NDArray[np.integer],
     region: str,
 ) -> Results:
-    """The results on the source grid. ``affine``: of the prepared grid, on which ``probabilities`` (by region, in it
-    the operating point's ``region``) and ``numbers`` (0 outside any candidate) are (x, y, z)."""
+    """The results on the source grid.
+
+    ``affine``: of the prepared grid, on which ``probabilities`` (by region, the operating point's ``region`` among
+    them) and ``numbers`` (0 outside any candidate) are (x, y, z).
+    """
     carried = {
         name: np.clip(_resampled(image_of(volume, affine), onto, sitk.sitkLinear), 0, 1).astype(np.float32)
         for name, volume in probabilities.items()
@@ -192,4 +195,6 @@ def _as_in_the_file(image: sitk.Image, path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return sitk.DICOMOrient(image, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reader.GetDirection()))
+    return sitk.DICOMOrient(
+        image, sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reader.GetDirection())
+    )

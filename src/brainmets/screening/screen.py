@@ -1,8 +1,8 @@
 """The screening of scans with a model: prepare, guard, predict, measure, write; one scan after the other.
 
 What is done already is not done again: a scan whose record names this model and these files, and whose files are all
-whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that what
-was broken off is never taken for done; the page, which shows a reader's decisions too, is made from them.
+whole, is kept; any other is screened anew as a whole. A scan's record is written last of all its results, so that
+what was broken off is never taken for done. The page is made from record and results, and from what a reader decided.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from brainmets.screening.guard import Decision, Remark
 from brainmets.screening.lesions import MidPlane
 from brainmets.screening.onto_source import Results
 from brainmets.screening.source import Inputs
+from brainmets.statistics.froc import ALL_SIZES
 from brainmets.vocabulary import REGIONS, SEQUENCES
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
 Kind = Literal["dicom", "raw", "prepared"]
 MOST_CANDIDATES = 65_535
 """That a volume of uint16 can number."""
-KEPT = ("prepared", "reading.json", "reading_masks")
-"""What stays in a scan's folder when it is screened anew: its input, and what a reader decided."""
+FAULT, ASIDE = "failed.log", ".aside-"
+"""In a scan's folder: what an unforeseen fault was, and how the names of folders begin that are deleted at once."""
 Say = Callable[[str], None]
 
 
@@ -101,15 +102,27 @@ class Scan:
 
 @dataclass
 class Outcome:
-    """Of a run: the guard's decision on each scan that was screened, and why each other one was not."""
+    """Of a run, by scan: the guard's decision on each that was looked at, why it refused, and why others failed."""
 
     screened: dict[str, Decision] = field(default_factory=dict)
+    refused: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def refused(self) -> list[str]:
-        """The scans that the guard refused."""
-        return [case for case, decision in self.screened.items() if decision == "refuse"]
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Note how a scan ended, by its record."""
+        case, seen = record["case"], record["guard"]
+        self.screened[case] = seen["decision"]
+        if seen["decision"] == "refuse":
+            self.refused[case] = [one["text"] for one in seen["remarks"] if one["severity"] == "refuse"]
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; "auto": a GPU where there is one. Raises ``ScreeningError`` for a GPU that is not."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ScreeningError("--device cuda: torch finds no GPU; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.device, say: Say) -> Outcome:
@@ -125,8 +138,8 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
         scans = _scans(bundle, inputs, options, outcome, say)
         waiting = []
         for scan in scans:
-            if (decision := _done(scan, bundle, ScreeningPaths(options.out / scan.case))) is not None:
-                outcome.screened[scan.case] = decision
+            if record := _done(scan, bundle, ScreeningPaths(options.out / scan.case)):
+                outcome.add(record)
             else:
                 waiting.append(scan)
         say(f"{len(scans)} scan(s), {len(waiting)} of them to screen with {bundle.card['name']}")
@@ -136,8 +149,10 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
-        folders = [ScreeningPaths(path.parent) for path in sorted(options.out.glob("*/screening.json"))]
-        worklist.write(options.out, folders)
+        known = {path.parent.name for path in options.out.glob("*/screening.json")}
+        worklist.write(
+            options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))]
+        )
     return outcome
 
 
@@ -150,9 +165,8 @@ def _screen_one(
     except Exception as error:  # one scan's fault is no other's
         outcome.failed[scan.case] = _in_words(error, files)
         return "failed"
-    decision: Decision = record["guard"]["decision"]
-    outcome.screened[scan.case] = decision
-    if decision == "refuse":
+    outcome.add(record)
+    if scan.case in outcome.refused:
         return "refused"
     return f"screened: {record['lesions']} lesion(s), {record['candidates']} candidate(s) below the operating point"
 
@@ -165,7 +179,7 @@ def _in_words(error: Exception, files: ScreeningPaths) -> str:
         return "there is not enough memory: use a machine with more"
     if isinstance(error, (ValueError, FloatingPointError)):
         return str(error)
-    log = write_text(files.folder / "failed.log", "".join(traceback.format_exception(error)))
+    log = write_text(files.folder / FAULT, "".join(traceback.format_exception(error)))
     return f"{type(error).__name__}; {log} has the details"
 
 
@@ -221,12 +235,14 @@ def _from_raw(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome
 
 def _decide(files: PreparationPaths) -> str:
     return (
-        f"Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series is "
-        f"in {files.series}, every finding in {files.findings}"
+        "Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series "
+        f"is in {files.series}, every finding in {files.findings}"
     )
 
 
-def _prepared_scan(planned: Planned, date: str | None, flags: pd.DataFrame, files: PreparationPaths, out: Path) -> Scan:
+def _prepared_scan(
+    planned: Planned, date: str | None, flags: pd.DataFrame, files: PreparationPaths, out: Path
+) -> Scan:
     """A scan that was prepared here, with its mask and transforms beside its images."""
     case, record = planned.case, read_json(files.prepared(planned.case))
     folder = ScreeningPaths(out / case).prepared
@@ -236,9 +252,9 @@ def _prepared_scan(planned: Planned, date: str | None, flags: pd.DataFrame, file
     for path in beside:
         shutil.copyfile(path, folder / path.name)
     remarks = tuple(
-        Remark("preparation", "refuse" if flag.severity == "error" else "warn", "all", str(flag.text),
-               float(flag.value), -math.inf, math.inf)
-        for flag in flags.itertuples()
+        Remark("preparation", "refuse" if flag["severity"] == "error" else "warn", "all", str(flag["text"]),
+               float(flag["value"]), -math.inf, math.inf)
+        for flag in flags.to_dict("records")
     )  # fmt: skip
     refusing = sorted(remark.text for remark in remarks if remark.severity == "refuse")
     t1c = planned.images[pipeline.REFERENCE]
@@ -333,31 +349,41 @@ def screen_scan(
     return record
 
 
-def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> Decision | None:
-    """The guard's decision of an earlier screening of these files with this model, where all of it is whole."""
+def _done(scan: Scan, bundle: Bundle, files: ScreeningPaths) -> dict[str, Any] | None:
+    """The record of an earlier screening of these files with this model, where all of it is whole."""
     try:
         record = result.read(files.folder).record
         if record["model"]["sha256"] != bundle.sha256 or record["input"]["state"] != scan.state:
             return None
         if not files.page.is_file():
             page.write(files)
-        decision: Decision = record["guard"]["decision"]
+        Outcome().add(record)
     except (ValueError, LookupError, TypeError, OSError):
         return None
-    return decision
+    return record
 
 
 def _clear(files: ScreeningPaths) -> None:
-    """Delete what an earlier screening left, its record first."""
-    files.record.unlink(missing_ok=True)
-    for path in files.folder.glob("*"):
-        if path.name in KEPT:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            raise ScreeningError(f"{path} is nothing that a screening wrote: move it, or name another --out")
-        path.unlink()
+    """Delete what an earlier screening wrote, its record first, and what a reader left of it; nothing else.
+
+    What the reader decided stays (``reading.json`` and its outlines): it says of which result it is.
+    """
+    left = (files.reading_table, files.reading_labels, files.reading_numbers)
+    for path in (files.record, *_results(files), files.page, *left, files.folder / FAULT):
+        path.unlink(missing_ok=True)
     for path in files.folder.glob(".*"):  # written aside when it was broken off
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir() and path.name.startswith(ASIDE):
+            shutil.rmtree(path)
+        elif re.fullmatch(r"\.\d+\..+", path.name):
+            path.unlink()
+
+
+def _results(files: ScreeningPaths) -> list[Path]:
+    """What the record vouches for, but for the prepared images: a reading and the page change later."""
+    return [
+        files.t1c, files.labels, files.numbers, files.probabilities, files.uncertainty, files.segmentation,
+        files.dicom_labels, files.dicom_lesions, files.table, files.table_json,
+    ]  # fmt: skip
 
 
 def _as_case(scan: Scan, files: ScreeningPaths) -> Case:
@@ -385,13 +411,13 @@ def _looked_at(case: Case, bundle: Bundle, scan: Scan) -> list[Remark]:
 def _predict(
     ensemble: Ensemble, case: Case, bundle: Bundle, folder: Path, left: Callable[[int, int], None]
 ) -> tuple[dict[str, npt.NDArray[np.float32]], nifti.Affine]:
-    """Each region's probability on the prepared grid, in the axes of its files, as an evaluation keeps and reads it."""
+    """Each region's probability on the prepared grid, in its files' axes, as an evaluation keeps and reads it."""
     from brainmets.training.inference import Keep, write_probabilities
 
     mean = ensemble.mean_probabilities(
         _counted(ensemble.fold_probabilities(ensemble.preprocess(case)), len(ensemble.weights), left)
     )
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as aside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=ASIDE) as aside:
         written = write_probabilities(mean, case, Keep(Path(aside), bundle.probability_floor))
         read, grid = kept.read(written)
     return read, grid.affine
@@ -474,8 +500,8 @@ def _beyond(found: _Found, results: Results, grid: str, scan: Scan) -> list[Rema
     if results.beyond:
         scores = [found.scores[number] for number in results.beyond]
         text = (
-            f"{len(scores)} candidate(s) lie beyond the field of view of the T1 after contrast, where it shows nothing "
-            f"(highest score {max(scores):.2f}): they are in no file"
+            f"{len(scores)} candidate(s) lie beyond the field of view of the T1 after contrast, where it shows "
+            f"nothing (highest score {max(scores):.2f}): they are in no file"
         )
         remarks.append(Remark("field of view", "warn", "t1c", text, float(len(scores)), 0.0, 0.0))
     if scan.t1c is not None and grid == "prepared":
@@ -541,11 +567,10 @@ def _exchanged(
 
 
 def _hashes(files: ScreeningPaths) -> dict[str, str]:
-    """Every file of the result by its name below the folder; the page and a reading are made from them or beside."""
-    own = (files.record.name, files.page.name, "failed.log", *KEPT[1:])
-    written = [path for path in files.folder.rglob("*") if path.is_file() and path.name[0] != "."]
-    listed = [path for path in sorted(written) if path.relative_to(files.folder).parts[0] not in own]
-    return {path.relative_to(files.folder).as_posix(): sha256(path) for path in listed}
+    """Every file of the result by its name below the folder."""
+    prepared = [path for path in sorted(files.prepared.glob("*")) if path.name[0] != "."]
+    written = [path for path in (*_results(files), *prepared) if path.is_file()]
+    return {path.relative_to(files.folder).as_posix(): sha256(path) for path in written}
 
 
 def _model(bundle: Bundle) -> dict[str, Any]:
@@ -567,8 +592,8 @@ def _performance(bundle: Bundle) -> dict[str, Any]:
     columns = ("size", "lesions", "found", "sensitivity", "low", "high")
     rows = [_finite({name: row[name] for name in columns}) for row in bundle.performance.to_dict("records")]
     rates = ("false_positives", "false_positives_low", "false_positives_high")
-    first = bundle.performance.iloc[0] if len(bundle.performance) else pd.Series(dict.fromkeys(rates, math.nan))
-    of_all = _finite({name: first[name] for name in rates})
+    whole = bundle.performance[bundle.performance["size"] == ALL_SIZES.name].to_dict("records")
+    of_all = _finite({name: whole[0][name] if whole else None for name in rates})
     return {"rows": rows, **of_all, "target": bundle.aim.false_positives}
 
 

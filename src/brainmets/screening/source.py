@@ -1,9 +1,9 @@
 """What the INPUTs of ``brainmets screen`` are: prepared cases, or raw scans that must be prepared first.
 
-The rule: where every file that is named as in BraTS (``<case>-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f``, in the INPUT
-or in a folder of it) belongs to a case whose four images are there and lie on one grid, the INPUT holds prepared cases.
-Otherwise it holds raw scans: DICOM, NIfTI, MetaImage or NRRD. Files in the INPUT itself are one patient's; else each of
-its folders is (DICOM says by itself whose it is). A person who knows better says so.
+The rule: where every file that is named as in BraTS (``<case>-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f``, in the
+INPUT or in a folder of it) belongs to a case whose four images are there and lie on one grid, the INPUT holds prepared
+cases. Otherwise it holds raw scans: DICOM, NIfTI, MetaImage or NRRD. Files in the INPUT itself are one patient's; else
+each of its folders is (DICOM says by itself whose it is). A person who knows better says so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def find(inputs: Sequence[Path], said: Said | None = None) -> Inputs:
         cases = [] if said == "raw" else _prepared(given, said == "prepared")
         for case in cases:
             if case.case in prepared:
-                raise SourceError(f"INPUT {given}: two prepared cases are called {case.case!r}: rename the files of one")
+                raise SourceError(
+                    f"INPUT {given}: two prepared cases are called {case.case!r}: rename the files of one"
+                )
             prepared[case.case] = case
         for name, folder in ({} if cases else _raw(given)).items():
             place = _free(name, given, raw) if name in raw and not _has_volumes(folder) else name
@@ -107,13 +109,14 @@ def _prepared(given: Path, said: bool) -> list[Case]:
     if faults:
         case, fault = min(faults.items())
         raise SourceError(
-            f"INPUT {given} holds prepared cases beside what is none: case {case} {fault}. Add what is missing, move it "
-            "out, or say --raw where all are raw scans"
+            f"INPUT {given} holds prepared cases beside what is none: case {case} {fault}. Add what is missing, move "
+            "it out, or say --raw where all are raw scans"
         )
     holding = {folder for folder, _ in found}
     if others := [folder.name for folder in _folders(given) if folder not in holding and _has_images(folder)]:
         raise SourceError(
-            f"INPUT {given} holds prepared cases and other images (folder {others[0]!r}): give each an INPUT of its own"
+            f"INPUT {given} holds prepared cases and other images (folder {others[0]!r}): give each an INPUT of "
+            "its own"
         )
     return [_case(given, name, files) for (_, name), files in sorted(found.items(), key=lambda item: item[0][1])]
 
@@ -121,8 +124,8 @@ def _prepared(given: Path, said: bool) -> list[Case]:
 def _case(given: Path, name: str, files: Mapping[str, Path]) -> Case:
     if not CASE_NAME.fullmatch(name) or name in RESERVED:
         raise SourceError(
-            f"INPUT {given}: case {name!r} becomes the name of a folder and may hold letters, digits, '.', '_' and '-' "
-            f"alone, a letter or digit first, and not be {' or '.join(RESERVED)}: rename its files"
+            f"INPUT {given}: case {name!r} becomes the name of a folder and may hold letters, digits, '.', '_' and "
+            f"'-' alone, a letter or digit first, and not be {' or '.join(RESERVED)}: rename its files"
         )
     return Case(name, name, {sequence: files[sequence] for sequence in SEQUENCES}, None)
 
@@ -146,8 +149,8 @@ def _raw(given: Path) -> dict[str, Path]:
     if any(_is_volume(path) for path in own):
         if mixed := [name for name, folder in within.items() if _has_volumes(folder)]:
             raise SourceError(
-                f"INPUT {given} holds volumes itself and in the folder {mixed[0]!r}: put each patient's files into one "
-                "folder"
+                f"INPUT {given} holds volumes itself and in the folder {mixed[0]!r}: put each patient's files into "
+                "one folder"
             )
         return {given.name: given}
     if any(map(_is_dicom, own[:ASKED])):

@@ -27,7 +27,7 @@ from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
 from brainmets.scoring import probabilities as kept
 from brainmets.training.arms import TRAINERS
-from brainmets.training.plans import READER
+from brainmets.training.plans import CONFIGURATION, READER
 from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
@@ -46,11 +46,20 @@ class NetworkImage:
     properties: dict[str, Any]
 
 
+def build_network(plans: PlansManager, dataset: dict[str, Any], arm: str) -> torch.nn.Module:
+    """The network of an arm for prediction, with one output alone, on torch's default device; random weights."""
+    heads = plans.get_label_manager(dataset).num_segmentation_heads
+    return TRAINERS[arm].build_network_architecture(
+        plans, plans.get_configuration(CONFIGURATION), len(dataset["channel_names"]), heads, False
+    )
+
+
 @dataclass
 class Ensemble:
     """The folds of one (arm, strategy), ready to predict.
 
-    Build with ``Ensemble.load``. The network is held once; each fold's weights are put into it in turn.
+    Made by ``Ensemble.load`` or ``Ensemble.build``. The network is held once; each fold's weights are put into it in
+    turn.
     """
 
     network: torch.nn.Module
@@ -77,23 +86,42 @@ class Ensemble:
                 f"(its plan reads with {first['plans']['image_reader_writer']}, not {READER}): run the study again "
                 "from notebook 02"
             )
-        plans = PlansManager(first["plans"])
-        configuration = plans.get_configuration(first["configuration"])
-        trainer = TRAINERS[first["plans"]["brainmets"]["arm"]]
-        labels = plans.get_label_manager(first["dataset_json"])
-        network = trainer.build_network_architecture(
-            plans, configuration, len(first["dataset_json"]["channel_names"]), labels.num_segmentation_heads, False
-        )
+        return cls.build(
+            first["plans"], first["dataset_json"], first["plans"]["brainmets"]["arm"],
+            [one["network_weights"] for one in read], read[0]["inference_allowed_mirroring_axes"],
+            device, tile_step, mirroring,
+        )  # fmt: skip
+
+    @classmethod
+    def build(
+        cls,
+        plans: dict[str, Any],
+        dataset: dict[str, Any],
+        arm: str,
+        weights: Sequence[dict[str, torch.Tensor]],
+        mirroring_axes: Sequence[int] | None,
+        device: torch.device,
+        tile_step: float,
+        mirroring: bool,
+    ) -> Ensemble:
+        """The folds whose ``weights`` are given, one ``state_dict`` of the arm's network each.
+
+        ``plans`` and ``dataset`` are the content of nnU-Net's files of these names, ``mirroring_axes`` those that
+        ``mirroring`` turns round (none: it changes nothing). Nothing is checked here: nnU-Net imports what the plan
+        names, and a plan from elsewhere must have been held to what may be imported.
+        """
+        manager = PlansManager(plans)
+        network = build_network(manager, dataset, arm)
         with contextlib.redirect_stdout(io.StringIO()):  # it says on a CPU that it will use the CPU
             predictor = nnUNetPredictor(
                 tile_step_size=tile_step, use_mirroring=mirroring, device=device, allow_tqdm=False,
                 perform_everything_on_device=device.type == "cuda",
             )  # fmt: skip
         predictor.manual_initialization(
-            network, plans, configuration, None, first["dataset_json"], trainer.__name__,
-            read[0]["inference_allowed_mirroring_axes"],
+            network, manager, manager.get_configuration(CONFIGURATION), None, dataset, TRAINERS[arm].__name__,
+            mirroring_axes,
         )  # fmt: skip
-        return cls(network, [one["network_weights"] for one in read], plans, first["dataset_json"], predictor)
+        return cls(network, list(weights), manager, dataset, predictor)
 
     def only(self, places: Sequence[int]) -> Ensemble:
         """The folds at these places of the list that was loaded, on the same network: nothing is read again."""

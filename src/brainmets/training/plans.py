@@ -99,12 +99,7 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
     """
     training = sorted(set(cases) - set(split["held_out"]))
     content = {
-        "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
-        "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
-        "regions_class_order": [2, 1, 3],
-        "numTraining": len(training),
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": READER,
+        **description(len(training)),
         "dataset": {
             case: {
                 "images": [str(path) for path in cases[case].channels],
@@ -118,6 +113,18 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
     write_json(folder / "dataset.json", content)
     write_json(folder / "splits_final.json", split["folds"])
     return content
+
+
+def description(training: int) -> dict[str, Any]:
+    """What ``dataset.json`` says of any cohort beside its cases, of which it has so many for ``training``."""
+    return {
+        "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
+        "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
+        "regions_class_order": [2, 1, 3],
+        "numTraining": training,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": READER,
+    }
 
 
 def extract_fingerprint(files: StudyPaths, cohort: str, workers: int) -> dict[str, Any]:
