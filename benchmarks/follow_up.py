@@ -51,6 +51,8 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "follow_up.md"
 SEED = 5
 SIZES = (0.0, 500.0, 2000.0, math.inf)
 """Classes of volume in mm3."""
+LEAST = 5
+"""Lesions of a class for which limits are given."""
 
 
 def events_of(patient: int, spacing_mm: float) -> dict[str, Any]:
@@ -203,12 +205,14 @@ def repeats_text(pairs: list[tuple[float, float]], what: str) -> str:
     lost = sum(not one * other for one, other in pairs)
     lines = [
         f"{len(pairs)} lesions scanned twice, nothing changed between; {what}. Not found on one date or both: {lost}; "
-        "they are in no row.",
+        f"they are in no row. Classes of fewer than {LEAST} lesions are left out.",
         "",
         "| volume (mm3) | lesions | SD of the log ratio | 95% limits of agreement |",
         "|---|---|---|---|",
     ]
     for row in limits(pairs):
+        if row["n"] < LEAST:
+            continue
         size = f"above {row['low']:g}" if math.isinf(row["high"]) else f"{row['low']:g} to {row['high']:g}"
         lines.append(
             f"| {size} | {row['n']} | {row['sd']:.3f} | {100 * (1 / row['factor'] - 1):+.0f}% to "
