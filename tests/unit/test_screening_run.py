@@ -66,7 +66,7 @@ def test_nothing_found():
     found = find(nothing, AFFINE, model())
     assert found.scores == {} and found.accepted == () and not found.numbers.any()
     results = onto_source.unmoved(nothing["TC"], AFFINE, nothing, found.numbers, "TC")
-    assert screen._measured(results, found, "TC", None).empty
+    assert screen._measured(results, found, None).empty
 
 
 def test_more_candidates_than_can_be_numbered(monkeypatch):
@@ -80,7 +80,7 @@ def test_what_lies_beyond_the_t1c_is_a_remark_and_no_row():
     seen = onto_source.unmoved(probabilities()["TC"], AFFINE, probabilities(), found.numbers, "TC")
     results = onto_source.Results(**{**vars(seen), "numbers": np.where(seen.numbers == 2, 0, seen.numbers),
                                      "beyond": (2,)})  # fmt: skip
-    table = screen._measured(results, found, "TC", None)
+    table = screen._measured(results, found, None)
     assert table["lesion"].tolist() == [1, 3, 4] and table["accepted"].tolist() == [True, True, False]
     scan = screen.Scan("scan-00001-000", "prepared", {}, "")
     (remark,) = screen._beyond(found, results, "prepared", scan)
@@ -93,7 +93,7 @@ def test_a_candidate_that_was_given_a_voxel_beside_its_own_is_no_surer_for_it():
     moved = seen.numbers.copy()
     moved[6, 6, 6] = 4  # of score 0.3, in a voxel of 0.8
     results = onto_source.Results(**{**vars(seen), "numbers": moved})
-    table = screen._measured(results, found, "TC", None).set_index("lesion")
+    table = screen._measured(results, found, None).set_index("lesion")
     assert table.loc[4, "score"] == pytest.approx(0.3)
 
 

@@ -312,13 +312,13 @@ def screen_scan(
             remarks += _beyond(found, results, grid, scan)
             decision = guard.decision(remarks)
         with clock("lesion table"):
-            table = _measured(results, found, bundle.aim.region, middle)
+            table = _measured(results, found, middle)
         with clock("files"):
             _write(files, results, bundle.probability_floor)
             remarks += _exchanged(files, scan, results, grid, found, bundle)
             decision = guard.decision(remarks)
     else:
-        table = _measured(None, found, bundle.aim.region, None)
+        table = _measured(None, found, None)
     lesions.write(files, table)
     record = {
         "schema": result.SCHEMA,
@@ -513,20 +513,15 @@ def _beyond(found: _Found, results: Results, grid: str, scan: Scan) -> list[Rema
     return remarks
 
 
-def _measured(results: Results | None, found: _Found, region: str, middle: MidPlane | None) -> pd.DataFrame:
+def _measured(results: Results | None, found: _Found, middle: MidPlane | None) -> pd.DataFrame:
     """The lesion table; without rows where nothing was predicted."""
     if results is None:
         none = np.zeros((1, 1, 1), np.uint8)
-        zeros = np.zeros(none.shape, np.float32)
-        return lesions.measure(none.astype(np.uint16), none, zeros, zeros, np.eye(4), {}, (), None)
+        return lesions.measure(none.astype(np.uint16), none, none.astype(np.float32), np.eye(4), {}, (), None)
     scores = {number: score for number, score in found.scores.items() if number not in results.beyond}
-    limit = np.ones(max(found.scores, default=0) + 1, np.float32)
-    limit[list(scores)] = list(scores.values())
-    # a candidate that was given a voxel beside its own is no surer for it
-    probability = np.minimum(results.probabilities[region], limit[results.numbers])
     accepted = [number for number in found.accepted if number in scores]
     return lesions.measure(
-        results.numbers, results.labels, probability, results.uncertainty, results.affine, scores, accepted, middle
+        results.numbers, results.labels, results.uncertainty, results.affine, scores, accepted, middle
     )
 
 
