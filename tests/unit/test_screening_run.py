@@ -1,6 +1,7 @@
 """What becomes of candidates: numbers, the operating point, and what the record says of it."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmets.screening import onto_source, screen
+from brainmets.paths import ScreeningPaths
+from brainmets.screening import dicom_seg, onto_source, screen
 from brainmets.screening.screen import ScreeningError, find
 from brainmets.statistics.operating_point import Aim, Point
 
@@ -104,6 +106,46 @@ def test_the_record_holds_no_number_that_json_cannot():
     assert screen._model(model(threshold=math.inf))["threshold"] is None
 
 
+def exchanged(monkeypatch, tmp_path: Path, write: Any) -> list[Any]:
+    """The remarks of a scan of whose three accepted lesions the second lies beyond the t1c."""
+    monkeypatch.setattr(screen.dicom_seg, "write", write)
+    numbers = np.zeros(SHAPE, np.uint16)
+    numbers[0, 0, :3] = 1, 3, 4
+    results = onto_source.unmoved(probabilities()["TC"], AFFINE, probabilities(), numbers, "TC")
+    scan = screen.Scan("scan-00001-000", "dicom", {}, "", t1c=SimpleNamespace(files=(tmp_path / "a.dcm",)))  # type: ignore[arg-type]
+    created = datetime(2026, 1, 5, 8, 9, 10, tzinfo=UTC)
+    return screen._for_dicom(ScreeningPaths(tmp_path), scan, results, "t1c", [1, 3], model(), created)
+
+
+def test_dicom_has_the_records_time_and_the_accepted_lesions_that_are_there(monkeypatch, tmp_path: Path):
+    """Of one result the same identifiers, whenever it is written; number 2 has no voxel, 4 is below the point."""
+    calls = []
+    assert exchanged(monkeypatch, tmp_path, lambda *given: calls.append(given)) == []
+    _, (_, voxels, _, _, segments, about) = calls
+    assert [segment.number for segment in segments] == [1, 3]
+    assert np.unique(voxels).tolist() == [0, 1, 3] and voxels.dtype == np.uint16
+    assert about.created.isoformat() == "2026-01-05T08:09:10+00:00"
+
+
+def test_a_series_that_takes_no_segmentation_is_a_remark(monkeypatch, tmp_path: Path):
+    def write(path: Path, *_: Any) -> None:
+        path.write_text("begun")
+        raise dicom_seg.SourceError("the files name 2 different PatientID")
+
+    (remark,) = exchanged(monkeypatch, tmp_path, write)
+    assert remark.severity == "warn" and "2 different PatientID" in remark.text
+    assert not ScreeningPaths(tmp_path).dicom_labels.exists()
+
+
+def test_a_grid_that_slicer_would_misplace_is_a_remark(tmp_path: Path):
+    leaning = AFFINE.copy()
+    leaning[0, 1] = 0.1
+    results = onto_source.unmoved(probabilities()["TC"], leaning, probabilities(), np.zeros(SHAPE, np.uint16), "TC")
+    (remark,) = screen._for_slicer(ScreeningPaths(tmp_path), results)
+    assert remark.severity == "warn" and "3D Slicer reckons with right angles" in remark.text
+    assert not ScreeningPaths(tmp_path).segmentation.exists()
+
+
 @pytest.mark.parametrize(
     ("date", "iso"),
     [
@@ -139,3 +181,14 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     with pytest.raises(ScreeningError, match="finds no GPU"):
         screen.device("cuda")
     assert screen.device("auto").type == screen.device("cpu").type == "cpu"
+
+
+def test_the_worklist_says_why_a_scan_failed(monkeypatch, tmp_path: Path):
+    def unprepared(_: Any, __: Any, ___: Any, outcome: screen.Outcome, ____: Any) -> list[screen.Scan]:
+        outcome.failed["scan-00001-000"] = "t2f: no series of the study is one"
+        return []
+
+    monkeypatch.setattr(screen, "_scans", unprepared)
+    options = screen.Options(tmp_path / "out", tmp_path / "private")
+    screen.screen(model(), screen.Inputs({}, {}), options, screen.device("cpu"), lambda _: None)
+    assert "t2f: no series of the study is one" in (tmp_path / "out" / "worklist.csv").read_text()
