@@ -65,10 +65,9 @@ def screened_truth(folder: Path, session: Session, day: str, model: str = "truth
     for value, label in TO_BRATS.items():
         labels[session.labels == value] = label
     numbers = components(session)
-    probability = (numbers > 0).astype(np.float32)
     count = int(numbers.max())
     table = lesions.measure(
-        numbers, labels, probability, np.zeros_like(probability), affine,
+        numbers, labels, np.zeros(numbers.shape, np.float32), affine,
         dict.fromkeys(range(1, count + 1), 1.0), range(1, count + 1), None,
     )  # fmt: skip
     write_table(files.table, table[list(SCREENED.columns)])

@@ -56,7 +56,7 @@ def run(folders, out, **options):
 def test_what_the_page_says(two, tmp_path):
     _, record, html, table = run(two, tmp_path / "out")
     assert "Research use only" in html and "Imaging part only" in html
-    assert "corticosteroids" in html and "clinical status" in html
+    assert "corticosteroids" in html and "clinical status" in html and "include the oedema" not in html
     assert "Progressive disease on 2026-03-07" in html
     for number in range(1, 5):
         assert f'id="lesion-{number}"' in html
@@ -175,6 +175,16 @@ def test_different_models_are_warned_of(tmp_path, two):
     assert any("not comparable" in warning for warning in found.warnings)
     assert "not comparable" in html and "another (abababababab)" in html
     assert not any("not comparable" in warning for warning in followup.run(two, tmp_path / "same").warnings)
+
+
+def test_diameters_of_the_whole_tumour_are_not_rano_bms(two, tmp_path):
+    for folder in two:
+        record = json.loads((folder / "screening.json").read_text())
+        record["model"]["region"] = "WT"
+        (folder / "screening.json").write_text(json.dumps(record))
+    found, _, html, _ = run(two, tmp_path / "out")
+    assert sum("include the oedema" in text and "not those of RANO-BM" in text for text in found.warnings) == 1
+    assert "include the oedema" in html
 
 
 def test_much_thicker_slices_are_warned_of(tmp_path):

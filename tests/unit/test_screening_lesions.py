@@ -335,14 +335,11 @@ def scan() -> dict:
     numbers[row][2:6], numbers[row][13:15] = 1, 2
     labels[0:3, 8:10, 0] = 2
     numbers[18:20, 8, 3] = 3
-    probability = np.zeros(numbers.shape, np.float32)
-    probability[numbers == 1], probability[numbers == 2], probability[numbers == 3] = 0.9, 0.75, 0.25
-    probability[2, 2, 1] = 0.95
     uncertainty = np.zeros(numbers.shape, np.float32)
     uncertainty[numbers == 1], uncertainty[numbers == 2], uncertainty[numbers == 3] = 0.5, 0.75, 1.0
     uncertainty[2, 2, 1] = 0.25
     return {
-        "numbers": numbers, "labels": labels, "region_probability": probability, "uncertainty": uncertainty,
+        "numbers": numbers, "labels": labels, "uncertainty": uncertainty,
         "affine": nib.affines.from_matvec(np.diag((-1.0, 1.0, 2.0)), (10.0, -4.0, 0.0)),
         "scores": {3: 0.25, 1: 0.95, 2: 0.75}, "accepted": [1, 2],
         "middle": MidPlane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
@@ -420,9 +417,9 @@ def test_no_lesion_is_a_table_without_rows() -> None:
     assert list(table.columns) == list(SCREENED.columns)
 
 
-def spoiled(name: str, value: float, place: tuple[int, int, int] = (0, 0, 0)) -> dict:
+def spoiled(name: str, value: float) -> dict:
     array = scan()[name].copy()
-    array[place] = value
+    array[0, 0, 0] = value
     return {name: array}
 
 
@@ -436,12 +433,9 @@ def spoiled(name: str, value: float, place: tuple[int, int, int] = (0, 0, 0)) ->
         ({"accepted": [1, 4]}, "accepted: lesion 4 is not among the numbers"),
         ({"labels": np.zeros((20, 10, 3), np.uint8)}, r"labels has shape \(20, 10, 3\), numbers \(20, 10, 4\)"),
         ({"uncertainty": np.zeros((1, 1, 1))}, "uncertainty has shape"),
-        ({"region_probability": np.zeros((20, 10))}, "region_probability has shape"),
-        (spoiled("region_probability", math.nan), "region_probability runs from nan to nan"),
-        (spoiled("region_probability", 1.5), "region_probability runs from 0.0 to 1.5"),
+        (spoiled("uncertainty", 1.5), "uncertainty runs from 0.0 to 1.5"),
         (spoiled("uncertainty", math.nan), "uncertainty runs from nan"),
         (spoiled("uncertainty", -0.5), "uncertainty runs from -0.5"),
-        (spoiled("region_probability", 0.9, (18, 8, 3)), "lesion 3 holds 0.900, above its score of 0.250"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong: dict, message: str) -> None:
@@ -466,9 +460,7 @@ def test_a_hundred_lesions_and_a_large_one_are_quickly_measured() -> None:
     values = (numbers > 0).astype(np.float32)
     labels = np.where(numbers > 0, 3, 2).astype(np.uint8)
     start = time.process_time()
-    table = measure(
-        numbers, labels, values, values, affine_of(0.5, 0.5, 0.5), dict.fromkeys(range(1, 101), 1.0), [], None
-    )
+    table = measure(numbers, labels, values, affine_of(0.5, 0.5, 0.5), dict.fromkeys(range(1, 101), 1.0), [], None)
     assert time.process_time() - start < 2
     assert table.longest_mm.nunique() == 1
     assert table.snfh_mm3.sum() == pytest.approx((labels == 2).sum() / 8)

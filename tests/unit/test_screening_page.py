@@ -282,6 +282,15 @@ def test_numbers_of_a_crowd_do_not_cover_each_other():
     assert all(abs(a.x - b.x) >= 10 or abs(a.y - b.y) >= 12.9 for a, b in pairs)
 
 
+def test_diameters_of_the_whole_tumour_are_not_rano_bms(tmp_path):
+    files = make_screened(tmp_path / "scan-00001-000")
+    assert "include the oedema" not in page.write(files).read_text()
+    record = json.loads(files.record.read_text())
+    record["model"]["region"] = "WT"
+    files.record.write_text(json.dumps(record))
+    assert "include the oedema around a lesion and are not those of RANO-BM" in page.write(files).read_text()
+
+
 def test_probabilities_never_round_to_one():
     assert words.probability(0.9999999) == ">0.9999"
 

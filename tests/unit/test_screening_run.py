@@ -1,6 +1,7 @@
 """What becomes of candidates: numbers, the operating point, and what the record says of it."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainmets.screening import onto_source, screen
+from brainmets.paths import ScreeningPaths
+from brainmets.screening import dicom_seg, onto_source, screen
 from brainmets.screening.screen import ScreeningError, find
 from brainmets.statistics.operating_point import Aim, Point
 
@@ -66,7 +68,7 @@ def test_nothing_found():
     found = find(nothing, AFFINE, model())
     assert found.scores == {} and found.accepted == () and not found.numbers.any()
     results = onto_source.unmoved(nothing["TC"], AFFINE, nothing, found.numbers, "TC")
-    assert screen._measured(results, found, "TC", None).empty
+    assert screen._measured(results, found, None).empty
 
 
 def test_more_candidates_than_can_be_numbered(monkeypatch):
@@ -80,7 +82,7 @@ def test_what_lies_beyond_the_t1c_is_a_remark_and_no_row():
     seen = onto_source.unmoved(probabilities()["TC"], AFFINE, probabilities(), found.numbers, "TC")
     results = onto_source.Results(**{**vars(seen), "numbers": np.where(seen.numbers == 2, 0, seen.numbers),
                                      "beyond": (2,)})  # fmt: skip
-    table = screen._measured(results, found, "TC", None)
+    table = screen._measured(results, found, None)
     assert table["lesion"].tolist() == [1, 3, 4] and table["accepted"].tolist() == [True, True, False]
     scan = screen.Scan("scan-00001-000", "prepared", {}, "")
     (remark,) = screen._beyond(found, results, "prepared", scan)
@@ -93,7 +95,7 @@ def test_a_candidate_that_was_given_a_voxel_beside_its_own_is_no_surer_for_it():
     moved = seen.numbers.copy()
     moved[6, 6, 6] = 4  # of score 0.3, in a voxel of 0.8
     results = onto_source.Results(**{**vars(seen), "numbers": moved})
-    table = screen._measured(results, found, "TC", None).set_index("lesion")
+    table = screen._measured(results, found, None).set_index("lesion")
     assert table.loc[4, "score"] == pytest.approx(0.3)
 
 
@@ -102,6 +104,46 @@ def test_the_record_holds_no_number_that_json_cannot():
     assert record["rows"][0]["high"] is None and record["rows"][1]["found"] == 8
     assert record["false_positives"] == 0.6 and record["false_positives_high"] is None and record["target"] == 1.0
     assert screen._model(model(threshold=math.inf))["threshold"] is None
+
+
+def exchanged(monkeypatch, tmp_path: Path, write: Any) -> list[Any]:
+    """The remarks of a scan of whose three accepted lesions the second lies beyond the t1c."""
+    monkeypatch.setattr(screen.dicom_seg, "write", write)
+    numbers = np.zeros(SHAPE, np.uint16)
+    numbers[0, 0, :3] = 1, 3, 4
+    results = onto_source.unmoved(probabilities()["TC"], AFFINE, probabilities(), numbers, "TC")
+    scan = screen.Scan("scan-00001-000", "dicom", {}, "", t1c=SimpleNamespace(files=(tmp_path / "a.dcm",)))  # type: ignore[arg-type]
+    created = datetime(2026, 1, 5, 8, 9, 10, tzinfo=UTC)
+    return screen._for_dicom(ScreeningPaths(tmp_path), scan, results, "t1c", [1, 3], model(), created)
+
+
+def test_dicom_has_the_records_time_and_the_accepted_lesions_that_are_there(monkeypatch, tmp_path: Path):
+    """Of one result the same identifiers, whenever it is written; number 2 has no voxel, 4 is below the point."""
+    calls = []
+    assert exchanged(monkeypatch, tmp_path, lambda *given: calls.append(given)) == []
+    _, (_, voxels, _, _, segments, about) = calls
+    assert [segment.number for segment in segments] == [1, 3]
+    assert np.unique(voxels).tolist() == [0, 1, 3] and voxels.dtype == np.uint16
+    assert about.created.isoformat() == "2026-01-05T08:09:10+00:00"
+
+
+def test_a_series_that_takes_no_segmentation_is_a_remark(monkeypatch, tmp_path: Path):
+    def write(path: Path, *_: Any) -> None:
+        path.write_text("begun")
+        raise dicom_seg.SourceError("the files name 2 different PatientID")
+
+    (remark,) = exchanged(monkeypatch, tmp_path, write)
+    assert remark.severity == "warn" and "2 different PatientID" in remark.text
+    assert not ScreeningPaths(tmp_path).dicom_labels.exists()
+
+
+def test_a_grid_that_slicer_would_misplace_is_a_remark(tmp_path: Path):
+    leaning = AFFINE.copy()
+    leaning[0, 1] = 0.1
+    results = onto_source.unmoved(probabilities()["TC"], leaning, probabilities(), np.zeros(SHAPE, np.uint16), "TC")
+    (remark,) = screen._for_slicer(ScreeningPaths(tmp_path), results)
+    assert remark.severity == "warn" and "3D Slicer reckons with right angles" in remark.text
+    assert not ScreeningPaths(tmp_path).segmentation.exists()
 
 
 @pytest.mark.parametrize(
@@ -139,3 +181,14 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     with pytest.raises(ScreeningError, match="finds no GPU"):
         screen.device("cuda")
     assert screen.device("auto").type == screen.device("cpu").type == "cpu"
+
+
+def test_the_worklist_says_why_a_scan_failed(monkeypatch, tmp_path: Path):
+    def unprepared(_: Any, __: Any, ___: Any, outcome: screen.Outcome, ____: Any) -> list[screen.Scan]:
+        outcome.failed["scan-00001-000"] = "t2f: no series of the study is one"
+        return []
+
+    monkeypatch.setattr(screen, "_scans", unprepared)
+    options = screen.Options(tmp_path / "out", tmp_path / "private")
+    screen.screen(model(), screen.Inputs({}, {}), options, screen.device("cpu"), lambda _: None)
+    assert "t2f: no series of the study is one" in (tmp_path / "out" / "worklist.csv").read_text()

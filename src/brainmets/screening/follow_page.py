@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
-import jinja2
 import matplotlib
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,10 @@ from brainmets.paths import FollowUpPaths
 from brainmets.preparation.grids import image_of
 from brainmets.preparation.registration import one_thread
 from brainmets.report.redaction import leaks
-from brainmets.screening import rano
+from brainmets.screening import extent, rano
 from brainmets.screening.followup import FollowUp, FollowUpError, Visit
 from brainmets.screening.lesion_tracks import EVENT_WORDS, Event
+from brainmets.screening.page import PAGES
 from brainmets.screening.rano import CATEGORY_TITLES
 
 FIELD_MM, PIXEL_MM = 64.0, 0.5
@@ -44,10 +44,6 @@ CATEGORY_MARKS = {"CR": "*", "PR": "v", "SD": "s", "PD": "^", "NE": "x", "baseli
 STATE_WORDS = {
     "absent": "nothing", "merged": "merged", "not evaluable": "not evaluable", "below": "below the point",
 }  # fmt: skip
-PAGES = jinja2.Environment(
-    loader=jinja2.ChoiceLoader([jinja2.PackageLoader(f"brainmets.{room}") for room in ("screening", "report")]),
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-)  # fmt: skip
 
 
 def write(files: FollowUpPaths, found: FollowUp) -> None:
@@ -201,12 +197,12 @@ def _shown(visit: Visit) -> _Shown | None:
         return None
     files, table = visit.result.files, visit.result.table
     image, grid = nifti.read_scan(files.t1c)
-    numbers, _ = nifti.read_scan(files.numbers)
+    numbers, _ = extent.read_numbers(files)
     voxels = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     seen = voxels[voxels > 0]
     return _Shown(
         image_of(voxels, grid.affine),
-        image_of(np.asarray(numbers).astype(np.uint16), grid.affine),
+        image_of(numbers, grid.affine),
         float(np.percentile(seen, 99.7)) if seen.size else 1.0,
         frozenset(int(number) for number in table.loc[table["accepted"], "lesion"]),
         visit.to_source,

@@ -28,7 +28,8 @@ from brainmets.preparation.pipeline import TEMPLATE
 from brainmets.preparation.registration import chain, inverse, one_thread, read_transforms, register
 from brainmets.preparation.scans import ScanError
 from brainmets.provenance import Provenance, sha256
-from brainmets.screening import lesion_tracks, rano
+from brainmets.schemas import FOLLOWED
+from brainmets.screening import extent, lesion_tracks, rano, words
 from brainmets.screening import result as screened
 from brainmets.screening.lesion_tracks import Place, Scan, Tracks
 from brainmets.screening.rano import Assessment, Measured
@@ -445,8 +446,8 @@ def _onto_source(result: Result) -> sitk.Euler3DTransform:
 def _scan(visit: Visit, space: sitk.Image) -> Scan:
     """Every lesion and candidate of a date on the common lattice; one too small for it has its nearest place."""
     files, table = visit.result.files, visit.result.table
-    voxels, grid = nifti.read_scan(files.numbers)
-    numbers = image_of(np.asarray(voxels).astype(np.uint16), grid.affine)
+    voxels, grid = extent.read_numbers(files)
+    numbers = image_of(voxels, grid.affine)
     assert visit.to_source is not None
     with one_thread():
         there = sitk.Resample(numbers, space, visit.to_source, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt16)
@@ -462,7 +463,7 @@ def _scan(visit: Visit, space: sitk.Image) -> Scan:
         if box is not None:
             found[number] = np.argwhere(lattice[box] == number) + [side.start for side in box]
             continue
-        places = np.argwhere(np.asarray(voxels) == number)
+        places = np.argwhere(voxels == number)
         if not len(places):
             raise FollowUpError(
                 f"{files.numbers} has no voxel of lesion {number} of {files.table.name}: screen the scan again"
@@ -523,17 +524,9 @@ def _table(
             ):
                 line |= _changes(name, size, None if reference is None else sizes[reference], repeatability)
             lines.append(line)
-    columns = list(schemas_columns())
-    table = pd.DataFrame(lines, columns=columns)
+    table = pd.DataFrame(lines, columns=list(FOLLOWED.columns))
     table["number"] = table["number"].astype("Int64")
     return table
-
-
-def schemas_columns() -> tuple[str, ...]:
-    """The columns of ``follow.csv``, in their order."""
-    from brainmets.schemas import FOLLOWED
-
-    return tuple(FOLLOWED.columns)
 
 
 def _size(place: Place, rows: pd.DataFrame) -> dict[str, float | None]:
@@ -572,6 +565,7 @@ def _warnings(visits: Sequence[Visit]) -> list[str]:
             "The dates were screened with different models, so that numbers are not comparable: what looks changed "
             f"may be the models' difference. Screen all dates with one model. {names}."
         )
+    found += sorted({text for visit in usable if (text := words.diameters_of(str(visit.model.get("region"))))})
     for visit in visits:
         if visit.refused:
             found.append(f"{visit.day}: the guard refused this scan ({visit.refused}); this date says nothing.")

@@ -149,9 +149,8 @@ def _table(
     uncertainty = nifti.read_scan(files.uncertainty)[0].astype(np.float32)
     # scores are the model's, taken from its table below: what a reader drew has none
     measured = lesions.measure(
-        numbers, labels, np.zeros(numbers.shape, np.float32), uncertainty, affine, dict.fromkeys(outlined, 1.0),
-        outlined, _middle(files),
-    )  # fmt: skip
+        numbers, labels, uncertainty, affine, dict.fromkeys(outlined, 1.0), outlined, _middle(files)
+    )
     scores = found.table.set_index("lesion")["score"]
     rows = []
     for row in measured.to_dict("records"):

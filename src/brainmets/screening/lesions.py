@@ -263,7 +263,6 @@ def _below(length: float) -> str:
 def measure(
     numbers: npt.NDArray[np.uint16],
     labels: npt.NDArray[np.uint8],
-    region_probability: npt.NDArray[np.float32],
     uncertainty: npt.NDArray[np.float32],
     affine: Affine,
     scores: Mapping[int, float],
@@ -273,10 +272,10 @@ def measure(
     """The lesion table (``schemas.SCREENED``), one row per number of ``scores``, by number; no lesion: no row.
 
     ``numbers`` (x, y, z): each voxel the number of its lesion, 0 elsewhere; ``labels``: a BraTS label map;
-    ``region_probability`` and ``uncertainty``: the operating point's region, probability and binary entropy in bits;
-    ``affine``: voxel index to RAS mm. ``scores``: each lesion's highest probability on the grid that the model saw;
-    ``accepted``: the numbers at or above the operating point. ``middle``: the mid-sagittal plane, or None where it is
-    not known; then every side is "unknown".
+    ``uncertainty``: binary entropy in bits of the operating point's region; ``affine``: voxel index to RAS mm.
+    ``scores``: each lesion's highest probability on the grid that the model saw; ``accepted``: the numbers at or above
+    the operating point. ``middle``: the mid-sagittal plane, or None where it is not known; then every side is
+    "unknown".
 
     Enhancing tumour, core and oedema: each such voxel of the label map goes to the lesion nearest to it, its own where
     it lies in one, among those that its component of the whole tumour (26-connected) holds voxels of, at equal
@@ -284,12 +283,12 @@ def measure(
     it surrounds, and its parts together may be more than its volume. A lesion that nothing is painted of, as
     a candidate of a probability below 0.5, has zeros.
 
-    Raises ``ValueError`` for arrays that are not of one 3D shape, a probability or uncertainty that is not from 0 to
-    1, a voxel's number without a score, a score without a voxel, a score that is not from 0 to 1, an accepted number
-    without a score, and a probability above its lesion's score, as another region's is.
+    Raises ``ValueError`` for arrays that are not of one 3D shape, an uncertainty that is not from 0 to 1, a voxel's
+    number without a score, a score without a voxel, a score that is not from 0 to 1, and an accepted number without a
+    score.
     """
     boxes = find_objects(numbers)
-    _check(numbers, labels, region_probability, uncertainty)
+    _check(numbers, labels, uncertainty)
     _check_numbers({number for number, box in enumerate(boxes, start=1) if box}, scores, accepted)
     voxel_mm3 = round(abs(float(np.linalg.det(affine[:3, :3]))), 9)
     parts = _parts(numbers, labels, affine, scores) * voxel_mm3
@@ -297,12 +296,6 @@ def measure(
     for number in sorted(scores):
         box = boxes[number - 1]
         lesion = numbers[box] == number
-        highest = float(region_probability[box][lesion].max())
-        if highest > scores[number] + 0.01:
-            raise ValueError(
-                f"region_probability: lesion {number} holds {highest:.3f}, above its score of {scores[number]:.3f}; "
-                "is it the operating point's region?"
-            )
         origin = np.array([side.start for side in box])
         place = nib.affines.apply_affine(affine, np.argwhere(lesion).mean(axis=0) + origin)
         found = diameters(lesion, affine @ nib.affines.from_matvec(np.eye(3), origin))
@@ -328,21 +321,13 @@ def measure(
     return _typed(pd.DataFrame(rows, columns=list(SCREENED.columns)))
 
 
-def _check(
-    numbers: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    region_probability: npt.NDArray[Any],
-    uncertainty: npt.NDArray[Any],
-) -> None:
-    named = {"labels": labels, "region_probability": region_probability, "uncertainty": uncertainty}
-    for name, array in named.items():
+def _check(numbers: npt.NDArray[Any], labels: npt.NDArray[Any], uncertainty: npt.NDArray[Any]) -> None:
+    for name, array in (("labels", labels), ("uncertainty", uncertainty)):
         if numbers.ndim != 3 or array.shape != numbers.shape:
             raise ValueError(f"{name} has shape {array.shape}, numbers {numbers.shape}: both must be 3D on one grid")
-    # an entropy of float32 may be above 1 by its rounding
-    for name, most in (("region_probability", 1.0), ("uncertainty", 1.0 + 1e-5)):
-        low, high = named[name].min(initial=0.0), named[name].max(initial=0.0)  # NaN where there is one
-        if not (low >= 0 and high <= most):
-            raise ValueError(f"{name} runs from {low} to {high} and must be numbers from 0 to 1 everywhere")
+    low, high = uncertainty.min(initial=0.0), uncertainty.max(initial=0.0)  # NaN where there is one
+    if not (low >= 0 and high <= 1.0 + 1e-5):  # an entropy of float32 may be above 1 by its rounding
+        raise ValueError(f"uncertainty runs from {low} to {high} and must be numbers from 0 to 1 everywhere")
 
 
 def _check_numbers(present: set[int], scores: Mapping[int, float], accepted: Collection[int]) -> None:

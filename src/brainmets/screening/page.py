@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import math
 import re
 from collections.abc import Hashable, Mapping
 from functools import cache
@@ -101,6 +100,7 @@ def _render(found: Result) -> str:
         refused=refused,
         headline=words.headline(len(accepted), refused),
         sizes=words.sizes(table),
+        diameters=words.diameters_of(str(model["region"])),
         nothing="" if refused or accepted else words.nothing(performance),
         measured=words.measured(performance),
         false_positives=words.false_positives(performance),
@@ -157,7 +157,7 @@ def _reading(files: ScreeningPaths) -> Read | None:
 
 def _remark(remark: Mapping[str, Any]) -> dict[str, Any]:
     """A remark with its number on the training cohort's range, which may be open at one end, as a strip."""
-    value, low, high = (_finite(remark[name]) for name in ("value", "low", "high"))
+    value, low, high = (words.finite(remark[name]) for name in ("value", "low", "high"))
     strip = None
     if value is not None and not (low is None and high is None):
         known = [number for number in (value, low, high) if number is not None]
@@ -184,10 +184,6 @@ def _remark(remark: Mapping[str, Any]) -> dict[str, Any]:
         "range": words.span(shown["low"], shown["high"]),
         "strip": strip,
     }
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 # --- lesions ---------------------------------------------------------------------------------------------------------

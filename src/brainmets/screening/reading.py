@@ -18,11 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from brainmets import nifti, provenance, schemas
+from brainmets import nifti, provenance
 from brainmets.files import read_json, write_json
 from brainmets.paths import ScreeningPaths
 from brainmets.processes import BusyError, locked
-from brainmets.screening import extent
+from brainmets.screening import extent, lesions
 from brainmets.screening.extent import ReadingError as ReadingError  # what other modules import from here
 from brainmets.screening.result import read as read_result
 
@@ -138,7 +138,7 @@ def read(files: ScreeningPaths) -> Reading:
     accepted: tuple[int, ...] = ()
     below: tuple[int, ...] = ()
     if files.table.is_file():
-        table = schemas.read(files.table, schemas.SCREENED)
+        table = lesions.read(files)
         accepted = tuple(map(int, table.loc[table["accepted"], "lesion"]))
         below = tuple(map(int, table.loc[~table["accepted"], "lesion"]))
     return Reading(result, accepted, below, _history(files))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets import schemas
 from brainmets.files import read_json
 from brainmets.paths import ScreeningPaths
 from brainmets.provenance import sha256
+from brainmets.screening import lesions
 from brainmets.tables import TableError
 
 SCHEMA = 1
@@ -59,10 +59,10 @@ def read(folder: Path) -> Result:
     if wrong := [f"{name} {fault}" for name, hashed in listed.items() if (fault := _fault(folder, name, hashed))]:
         raise ResultError(f"{folder}: {', '.join(wrong)}: {AGAIN}")
     try:
-        table = schemas.read(files.table, schemas.SCREENED)
+        table = lesions.read(files)
     except TableError as error:
         raise ResultError(str(error)) from error
-    return Result(files, record, table.reset_index(drop=True))
+    return Result(files, record, table)
 
 
 def _fault(folder: Path, name: str, hashed: Any) -> str:

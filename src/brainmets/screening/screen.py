@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -150,9 +150,7 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
         known = {path.parent.name for path in options.out.glob("*/screening.json")}
-        worklist.write(
-            options.out, [ScreeningPaths(options.out / case) for case in sorted(known | set(outcome.failed))]
-        )
+        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in sorted(known)], outcome.failed)
     return outcome
 
 
@@ -290,6 +288,7 @@ def screen_scan(
     no record.
     """
     provenance = Provenance("screen", {"model": bundle.sha256}, root=files.folder)
+    created = datetime.now(UTC).replace(microsecond=0)
     clock = _Clock({"preparation": scan.seconds} if scan.t1c else {}, scan.case, say)
     _clear(files)
     with clock("reading"):
@@ -312,19 +311,21 @@ def screen_scan(
             remarks += _beyond(found, results, grid, scan)
             decision = guard.decision(remarks)
         with clock("lesion table"):
-            table = _measured(results, found, bundle.aim.region, middle)
+            table = _measured(results, found, middle)
         with clock("files"):
             _write(files, results, bundle.probability_floor)
-            remarks += _exchanged(files, scan, results, grid, found, bundle)
+            accepted = [int(number) for number in table.loc[table["accepted"], "lesion"]]
+            remarks += _for_slicer(files, results)
+            remarks += _for_dicom(files, scan, results, grid, accepted, bundle, created)
             decision = guard.decision(remarks)
     else:
-        table = _measured(None, found, bundle.aim.region, None)
+        table = _measured(None, found, None)
     lesions.write(files, table)
     record = {
         "schema": result.SCHEMA,
         "case": scan.case,
         "date": scan.date,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": created.isoformat(),
         "input": {
             "kind": scan.kind, "grid": grid, "state": scan.state, "raw_sha256": scan.raw_sha256,
             "sequences": {name: f"prepared/{name}.nii.gz" for name in SEQUENCES},
@@ -332,7 +333,7 @@ def screen_scan(
         "model": _model(bundle),
         "guard": {
             "decision": decision, "cases": bundle.profile.cases,
-            "remarks": [_finite(remark._asdict()) for remark in remarks],
+            "remarks": [guard.as_json(remark) for remark in remarks],
         },
         "preparation": scan.row,
         "lesions": len(set(found.accepted) & set(table["lesion"])),
@@ -513,20 +514,15 @@ def _beyond(found: _Found, results: Results, grid: str, scan: Scan) -> list[Rema
     return remarks
 
 
-def _measured(results: Results | None, found: _Found, region: str, middle: MidPlane | None) -> pd.DataFrame:
+def _measured(results: Results | None, found: _Found, middle: MidPlane | None) -> pd.DataFrame:
     """The lesion table; without rows where nothing was predicted."""
     if results is None:
         none = np.zeros((1, 1, 1), np.uint8)
-        zeros = np.zeros(none.shape, np.float32)
-        return lesions.measure(none.astype(np.uint16), none, zeros, zeros, np.eye(4), {}, (), None)
+        return lesions.measure(none.astype(np.uint16), none, none.astype(np.float32), np.eye(4), {}, (), None)
     scores = {number: score for number, score in found.scores.items() if number not in results.beyond}
-    limit = np.ones(max(found.scores, default=0) + 1, np.float32)
-    limit[list(scores)] = list(scores.values())
-    # a candidate that was given a voxel beside its own is no surer for it
-    probability = np.minimum(results.probabilities[region], limit[results.numbers])
     accepted = [number for number in found.accepted if number in scores]
     return lesions.measure(
-        results.numbers, results.labels, probability, results.uncertainty, results.affine, scores, accepted, middle
+        results.numbers, results.labels, results.uncertainty, results.affine, scores, accepted, middle
     )
 
 
@@ -539,24 +535,37 @@ def _write(files: ScreeningPaths, results: Results, floor: float) -> None:
     nifti.write(files.numbers, results.numbers, results.affine)
     nifti.write(files.uncertainty, results.uncertainty, results.affine)
     kept.write(files.probabilities, results.probabilities, results.affine, floor)
-    exchange.write_nrrd(files.segmentation, results.labels, results.affine)
 
 
-def _exchanged(
-    files: ScreeningPaths, scan: Scan, results: Results, grid: str, found: _Found, bundle: Bundle
-) -> list[Remark]:
-    """Write the DICOM segmentations of a DICOM scan; what cannot be is a remark, since all else is there."""
+def _for_slicer(files: ScreeningPaths, results: Results) -> list[Remark]:
+    """Write the segmentation for 3D Slicer; one that Slicer would misplace is a remark, since all else is there."""
+    try:
+        exchange.write_nrrd(files.segmentation, results.labels, results.affine)
+    except exchange.ExchangeError as error:
+        text = f"No segmentation for 3D Slicer could be made of it: {error}"
+        return [Remark("3D Slicer segmentation", "warn", "t1c", text, math.nan, -math.inf, math.inf)]
+    return []
+
+
+def _for_dicom(
+    files: ScreeningPaths, scan: Scan, results: Results, grid: str, accepted: Sequence[int], bundle: Bundle,
+    created: datetime,
+) -> list[Remark]:  # fmt: skip
+    """Write the DICOM segmentations of a DICOM scan; what cannot be is a remark, since all else is there.
+
+    ``accepted``: the numbers of the accepted lesions that have a voxel. ``created``: the record's, from which the
+    files' identifiers are made.
+    """
     if scan.kind != "dicom" or scan.t1c is None or grid != "t1c":
         return []
-    accepted = np.where(results.numbers <= len(found.accepted), results.numbers, 0).astype(np.uint16)
-    made = datetime.now(UTC)
+    lesions_alone = np.where(np.isin(results.numbers, accepted), results.numbers, np.uint16(0))
     jobs = (
         (files.dicom_labels, results.labels, dicom_seg.label_segments(), "labels"),
-        (files.dicom_lesions, accepted, dicom_seg.lesion_segments(found.accepted), "lesions"),
+        (files.dicom_lesions, lesions_alone, dicom_seg.lesion_segments(accepted), "lesions"),
     )
     try:
         for path, voxels, segments, content in jobs:
-            about = dicom_seg.About(bundle.card["name"], bundle.sha256, made, content)
+            about = dicom_seg.About(bundle.card["name"], bundle.sha256, created, content)
             dicom_seg.write(path, voxels, results.affine, scan.t1c.files, segments, about)
     except dicom_seg.SourceError as error:
         for path, *_ in jobs:

@@ -49,6 +49,16 @@ def sizes(table: pd.DataFrame) -> str:
     )
 
 
+def diameters_of(region: str) -> str:
+    """What a reader must know of diameters of an operating point's region; empty where they are RANO-BM's."""
+    if region != "WT":
+        return ""
+    return (
+        "Diameters and volumes are those of the whole tumour: they include the oedema around a lesion and are not "
+        "those of RANO-BM, which measures what takes up contrast agent."
+    )
+
+
 def nothing(performance: Row) -> str:
     """What it means that nothing was found: never that there is nothing."""
     return "This does not mean that there is no metastasis. " + measured(performance)
@@ -72,7 +82,7 @@ def measured(performance: Row) -> str:
 
 def false_positives(performance: Row) -> str:
     """How often what the model marks is none."""
-    rate = _number(performance.get("false_positives"))
+    rate = finite(performance.get("false_positives"))
     if rate is None:
         return "How often it marks what is no lesion was not measured."
     return (
@@ -110,7 +120,7 @@ def equivalent_mm(volume_mm3: float) -> float:
 
 def operating_point(model: Row) -> str:
     """Which candidates are called lesions, and how that was chosen."""
-    threshold = _number(model.get("threshold"))
+    threshold = finite(model.get("threshold"))
     region = REGION_TITLES.get(str(model["region"]), str(model["region"]))
     if threshold is None:
         return f"At this model's operating point no candidate of {region} is accepted: every one is listed below it."
@@ -194,7 +204,7 @@ def percent(share: Any) -> str:
     >>> percent(0.975), percent(0.999), percent(None)
     ('98%', '>99%', 'unknown')
     """
-    value = _number(share)
+    value = finite(share)
     if value is None:
         return "unknown"
     if 0 < value < 0.005:
@@ -237,14 +247,14 @@ def _share(row: Row) -> str:
 
 
 def _interval(low: Any, high: Any, digits: str = "") -> str:
-    ends: Sequence[float | None] = (_number(low), _number(high))
+    ends: Sequence[float | None] = (finite(low), finite(high))
     if ends[0] is None or ends[1] is None:
         return "no interval"
     shown = [format(end, digits) for end in ends if end is not None] if digits else [percent(end) for end in ends]
     return f"interval {shown[0]} to {shown[1]}"
 
 
-def _number(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite number; JSON has no other and says null."""
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return None

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from brainmets import schemas, tables
+from brainmets import tables
 from brainmets.files import read_json, write_text
 from brainmets.paths import ScreeningPaths
 from brainmets.report.redaction import leaks
 from brainmets.report.scripts import ScriptError, script
 from brainmets.schemas import WORKLIST
-from brainmets.screening import reading, result, words
+from brainmets.screening import lesions, reading, result, words
 from brainmets.screening.page import NOT_JUDGED, PAGES, PageError, told
 
 PAGE, TABLE = "worklist.html", "worklist.csv"
@@ -72,7 +72,7 @@ def _row(out: Path, files: ScreeningPaths, failed: str | None) -> dict[str, Any]
         row |= {"decision": decision, "remarks": len(remarks), "note": told("; ".join(remarks))}
         if decision == NOT_JUDGED:
             return row
-        found = schemas.read(files.table, schemas.SCREENED)
+        found = lesions.read(files)
         accepted = found[found["accepted"]]
         return row | {
             "lesions": len(accepted),
