@@ -626,7 +626,7 @@ def _bundle(args: argparse.Namespace) -> int:
     from brainmets.screening import bundle
 
     study = Study.read(args.params)
-    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_replaceable("--out", args.out, ".zip", bundle.is_one, "model bundle")
     require_apart(
         {"--out": args.out}, {"the study's folder": StudyPaths(study.content["work_dir"], study.content["study"]).work}
     )

@@ -150,7 +150,10 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
     out.mkdir(mode=0o700)
     for case in ("scan-00001-000", "scan-00002-000"):
         make_screened(out / case).page.write_text("of an earlier run")
-    why = f"case scan-00002-000: which series is the t2f? Every series is in {out}/private/series.csv"
+    why = (
+        f"case scan-00002-000: which series is the t2f? Every series is in {out}/private/series.csv; "
+        f"{tmp_path}/Doe/a.nii is damaged"
+    )
 
     def scans(bundle, inputs, options, outcome, say):
         outcome.failed["scan-00002-000"] = why
@@ -162,7 +165,8 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
     listed = pd.read_csv(out / "worklist.csv").set_index("case")
     assert listed["decision"].to_dict() == {"scan-00001-000": "pass", "scan-00002-000": "failed"}
     note = listed.loc["scan-00002-000", "note"]
-    assert "which series is the t2f?" in note and "earlier screening" in note and str(tmp_path) not in note
+    assert "which series is the t2f? Every series is in private/series.csv; (a path) is damaged" in note
+    assert "earlier screening" in note and "Doe" not in note + (out / "worklist.html").read_text()
     assert pd.isna(listed.loc["scan-00002-000", "suspicion"])
 
 

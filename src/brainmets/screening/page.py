@@ -80,7 +80,7 @@ def told(text: str) -> str:
     >>> told("cannot read /data/incoming/Doe_John: it is empty")
     'cannot read (a path): it is empty'
     """
-    return re.sub(r"\.\.\./[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
+    return re.sub(r"(?:\.\.\.|\(temporary\)|\(environment\))/[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
 
 
 def _render(found: Result) -> str:

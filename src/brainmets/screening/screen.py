@@ -150,7 +150,9 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
         known = sorted(path.parent.name for path in options.out.glob("*/screening.json"))
-        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in known], outcome.failed)
+        here = {case: why.replace(f"{options.private}/", "private/") for case, why in outcome.failed.items()}
+        here = {case: why.replace(f"{options.out}/", "") for case, why in here.items()}
+        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in known], here)
     return outcome
 
 
