@@ -152,7 +152,7 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
         make_screened(out / case).page.write_text("of an earlier run")
     why = (
         f"case scan-00002-000: which series is the t2f? Every series is in {out}/private/series.csv; "
-        f"{tmp_path}/Doe/a.nii is damaged"
+        f"{tmp_path}/Doe_John/a.nii is damaged"
     )
 
     def scans(bundle, inputs, options, outcome, say):
@@ -166,7 +166,7 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
     assert listed["decision"].to_dict() == {"scan-00001-000": "pass", "scan-00002-000": "failed"}
     note = listed.loc["scan-00002-000", "note"]
     assert "which series is the t2f? Every series is in private/series.csv; (a path) is damaged" in note
-    assert "earlier screening" in note and "Doe" not in note + (out / "worklist.html").read_text()
+    assert "earlier screening" in note and "Doe_John" not in note + (out / "worklist.html").read_text()
     assert pd.isna(listed.loc["scan-00002-000", "suspicion"])
 
 
