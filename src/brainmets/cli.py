@@ -26,7 +26,7 @@ from brainmets.params.bounds import PROCESSES, THRESHOLD
 from brainmets.params.yaml_files import parse_value
 from brainmets.places import require_apart, require_replaceable
 from brainmets.processes import BusyError, locked
-from brainmets.vocabulary import ARMS, LABELS, STRATEGIES, LesionDefinition
+from brainmets.vocabulary import ARMS, LABELS, SEQUENCES, STRATEGIES, LesionDefinition
 
 if TYPE_CHECKING:
     from brainmets.scoring.candidates import Detections
@@ -626,7 +626,7 @@ def _bundle(args: argparse.Namespace) -> int:
     from brainmets.screening import bundle
 
     study = Study.read(args.params)
-    require_replaceable("--out", args.out, ".zip", zipfile.is_zipfile, "archive")
+    require_replaceable("--out", args.out, ".zip", bundle.is_one, "model bundle")
     require_apart(
         {"--out": args.out}, {"the study's folder": StudyPaths(study.content["work_dir"], study.content["study"]).work}
     )
@@ -694,9 +694,12 @@ def _screen_scans(args: argparse.Namespace) -> int:
     require_apart({"--out": out}, {"MODEL": args.model, **places})
     require_apart({"--private": private}, {"MODEL": args.model, **places})
     inputs = source.find(args.input, args.said)
-    for case, where in inputs.raw.items():
-        if out.is_relative_to(where) or where.is_relative_to(out):
-            raise ParameterError(f"--out: {args.out} and the raw scans {case!r} lie one within the other")
+    read = {**inputs.raw, **{case: scan.images[SEQUENCES[0]].parent for case, scan in inputs.prepared.items()}}
+    for case, folder in read.items():
+        where = folder.resolve()  # an INPUT may hold links to it
+        for option, place in (("--out", out), ("--private", private)):
+            if place.is_relative_to(where) or where.is_relative_to(place):
+                raise ParameterError(f"{option}: {place} and the scans {case!r} lie one within the other")
     model = bundle.read(args.model)
     for line in model.other_release():
         print(f"look at the model: {line}", file=sys.stderr)

@@ -103,7 +103,8 @@ def make_screened(
         "input": {"kind": "prepared", "grid": "prepared", "sequences": {n: f"prepared/{n}.nii.gz" for n in SEQUENCES}},
         "model": {
             "name": "demo segresnet finetune", "sha256": "3f" * 32, "study": "demo", "arm": "segresnet",
-            "strategy": "finetune", "folds": 5, "created": "2024-04-30", "licence": "CC BY 4.0", "region": "TC",
+            "strategy": "finetune", "folds": [*range(5)], "created": "2024-04-30",
+            "licence": "CC BY 4.0", "region": "TC",
             "hit": "one_to_one", "threshold": THRESHOLD, "smallest_mm3": 20.0, "false_positives": 1.0,
         },
         "guard": {"decision": decision, "cases": 40, "remarks": [FINDINGS["refuse"]] if refused else []},

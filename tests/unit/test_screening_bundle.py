@@ -692,3 +692,15 @@ def test_the_command(
     Path("mine.zip").write_text("a text of mine")
     assert cli.main([*words, "mine.zip"]) == 2
     assert Path("mine.zip").read_text() == "a text of mine"
+    with zipfile.ZipFile("scans.zip", "w") as archive:
+        archive.writestr("patient/t1c.nii.gz", "of mine")
+    before = Path("scans.zip").read_bytes()
+    assert cli.main([*words, "scans.zip"]) == 2
+    assert "scans.zip is there and is no model bundle: it is not overwritten" in capsys.readouterr().err
+    assert Path("scans.zip").read_bytes() == before
+    assert cli.main([*words, "model.zip"]) == 0  # over its own
+
+
+def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
+    assert refused(tmp_path) == "it is a folder" and not bundle.is_one(tmp_path)
+    assert refused(tmp_path / "none.zip") == "there is no such file" and not bundle.is_one(tmp_path / "none.zip")

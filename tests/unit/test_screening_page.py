@@ -352,6 +352,17 @@ def sheets(pdf):
     return len(re.findall(rb"/Type\s*/Page[^s]", pdf))
 
 
+def test_the_date_of_the_scan_or_that_it_is_not_known(tmp_path):
+    for case, date, said in (
+        ("scan-00001-000", "2024-05-17", "Case scan-00001-000, scanned 2024-05-17"),
+        ("scan-00002-000", None, "Case scan-00002-000, date of the scan not known"),
+    ):
+        html = page.write(make_screened(tmp_path / case, refused=True, date=date)).read_text()
+        soup = BeautifulSoup(html, "html.parser")
+        assert soup.select_one(".kicker").get_text() == said
+        assert "demo segresnet finetune: segresnet, finetune, 5 folds of study demo" in soup.get_text()
+
+
 @pytest.mark.slow
 @pytest.mark.browser
 def test_an_average_case_prints_to_two_sheets(pages):

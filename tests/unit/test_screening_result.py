@@ -67,3 +67,9 @@ def test_a_record_that_is_none(tmp_path, text, message):
 def test_a_folder_without_a_record(tmp_path):
     with pytest.raises(ResultError, match="holds no screened scan"):
         result.read(tmp_path)
+
+
+def test_the_folder_of_all_scans_is_not_that_of_one(tmp_path):
+    screened.make_screened(tmp_path / "scan-00001-000")
+    with pytest.raises(ResultError, match="holds screened scans: name the folder of one, such as"):
+        result.read(tmp_path)

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from screened import make_screened
 
+from brainmets.cohorts.cohort import Case
+from brainmets.params import Raw
 from brainmets.paths import ScreeningPaths
 from brainmets.screening import dicom_seg, onto_source, screen
-from brainmets.screening.screen import ScreeningError, find
+from brainmets.screening.screen import Options, Outcome, ScreeningError, find
+from brainmets.screening.source import Inputs
 from brainmets.statistics.operating_point import Aim, Point
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -183,12 +187,49 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     assert screen.device("auto").type == screen.device("cpu").type == "cpu"
 
 
-def test_the_worklist_says_why_a_scan_failed(monkeypatch, tmp_path: Path):
-    def unprepared(_: Any, __: Any, ___: Any, outcome: screen.Outcome, ____: Any) -> list[screen.Scan]:
-        outcome.failed["scan-00001-000"] = "t2f: no series of the study is one"
+def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(tmp_path: Path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    for case in ("scan-00001-000", "scan-00002-000"):
+        make_screened(out / case).page.write_text("of an earlier run")
+    why = (
+        f"case scan-00002-000: which series is the t2f? Every series is in {out}/private/series.csv; "
+        f"{tmp_path}/Doe_John/a.nii is damaged"
+    )
+
+    def scans(bundle, inputs, options, outcome, say):
+        outcome.failed["scan-00002-000"] = why
         return []
 
-    monkeypatch.setattr(screen, "_scans", unprepared)
-    options = screen.Options(tmp_path / "out", tmp_path / "private")
-    screen.screen(model(), screen.Inputs({}, {}), options, screen.device("cpu"), lambda _: None)
-    assert "t2f: no series of the study is one" in (tmp_path / "out" / "worklist.csv").read_text()
+    monkeypatch.setattr(screen, "_scans", scans)
+    options, quiet = Options(out, out / "private"), lambda line: None
+    screen.screen(model(), Inputs({}, {}), options, None, quiet)  # type: ignore[arg-type]
+    listed = pd.read_csv(out / "worklist.csv").set_index("case")
+    assert listed["decision"].to_dict() == {"scan-00001-000": "pass", "scan-00002-000": "failed"}
+    note = listed.loc["scan-00002-000", "note"]
+    assert "which series is the t2f? Every series is in private/series.csv; (a path) is damaged" in note
+    assert "earlier screening" in note and "Doe_John" not in note + (out / "worklist.html").read_text()
+    assert pd.isna(listed.loc["scan-00002-000", "suspicion"])
+
+
+def test_a_case_to_leave_out_that_is_not_there_is_named(tmp_path: Path):
+    inputs = Inputs({"a": Case("a", "a", {}, None), "b": Case("b", "b", {}, None)}, {})
+    for words in ({"left_out": ("a", "c")}, {"accepted": ("c",)}):
+        options = Options(tmp_path, tmp_path / "private", **words)
+        with pytest.raises(ScreeningError, match="--left-out, --accepted: c: there is no such case"):
+            screen._scans(model(), inputs, options, Outcome(), print)
+
+
+def test_raw_scans_are_not_asked_for_a_prepared_case_that_is_left_out(tmp_path: Path, monkeypatch):
+    asked: list[Raw] = []
+
+    def sort_each(declaration, files, say):
+        asked.append(declaration.raw)
+        raise ScreeningError("enough")
+
+    monkeypatch.setattr(screen.sorting, "sort_each", sort_each)
+    inputs = Inputs({"a": Case("a", "a", {}, None)}, {"patient": tmp_path})
+    options = Options(tmp_path / "out", tmp_path / "private", left_out=("a", "scan-00001-000"))
+    with pytest.raises(ScreeningError, match="enough"):
+        screen._from_raw(model(), inputs, options, Outcome(), print)
+    assert asked[0].left_out == ["scan-00001-000"]

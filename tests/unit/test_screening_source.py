@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import raw_scans
 
-from brainmets import nifti
+from brainmets import cli, nifti
 from brainmets.preparation.sorting import SortingError
 from brainmets.screening import source
 from brainmets.screening.source import SourceError, find, link
@@ -120,12 +120,35 @@ def test_links_are_made_anew_and_private(tmp_path):
     folder = tmp_path / "links"
     link({"p1": tmp_path / "a" / "p1", "p2": tmp_path / "a" / "p2"}, folder)
     link({"p2": tmp_path / "a" / "p2"}, folder)
-    assert [path.name for path in folder.iterdir()] == ["p2"]
+    assert [path.name for path in folder.iterdir() if path.name[0] != "."] == ["p2"]
     assert (tmp_path / "a" / "p1").is_dir()  # the link went, not what it led to
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
     with pytest.raises(SortingError, match="can be entered by others"):
         link({}, folder)
+
+
+def test_another_folder_of_the_same_name_does_not_replace_an_earlier_patient(tmp_path):
+    """Every run: the one between, of another patient, must not make the first forgotten."""
+    for place in ("a/nifti", "b/nifti", "c/p3"):
+        raw_scans.write_scan(tmp_path / place)
+    links = tmp_path / "links"
+    link({"nifti": tmp_path / "a/nifti"}, links)
+    link({"p3": tmp_path / "c/p3"}, links)
+    link({"nifti": tmp_path / "a/nifti"}, links)
+    link({"p3": tmp_path / "c/p3"}, links)
+    with pytest.raises(SourceError, match="'nifti', and could be one patient or two: screen it into a folder of its"):
+        link({"nifti": tmp_path / "b/nifti", "p3": tmp_path / "c/p3"}, links)
+    assert [path.name for path in links.iterdir() if path.name[0] != "."] == ["p3"]
+    (links / ".earlier" / "nifti").unlink()  # as the message says, where a person knows better
+    link({"nifti": tmp_path / "b/nifti"}, links)
+
+
+def test_dicom_says_whose_it_is_and_may_lie_anywhere(tmp_path):
+    for disc in ("cd1", "cd2"):
+        dicom_files.write_series(tmp_path / disc / "DICOM" / "ser1")
+        link({"DICOM": tmp_path / disc / "DICOM"}, tmp_path / "links")
+    assert (tmp_path / "links" / "DICOM").readlink() == tmp_path / "cd2" / "DICOM"
 
 
 def test_the_state_tells_another_file(tmp_path):
@@ -134,3 +157,18 @@ def test_the_state_tells_another_file(tmp_path):
     before = source.state([path])
     path.write_text("12")
     assert source.state([path]) != before
+
+
+@pytest.mark.parametrize("said", ["--prepared", "--raw"])
+@pytest.mark.parametrize("option", ["--out", "--private"])
+@pytest.mark.parametrize("place", ["elsewhere/p1/out", "elsewhere"])
+def test_nothing_is_written_into_or_around_the_scans_whatever_links_lead_there(tmp_path, capsys, said, option, place):
+    """ "elsewhere" would be the folder whose ``p1`` is the scan's own: results would come to lie among its images."""
+    prepared(tmp_path / "elsewhere" / "p1", "p1")
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "p1").symlink_to(tmp_path / "elsewhere" / "p1")
+    outputs = {"--out": str(tmp_path / "out")} | {option: str(tmp_path / place)}
+    given = [word for pair in outputs.items() for word in pair]
+    assert cli.main(["screen", str(tmp_path / "model.zip"), str(tmp_path / "input"), said, *given]) == 2
+    assert f"{option}: {tmp_path / place} and the scans 'p1' lie one within the other" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "input"}

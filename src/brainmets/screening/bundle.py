@@ -416,13 +416,22 @@ def read(path: Path) -> Bundle:
     """
     try:
         if not path.is_file():
-            raise BundleError("there is no such file")
+            raise BundleError("it is a folder" if path.is_dir() else "there is no such file")
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             with _opened(handle) as archive:
                 return _bundle(path, digest, Members(archive, path.stat().st_size))
     except BundleError as error:
         raise BundleError(f"{path} is not opened: {error}; get it anew from where it was made") from None
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file is a bundle, whole or not: what may be written over, as other archives may not."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {MODEL, HASHES} <= {*archive.namelist()}
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError):
+        return False
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def told(text: str) -> str:
     >>> told("cannot read /data/incoming/Doe_John: it is empty")
     'cannot read (a path): it is empty'
     """
-    return re.sub(r"\.\.\./[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
+    return re.sub(r"(?:\.\.\.|\(temporary\)|\(environment\))/[^\s:;,\"'<>]*", "(a path)", Redactor({})(text))
 
 
 def _render(found: Result) -> str:
@@ -97,6 +97,7 @@ def _render(found: Result) -> str:
     accepted, below = [row for row in rows if row["accepted"]], [row for row in rows if not row["accepted"]]
     return PAGES.get_template("page.html.j2").render(
         case=files.case,
+        date=record["date"],
         refused=refused,
         headline=words.headline(len(accepted), refused),
         sizes=words.sizes(table),
@@ -300,12 +301,12 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     versions = record["provenance"].get("versions", {})
     seconds = sum(float(value) for value in record["seconds"].values())
     kinds = {"dicom": "DICOM series", "raw": "raw NIfTI files", "prepared": "a case that was prepared before"}
-    kind = str(record["input"]["kind"])
+    kind, folds = str(record["input"]["kind"]), len(model["folds"])
     facts = {
         "Scanned on": str(record["date"] or "not known"),
         "Screened": words.moment(str(record["created"])),
         "Read from": kinds.get(kind, kind),
-        "Model": f"{model['name']}: {model['arm']}, {model['strategy']}, {model['folds']} folds of study "
+        "Model": f"{model['name']}: {model['arm']}, {model['strategy']}, {folds} fold{'s' * (folds != 1)} of study "
         f"{model['study']}, made {words.moment(str(model['created']))}",
         "Model file (SHA-256)": str(model["sha256"]),
         "Licence of the training data": str(model["licence"] or "not declared"),

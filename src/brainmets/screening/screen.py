@@ -149,8 +149,10 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
-        known = {path.parent.name for path in options.out.glob("*/screening.json")}
-        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in sorted(known)], outcome.failed)
+        known = sorted(path.parent.name for path in options.out.glob("*/screening.json"))
+        here = {case: why.replace(f"{options.private}/", "private/") for case, why in outcome.failed.items()}
+        here = {case: why.replace(f"{options.out}/", "") for case, why in here.items()}
+        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in known], here)
     return outcome
 
 
@@ -186,6 +188,9 @@ def _in_words(error: Exception, files: ScreeningPaths) -> str:
 
 def _scans(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome, say: Say) -> list[Scan]:
     """Every scan that is prepared or can be, by name; those that cannot are noted in ``outcome``."""
+    unknown = sorted({*options.left_out, *options.accepted} - set(inputs.prepared))
+    if unknown and not inputs.raw:  # else the sorting knows the names
+        raise ScreeningError(f"--left-out, --accepted: {', '.join(unknown)}: there is no such case")
     wanted = {name: case for name, case in inputs.prepared.items() if name not in options.left_out}
     scans = [
         Scan(name, "prepared", case.images, _hash(source.state(case.images.values()))) for name, case in wanted.items()
@@ -204,8 +209,9 @@ def _from_raw(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome
     links = options.private.with_name(f".{options.private.name}-inputs")
     source.link(inputs.raw, links)
     raw = Raw(
-        folder=str(links), prefix=options.prefix, brain_masks=options.brain_masks, left_out=list(options.left_out),
-        accepted=list(options.accepted),
+        folder=str(links), prefix=options.prefix, brain_masks=options.brain_masks,
+        left_out=[case for case in options.left_out if case not in inputs.prepared],
+        accepted=[case for case in options.accepted if case not in inputs.prepared],
     )  # fmt: skip
     layout = Layout(
         **{name: f"{{case}}/prepared/{name}.nii.gz" for name in SEQUENCES},

@@ -26,6 +26,8 @@ Said = Literal["prepared", "raw"]
 BRATS_FILE = re.compile(rf"(?P<case>.+)-(?P<sequence>{'|'.join(SEQUENCES)})\.nii\.gz")
 RESERVED = ("private", "prepared")
 """Names of folders that a case may not have."""
+EARLIER = ".earlier"
+"""In the folder of links: one link for each folder of volumes that was ever screened, by its name."""
 ASKED = 200
 """Files without an ending of an image that are opened to see whether the INPUT holds DICOM."""
 
@@ -73,8 +75,25 @@ def find(inputs: Sequence[Path], said: Said | None = None) -> Inputs:
 
 
 def link(raw: Mapping[str, Path], folder: Path) -> None:
-    """Make ``folder``, the user's own, hold nothing but one link for each folder of raw scans."""
+    """Make ``folder``, the user's own, hold one link for each folder of raw scans, and those of earlier runs aside.
+
+    Raises ``SourceError`` for a folder of volumes, whose name is all that says whose it is, where an earlier run
+    screened another folder of that name: its results would be replaced by those of who may be another patient.
+    """
     own_folder(folder)
+    earlier = folder / EARLIER
+    own_folder(earlier)
+    volumes_of = {name: target for name, target in raw.items() if _has_volumes(target)}
+    for name, target in volumes_of.items():
+        if (before := earlier / name).is_symlink() and before.readlink() != target:
+            raise SourceError(
+                f"INPUT: {target} and {before.readlink()}, which was screened into this folder before, are both "
+                f"called {name!r}, and could be one patient or two: screen it into a folder of its own (--out), or "
+                f"rename it; where it is the same patient, whose files were moved, delete {before}"
+            )
+    for name, target in volumes_of.items():
+        if not (earlier / name).is_symlink():
+            (earlier / name).symlink_to(target, target_is_directory=True)
     for old in folder.iterdir():
         if old.is_symlink():
             old.unlink()

@@ -64,7 +64,8 @@ def _row(out: Path, files: ScreeningPaths, failed: str | None) -> dict[str, Any]
     row: dict[str, Any] = dict.fromkeys(WORKLIST.columns)
     row |= {"case": files.case, "page": page if files.page.is_file() else "", "note": ""}
     if failed is not None:
-        return row | {"decision": FAILED, "note": told(failed)}
+        earlier = "; the page is of an earlier screening" if row["page"] else ""
+        return row | {"decision": FAILED, "note": told(failed) + earlier}
     try:
         record = read_json(files.record)
         decision = str(record["guard"]["decision"])
