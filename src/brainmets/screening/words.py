@@ -90,10 +90,10 @@ def false_positives(performance: Row) -> str:
     rate = _number(performance.get("false_positives"))
     if rate is None:
         return "How often it marks what is no lesion was not measured."
-    return (
-        f"It marked {rate:.2f} places a case that are no lesion "
-        f"({interval(performance, *(performance.get(f'false_positives_{end}') for end in ('low', 'high')), '.2f')})."
+    ends = interval(
+        performance, performance.get("false_positives_low"), performance.get("false_positives_high"), ".2f"
     )
+    return f"It marked {rate:.2f} places a case that are no lesion ({ends})."
 
 
 def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list[dict[str, str]]:
