@@ -103,9 +103,33 @@ def test_complete_response_needs_all_lesions_gone():
     assert categories({1: gone, 2: history(8.0, None)})[-1] == "PR", "a non-target lesion was not in view"
 
 
-def test_progression_after_a_complete_response_needs_5_mm():
-    assert last(20.0, 0, 4.9) == "PR"
-    assert last(20.0, 0, 5.0) == "PD"
+def test_a_lesion_that_is_back_after_a_complete_response_is_progression_however_small():
+    """As RECIST 1.1 answers of lesions that reappear; at the next date it is an old one, and counts by its size."""
+    assert last(20.0, 0, 3.0) == "PD"
+    found = assess({1: history(20.0, 0, 3.0, 4.0)}, [1], Joined(), [[]] * 4, [True] * 4)
+    assert [one.category for one in found] == ["baseline", "CR", "PD", "PR"]
+    assert found[2].why == "back after a complete response: lesion 1"
+    assert categories({1: history(20.0, 0, 0), 2: history(8.0, 0, 3.0)})[-1] == "PD", "a non-target lesion"
+    assert last(20.0, 0, -3.0) == "PR", "a candidate below the point is not back"
+    assert last(20.0, 0, -3.0, 3.0) == "PD"
+    assert last(20.0, 0, 3.0, immunotherapy=True) == "PR", "as a new lesion"
+
+
+def test_a_lesion_that_is_back_without_a_complete_response_is_added():
+    """8 mm are left of 30: the one that is back counts from 5 mm on."""
+    other = history(10.0, 8.0, 8.0)
+    assert categories({1: history(20.0, 0, 4.9), 2: other}, (1, 2))[-1] == "PR"
+    assert categories({1: history(20.0, 0, 5.0), 2: other}, (1, 2))[-1] == "PD"
+
+
+def test_a_later_date_changes_no_earlier_category():
+    """A candidate that is above the point at a later date only is no lesion yet; a part is none before it splits."""
+    candidate = {1: history(20.0, 0, 0), 2: history(0, -4.0, 5.0)}
+    assert categories(candidate)[1] == "CR"
+    assert categories({1: history(0, -4.0, 5.0)}, ())[1] == "NE"
+    part = {1: history(20.0, 21.0, 14.0), 2: history(None, 0, 6.0)}
+    found = assess(part, [1], Joined({2: 1}), [[]] * 3, [True] * 3)
+    assert [one.sum_mm for one in found] == [20.0, 21.0, 20.0]
 
 
 def test_a_new_lesion_is_progression_but_for_immunotherapy():

@@ -58,9 +58,25 @@ def test_no_lesion_is_never_no_metastasis(pages):
     assert "No lesion found at the operating point" in said
     assert "This does not mean that there is no metastasis." in said
     # 4 + 16 lesions below 5 mm, 1 + 11 of them found
-    assert "found 81 of 90 lesions (90%, interval 82% to 95%); of 20 lesions below 5 mm it missed 8." in said
+    assert "found 81 of 90 lesions (90%, 95% interval 82% to 95%); of 20 lesions below 5 mm it missed 8." in said
     assert "2 uncertain candidates lie below the operating point" in said
     assert soup(pages["none"]).select_one("table.lesions") is None
+
+
+def test_intervals_tell_their_coverage_and_folds_are_counted(pages):
+    said = text_of(pages["none"])
+    assert "places a case that are no lesion (95% interval 0.20 to 1.30)" in said
+    assert "95% interval" in soup(pages["none"]).select_one(".model thead").get_text()
+    assert "segresnet, finetune, 5 folds of study demo" in said
+
+
+def test_an_aim_that_could_not_be_met_is_not_claimed():
+    """The point is then the one with the fewest false positives, more than the aim allows."""
+    model = {"region": "TC", "hit": "one_to_one", "threshold": 0.9, "smallest_mm3": 0.0, "false_positives": 1.0}
+    assert "as can be found with at most 1 false positive a case" in words.operating_point({**model, "met": True})
+    said = words.operating_point({**model, "met": False})
+    assert "since it cannot keep to at most 1 false positive a case" in said
+    assert "as many lesions" not in said
 
 
 def test_one_lesion_has_its_size_in_the_first_sentence(pages):

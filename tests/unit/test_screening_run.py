@@ -29,7 +29,7 @@ def model(threshold: float = 0.5, smallest_mm3: float = 0.0, candidate_threshold
         aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold, sha256="ab" * 32,
         card={
             "name": "demo", "study": "demo", "arm": "default", "strategy": "finetune", "folds": [0], "created": "x",
-            "licence": "CC0",
+            "licence": "CC0", "interval": 0.9,
         },
         performance=pd.DataFrame(
             [
@@ -107,6 +107,7 @@ def test_the_record_holds_no_number_that_json_cannot():
     record = screen._performance(model())
     assert record["rows"][0]["high"] is None and record["rows"][1]["found"] == 8
     assert record["false_positives"] == 0.6 and record["false_positives_high"] is None and record["target"] == 1.0
+    assert record["coverage"] == 0.9 and screen._model(model())["met"] is True
     assert screen._model(model(threshold=math.inf))["threshold"] is None
 
 

@@ -106,6 +106,7 @@ def _render(found: Result) -> str:
         measured=words.measured(performance),
         false_positives=words.false_positives(performance),
         performance=words.performance_rows(performance, {int(r["lesion"]): float(r["volume_mm3"]) for r in accepted}),
+        coverage=f"{100 * performance['coverage']:.3g}%",
         point=words.operating_point(model),
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
@@ -301,12 +302,12 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     versions = record["provenance"].get("versions", {})
     seconds = sum(float(value) for value in record["seconds"].values())
     kinds = {"dicom": "DICOM series", "raw": "raw NIfTI files", "prepared": "a case that was prepared before"}
-    kind, folds = str(record["input"]["kind"]), len(model["folds"])
+    kind = str(record["input"]["kind"])
     facts = {
         "Scanned on": str(record["date"] or "not known"),
         "Screened": words.moment(str(record["created"])),
         "Read from": kinds.get(kind, kind),
-        "Model": f"{model['name']}: {model['arm']}, {model['strategy']}, {folds} fold{'s' * (folds != 1)} of study "
+        "Model": f"{model['name']}: {model['arm']}, {model['strategy']}, {words.folds(model['folds'])} of study "
         f"{model['study']}, made {words.moment(str(model['created']))}",
         "Model file (SHA-256)": str(model["sha256"]),
         "Licence of the training data": str(model["licence"] or "not declared"),

@@ -46,9 +46,13 @@ RULES = (
     "A lesion of which a candidate below the operating point is left counts with the candidate's diameter, and is "
     "not gone. A new lesion at a place where an earlier date had a candidate was already pointed at: it is listed, "
     "and is not counted as new.",
+    "A lesion that is above the operating point again after a complete response is progression, however small, and "
+    "under immunotherapy is not by itself, as a new one; without a complete response before, it is added to the sum "
+    "(RECIST 1.1).",
     "Of a target that split the parts' diameters are added; targets that merged count once, with the diameter of "
     "what they became (RECIST 1.1).",
-    "A category is that of its date: a lesion that was new at an earlier date is not new again.",
+    "A category is that of its date, and what a later date shows does not change it: a lesion that was new at an "
+    "earlier date is not new again, and a candidate counts as a lesion once it was above the operating point.",
     "A date without a usable scan, or whose scan does not reach a target lesion, is not evaluable, unless a new "
     "lesion shows progression; it is no nadir.",
     "Whether a non-target lesion progressed unequivocally is for a reader to say; no number decides it here.",
@@ -119,6 +123,7 @@ def assess(
     """
     found: list[Assessment] = []
     sums: dict[int, float] = {}
+    complete: int | None = None
     first = next((date for date, fine in enumerate(usable) if fine), None)
     for date, fine in enumerate(usable):
         if not fine or first is None:
@@ -134,7 +139,10 @@ def assess(
             nadir_date = min(sums, key=lambda earlier: (sums[earlier], -earlier), default=None)
             seen = _Seen(date, total, sums.get(first), None if nadir_date is None else sums[nadir_date], nadir_date)
             largest, increase = _largest_increase(lesions, targets, joined, seen)
-            category, why = _category(lesions, seen, increase, tuple(new[date]), unseen, immunotherapy)
+            back = () if complete is None else _back(lesions, complete, date)
+            category, why = _category(lesions, seen, increase, tuple(new[date]), back, unseen, immunotherapy)
+            if category == "CR":
+                complete = date
             found.append(
                 Assessment(
                     category, why, total, seen.baseline, seen.nadir, nadir_date, _percent(total, seen.baseline),
@@ -152,7 +160,11 @@ def counted_lesions(
     """The lesions whose diameters make up the sum of a date: targets, parts of them, what they merged into there."""
     counted = set(targets)
     while True:
-        more = {part for part, whole in joined.split_from.items() if whole in counted}
+        more = {
+            part
+            for part, whole in joined.split_from.items()
+            if whole in counted and _known(lesions[part][: date + 1])  # not before it split off
+        }
         more |= {
             whole
             for lesion, whole in joined.merged_into.items()
@@ -199,14 +211,22 @@ def _category(
     seen: _Seen,
     increase: float | None,
     new: tuple[int, ...],
+    back: tuple[int, ...],
     unseen: Sequence[int],
     immunotherapy: bool,
 ) -> tuple[Category, str]:
-    names = ", ".join(map(str, new))
-    if new and not immunotherapy:
-        return "PD", f"new: lesion {names}"
-    but = f"; new under immunotherapy, which alone is not progression: lesion {names}" if new else ""
-    known = [lesion for lesion, values in lesions.items() if _seen_before(values, seen.date)]
+    shown = [
+        f"{words}: lesion {', '.join(map(str, these))}"
+        for words, these in (("new", new), ("back after a complete response", back))
+        if these
+    ]
+    if shown and not immunotherapy:
+        return "PD", "; ".join(shown)
+    but = "".join(
+        f"; {words} under immunotherapy, which alone is not progression: {rest}"
+        for words, rest in (one.split(": ") for one in shown)
+    )
+    known = [lesion for lesion, values in lesions.items() if _known(values[: seen.date + 1])]
     if not known:
         return "NE", f"no lesion at this or an earlier date: nothing to assess{but}"
     if unseen:
@@ -230,8 +250,18 @@ def _category(
     )
 
 
-def _seen_before(values: Sequence[Measured], date: int) -> bool:
-    return any(value.state in ("measured", "below") for value in values[: date + 1])
+def _known(values: Sequence[Measured]) -> bool:
+    """Whether a lesion was above the operating point at one of these dates."""
+    return any(value.state == "measured" for value in values)
+
+
+def _back(lesions: Mapping[int, Sequence[Measured]], complete: int, date: int) -> tuple[int, ...]:
+    """Those known before the complete response, gone at it, that are above the operating point for the first time."""
+    return tuple(
+        lesion
+        for lesion, values in sorted(lesions.items())
+        if values[date].state == "measured" and _known(values[:complete]) and not _known(values[complete:date])
+    )
 
 
 def _percent(value: float | None, reference: float | None) -> float | None:

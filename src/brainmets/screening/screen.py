@@ -597,19 +597,22 @@ def _model(bundle: Bundle) -> dict[str, Any]:
             "strategy": card["strategy"], "folds": card["folds"], "created": card["created"],
             "licence": card["licence"], "region": bundle.aim.region, "hit": bundle.aim.hit,
             "threshold": bundle.point.threshold, "smallest_mm3": bundle.point.smallest_mm3,
-            "false_positives": bundle.aim.false_positives,
+            "false_positives": bundle.aim.false_positives, "met": bundle.point.met,
         }
     )  # fmt: skip
 
 
 def _performance(bundle: Bundle) -> dict[str, Any]:
-    """How often the model found lesions of each size, and false positives a case, on its held-out cases."""
+    """How often the model found lesions of each size, and false positives a case, on its held-out cases.
+
+    ``coverage``: of every interval, such as 0.95.
+    """
     columns = ("size", "lesions", "found", "sensitivity", "low", "high")
     rows = [_finite({name: row[name] for name in columns}) for row in bundle.performance.to_dict("records")]
     rates = ("false_positives", "false_positives_low", "false_positives_high")
     whole = bundle.performance[bundle.performance["size"] == ALL_SIZES.name].to_dict("records")
     of_all = _finite({name: whole[0][name] if whole else None for name in rates})
-    return {"rows": rows, **of_all, "target": bundle.aim.false_positives}
+    return {"rows": rows, **of_all, "target": bundle.aim.false_positives, "coverage": bundle.card["interval"]}
 
 
 def _finite(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -64,13 +64,28 @@ def nothing(performance: Row) -> str:
     return "This does not mean that there is no metastasis. " + measured(performance)
 
 
+def folds(numbers: Sequence[int]) -> str:
+    """How many models' mean it is.
+
+    >>> folds([0, 1, 2]), folds([3])
+    ('3 folds', 'fold 3')
+    """
+    return f"fold {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} folds"
+
+
+def interval(performance: Row, low: Any, high: Any, digits: str = "") -> str:
+    """An interval with its coverage; "no interval" where an end of it is not known."""
+    ends = _ends(low, high, digits)
+    return f"{100 * performance['coverage']:.3g}% interval {ends}" if ends else "no interval"
+
+
 def measured(performance: Row) -> str:
     """What the model found of known lesions, and missed of small ones, in one or two sentences."""
     rows = {str(row["size"]): row for row in performance.get("rows", ())}
     whole = rows.get(ALL_SIZES.name)
     if whole is None or not whole["lesions"]:
         return "How many lesions this model finds was not measured."
-    share = _share(whole)
+    share = f"{percent(whole['sensitivity'])}, {interval(performance, whole['low'], whole['high'])}"
     text = f"On the held-out cases of its study the model found {_count(whole)} lesions ({share})"
     names = [size.name for size in SIZES if size.high <= SMALL_MM]
     few = [rows[name] for name in names if name in rows]
@@ -85,10 +100,10 @@ def false_positives(performance: Row) -> str:
     rate = finite(performance.get("false_positives"))
     if rate is None:
         return "How often it marks what is no lesion was not measured."
-    return (
-        f"It marked {rate:.2f} places a case that are no lesion "
-        f"({_interval(performance.get('false_positives_low'), performance.get('false_positives_high'), '.2f')})."
+    ends = interval(
+        performance, performance.get("false_positives_low"), performance.get("false_positives_high"), ".2f"
     )
+    return f"It marked {rate:.2f} places a case that are no lesion ({ends})."
 
 
 def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list[dict[str, str]]:
@@ -102,7 +117,7 @@ def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list
                 "size": "all sizes" if size == ALL_SIZES else size_title(str(row["size"])),
                 "found": _count(row) if row["lesions"] else "none measured",
                 "sensitivity": percent(row["sensitivity"]) if row["lesions"] else "unknown",
-                "interval": _interval(row["low"], row["high"]).removeprefix("interval ") if row["lesions"] else "",
+                "interval": _ends(row["low"], row["high"]) or "no interval" if row["lesions"] else "",
                 "here": f"{len(here)} in all" if size == ALL_SIZES else ", ".join(map(str, here)),
             }
         )
@@ -127,11 +142,14 @@ def operating_point(model: Row) -> str:
     smallest = float(model["smallest_mm3"])
     least = f" and its volume {smallest:g} mm³ or more" if smallest else ""
     rate = float(model["false_positives"])
+    aim = f"at most {rate:g} false positive{'s' * (rate != 1)} a case"
+    met = f"find as many lesions as can be found with {aim}"
+    if not model["met"]:
+        met = f"mark as few false positives as this model can, since it cannot keep to {aim}"
     return (
         f"A candidate is a connected piece of {region}. It is called a lesion where its highest probability is "
         f"{threshold:.3f} or more{least}: chosen on the training cases, before any held-out case was looked at, to "
-        f"find as many lesions as can be found with at most {rate:g} false positive{'s' * (rate != 1)} a case "
-        f"(hit: {HIT_RULE_TITLES.get(str(model['hit']), str(model['hit']))})."
+        f"{met} (hit: {HIT_RULE_TITLES.get(str(model['hit']), str(model['hit']))})."
     )
 
 
@@ -242,16 +260,12 @@ def _count(row: Row) -> str:
     return f"{int(row['found'])} of {int(row['lesions'])}"
 
 
-def _share(row: Row) -> str:
-    return f"{percent(row['sensitivity'])}, {_interval(row['low'], row['high'])}"
-
-
-def _interval(low: Any, high: Any, digits: str = "") -> str:
-    ends: Sequence[float | None] = (finite(low), finite(high))
-    if ends[0] is None or ends[1] is None:
-        return "no interval"
-    shown = [format(end, digits) for end in ends if end is not None] if digits else [percent(end) for end in ends]
-    return f"interval {shown[0]} to {shown[1]}"
+def _ends(low: Any, high: Any, digits: str = "") -> str:
+    """Both ends of an interval, in percent where no ``digits`` are given; empty where one is not known."""
+    ends = [finite(low), finite(high)]
+    if None in ends:
+        return ""
+    return " to ".join(format(end, digits) if digits else percent(end) for end in ends)
 
 
 def finite(value: Any) -> float | None:
