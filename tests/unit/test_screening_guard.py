@@ -37,7 +37,7 @@ def kinds():
 
 @pytest.fixture(scope="module")
 def scan():
-    made = make_patient("target", 5, 3.0, 91)
+    made = make_patient("target", 5, 4.0, 91)
     return dict(made.images), made.affine
 
 
@@ -208,6 +208,32 @@ def test_a_number_far_from_the_training_cases_is_told_with_their_range(row, coho
     assert json.loads(json.dumps(guard.as_json(found), allow_nan=False))["high"] == found.high
 
 
+def test_a_sequence_that_lies_a_little_aside_is_warned_of_in_any_cohort(scan, row):
+    images, affine = scan
+    assert max(row[f"{name}_shift_mm"] for name in ("t1n", "t2w", "t2f")) < 0.5
+    moved = guard.look({**images, "t2f": np.roll(images["t2f"], 1, axis=1)}, affine, NONE)
+    assert rules(moved) == {("fit of sequences", "warn", "t2f")}
+    assert moved[0].value == pytest.approx(np.linalg.norm(affine[:3, 1]), abs=1)
+    assert "mm, where at most 3 is sound" in moved[0].text
+
+
+def test_faint_edges_are_not_said_where_voxels_or_sharpness_explain_them(row, cohort):
+    faint = {**row, "t2f_agreement": 0.3 * row["t2f_agreement"]}
+    assert rules(guard.judge(faint, cohort)) == {("faint edges", "warn", "t2f")}
+    for number, value, rule in (("spacing_R_mm", 1.0, "voxel size"), ("t2f_sharp_S", 0.4, "resolution")):
+        assert {one.rule for one in guard.judge({**faint, number: value}, cohort)} == {rule}
+
+
+def test_shading_does_not_change_how_tissues_relate(scan, row):
+    """Two coils' shading along one axis, which makes the images as a whole rise and fall together."""
+    images, affine = scan
+    size = images["t1c"].shape[2]
+    shading = np.linspace(0.6, 1.6, size, dtype=np.float32)
+    shaded = guard.measure({**images, "t1c": images["t1c"] * shading, "t2f": images["t2f"] * shading}, affine)
+    assert shaded["t1c_t2f_rank"] == pytest.approx(row["t1c_t2f_rank"], abs=0.15)
+    assert shaded["t1c_t2w_rank"] == pytest.approx(row["t1c_t2w_rank"], abs=0.15)
+
+
 def test_skull_is_refused_only_where_the_training_cohort_has_none(row, cohort):
     head = {**row, "head_mL": 5000.0}
     assert ("skull left on", "refuse", "all") in rules(guard.judge(head, cohort))
@@ -305,7 +331,9 @@ def test_a_real_case_of_another_cohort_is_warned_of_but_not_refused(real_data):
     profile = Profile(8, pd.DataFrame([guard.measure(dict(one.images), one.affine) for one in phantoms]))
     found = guard.look(*real_scan(real_data, "BraTS-MET-00110-000"), profile)
     assert guard.decision(found) == "warn"
-    assert {"voxel size", "other contrast", "fit of sequences", "resolution"} <= {one.rule for one in found}
+    said = {one.rule for one in found}
+    assert {"voxel size", "other contrast", "resolution"} <= said
+    assert not {"fit of sequences", "faint edges", "relation of sequences"} & said, "its sequences lie in place"
 
 
 @pytest.mark.real

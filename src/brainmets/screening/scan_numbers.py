@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from brainmets import nifti
 from brainmets.cohorts import plausibility
 from brainmets.cohorts.background import background, head
 from brainmets.cohorts.likeness import SKULL_LITRES
-from brainmets.cohorts.matching import RESOLUTION_MM, coarse
+from brainmets.cohorts.matching import RESOLUTION_MM, RIM, Edges, coarse, edges_within
 from brainmets.preparation import grids, quality
 from brainmets.preparation.pipeline import along_ras
 from brainmets.vocabulary import SEQUENCES
@@ -35,7 +35,6 @@ AXES = ("R", "A", "S")
 OF_AUDIT = (
     "head_mL", "cut_cm2",
     *(f"{sequence}_{name}" for sequence in SEQUENCES for name in ("cover_pct", "short_mm", "at_top_pct", "levels")),
-    *(f"{one}_{other}_rank" for one, other in PAIRS),
 )  # fmt: skip
 """From ``plausibility.examine``."""
 OF_CONTENT = tuple(
@@ -44,12 +43,14 @@ OF_CONTENT = tuple(
     for name in ("agreement", "clear_sd", "away_mm", "turned", "flipped")
 )
 """From ``quality.measure``."""
+OF_TISSUE = tuple(f"{one}_{other}_rank" for one, other in PAIRS)
 OF_GREY = ("contrast", "asymmetry", "tail", "dark", "rim")
 OF_TEXTURE = ("noise", *(f"sharp_{axis}" for axis in AXES), "uneven")
 NUMBERS = (
     *(f"{sequence}_usable" for sequence in SEQUENCES),
     *(f"spacing_{axis}_mm" for axis in AXES),
-    "skull", *OF_AUDIT, *OF_CONTENT,
+    "skull", *OF_AUDIT, *OF_TISSUE, *OF_CONTENT,
+    *(f"{sequence}_shift_mm" for sequence in quality.COMPARED),
     *(f"{sequence}_{name}" for sequence in SEQUENCES for name in (*OF_GREY, *OF_TEXTURE)),
     "uptake", "uptake_ratio", "same_pct", "end_cm2", "upright", "brainlike",
 )  # fmt: skip
@@ -63,6 +64,8 @@ MOST = 400_000
 """Voxels that texture is measured on; of larger heads every second, third, ... line along each axis is taken."""
 UPTAKE_ML = 0.5
 """Volume of the brightest uptake: that of a few lesions or of the larger vessels."""
+SHADING_MM = 20.0
+"""Blur that is taken from an image before tissues are ranked: a coil's shading can outweigh them, and is smoother."""
 BOX = 52
 """Side of the cube (in voxels of ``RESOLUTION_MM``) in which a head is turned to all sides."""
 SMOOTH_MM = 6.0
@@ -96,8 +99,11 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     finite or constant has ``usable`` 0 and no other number; without any all is NaN but these and the voxel's sides.
 
     ``spacing``: voxel's side along R, A, S. ``skull``: share of the sequences whose surroundings are no constant.
-    ``OF_AUDIT``: see ``plausibility.examine``; ``OF_CONTENT``: see ``quality.measure`` (only where all four are
-    usable). Per sequence, within the head: ``contrast``: interquartile range over the distance of median and
+    ``OF_AUDIT``: see ``plausibility.examine``; ``OF_TISSUE``: Spearman's rank correlation of two sequences in the
+    head's inside, less their blur by ``SHADING_MM``; ``OF_CONTENT``: see ``quality.measure`` (only where all four are
+    usable); ``shift_mm``: how far from its place a sequence fits the t1c best, to a fraction of a voxel (a parabola
+    through the agreement of edges in place and one voxel of 4 mm to either side, at most 4 mm along each axis).
+    Per sequence, within the head: ``contrast``: interquartile range over the distance of median and
     background; ``asymmetry``: (p95 + p5 - 2 p50) / (p95 - p5); ``tail``: (p99.5 - p50) / (p75 - p25);
     ``dark``: p2 / p50, from the background; ``rim``: median of the outer 8 mm over the inside's; ``noise``: robust
     standard deviation of a second difference along both of two axes (Immerkaer, CVIU 1996, 64: 300), over the
@@ -142,6 +148,8 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     if not bad:
         measured = quality.measure(upright, fine, along, {})
         row |= {name: measured[name] for name in OF_CONTENT}
+        row |= _shifts(small)
+    row |= _relations(small, inside)
     for name, image in upright.items():
         row |= {f"{name}_{key}": value for key, value in _grey(small[name], inside, levels[name]).items()}
         row |= {f"{name}_{key}": value for key, value in _texture(image, fine).items()}
@@ -174,6 +182,23 @@ def _finer(mask: Mask, shape: tuple[int, ...]) -> Mask:
     """The coarse mask on the full grid, each voxel as the coarse one that it lies in."""
     places = [np.minimum(np.arange(size) * few // size, few - 1) for size, few in zip(shape, mask.shape, strict=True)]
     return mask[np.ix_(*places)]
+
+
+def _relations(small: Mapping[str, Floats], inside: Mask) -> dict[str, float]:
+    deep = ndimage.binary_erosion(inside, iterations=round(RIM_MM / RESOLUTION_MM))
+    if np.count_nonzero(deep) < FEWEST:
+        return {}
+    wide = SHADING_MM / RESOLUTION_MM
+    shown = {name: deep & (image != 0) for name, image in small.items()}
+    flat = {}
+    for name, image in small.items():
+        weight = ndimage.gaussian_filter(shown[name].astype(np.float32), wide)
+        flat[name] = image - ndimage.gaussian_filter(np.where(shown[name], image, 0), wide) / np.maximum(weight, 1e-3)
+    row = {}
+    for one, other in PAIRS:
+        if one in flat and other in flat and np.count_nonzero(both := shown[one] & shown[other]) >= FEWEST:
+            row[f"{one}_{other}_rank"] = float(stats.spearmanr(flat[one][both], flat[other][both]).statistic)
+    return row
 
 
 def _grey(image: Floats, inside: Mask, level: float | None) -> dict[str, float]:
@@ -261,6 +286,31 @@ def _same(images: Mapping[str, Floats], inside: Mask) -> float:
         middle = float(np.median(ratio))
         found = max(found, 100 * float(np.mean(np.abs(ratio - middle) <= 0.005 * abs(middle))))
     return found
+
+
+def _shifts(small: Mapping[str, Floats]) -> dict[str, float]:
+    """By how many mm each sequence lies beside the t1c; none where there is too little to compare."""
+    found = {
+        name: edges_within(image, ndimage.binary_erosion(head(image), iterations=RIM)) for name, image in small.items()
+    }
+    row = {}
+    for name in quality.COMPARED:
+        one, other = found[quality.REFERENCE], found[name]
+        if one is not None and other is not None:
+            row[f"{name}_shift_mm"] = RESOLUTION_MM * float(np.linalg.norm([_peak(one, other, a) for a in (1, 2, 3)]))
+    return row
+
+
+def _peak(one: Edges, other: Edges, axis: int) -> float:
+    """Where the agreement peaks along an axis, in voxels from -1 to 1."""
+    size = one.shape[axis]
+    first, second = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
+    below, here, above = (
+        float(np.vdot(first[max(0, -by) : size - max(0, by)], second[max(0, by) : size - max(0, -by)]))
+        for by in (-1, 0, 1)
+    )
+    bend = below - 2 * here + above
+    return float(np.clip(0.5 * (below - above) / bend, -1, 1)) if bend < 0 else float(np.sign(above - below))
 
 
 def _end(inside: Mask) -> float:
