@@ -229,7 +229,8 @@ def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str)
     lines = [
         f"{len(pairs) + shared} lesions of {len(rows)} target-site phantoms at {spacing_mm:g} mm "
         f"(seed {RESCAN_SEED}), scanned twice: the grid shifted by up to half a voxel along each axis, never turned; "
-        f"noise, shading, gain and tissue levels drawn anew. What one model finds ({name}), as accepted candidates of prepared cases.",
+        f"noise, shading, gain and tissue levels drawn anew. What one model "
+        f"finds ({name}), as accepted candidates of prepared cases.",
         "",
         f"Found on both scans: {both}. Found on one only: {once}, {100 * once / max(1, both + once):.0f}% of those "
         f"found at all. On none: {neither}. Left out, for their candidate is another planted lesion's too: {shared}.",
@@ -245,9 +246,7 @@ def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str)
             for row in rows
         ]  # fmt: skip
         groups = [group for group in groups if len(group)]
-        size = "all" if high - low == math.inf and not low else f"above {low:g}" if math.isinf(high) else (
-            f"{low:g} to {high:g}"
-        )  # fmt: skip
+        size = f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
         if not groups:
             lines.append(f"| {size} | 0 | 0 | | | | | |")
             continue
@@ -262,7 +261,8 @@ def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str)
         )
     lines += [
         "",
-        "Size: the geometric mean of both volumes. SD: root mean square of the log ratio, whose mean is 0 by design. "
+        "Above 0 is all sizes together. Size: the geometric mean of both volumes. SD: root mean square of the log "
+        "ratio, whose mean is 0 by design. "
         f"Factor: exp(1.96 SD); interval: percentiles of {RESAMPLES:,} resamples of patients. Within: pairs within "
         "the limits.",
     ]
