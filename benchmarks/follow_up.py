@@ -2,13 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/follow_up.py events --pairs 100 --workers 2
     OMP_NUM_THREADS=1 python benchmarks/follow_up.py repeats --pairs 30 --workers 2
+    OMP_NUM_THREADS=1 python benchmarks/follow_up.py repeatability --model model.zip --pairs 40 --workers 2
     OMP_NUM_THREADS=1 python benchmarks/follow_up.py registration --pairs 10 --workers 2
 
 ``events``: pairs of scanner phantoms with known histories, the truth's label maps as the screened result, the whole
 follow-up with its registration. ``repeats``: pairs of scans between which nothing changed; limits of agreement of the
-logarithm of the volume (Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8), by size; of the truth's label maps
-on another grid, or with ``--checkpoints`` of what these models together find in the scans, which are laid onto the
-template as the truth says. Their probability is brought onto the t1c's grid and painted above 0.5, as screening does.
+logarithm of the volume (Bland and Altman 1986, doi:10.1016/S0140-6736(86)90837-8), by size, of the truth's label maps
+on another grid. ``repeatability``: the same of what a bundle's model finds in target-site phantoms that were scanned
+twice, each time with another noise on a grid shifted by part of a voxel: accepted candidates of the same planted
+lesion. ``DECLARED`` of brainmets/screening/repeatability.py is from there.
 ``registration``: scans of one patient and of two. Each writes its part of benchmarks/results/follow_up.md.
 """
 
@@ -28,18 +30,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import torch
 from scipy import ndimage
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.files import write_text
 from brainmets.phantoms.histories import KINDS, make_visits
-from brainmets.preparation import brain
-from brainmets.preparation.grids import image_of, resampled, template_grid
-from brainmets.preparation.pipeline import along_ras
+from brainmets.phantoms.lesions import ENHANCING, NECROSIS, NON_ENHANCING
+from brainmets.phantoms.sites import SITES, Phantom, make_patient
+from brainmets.preparation.grids import image_of
 from brainmets.preparation.registration import register
-from brainmets.screening import followup
+from brainmets.screening import bundle as bundles
+from brainmets.screening import followup, screen
 from brainmets.vocabulary import NETWORK_REGIONS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -51,6 +54,10 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "follow_up.md"
 SEED = 5
 SIZES = (0.0, 500.0, 2000.0, math.inf)
 """Classes of volume in mm3."""
+RESCAN_SEED = 61
+"""Of the phantoms scanned twice: in no params file, so that no model was trained on them."""
+LESIONS = 4
+RESAMPLES = 10_000
 LEAST = 5
 """Lesions of a class for which limits are given."""
 
@@ -86,64 +93,58 @@ def repeats_of(patient: int, spacing_mm: float) -> list[tuple[float, float]]:
     return [(volumes[0][body], volumes[1][body]) for body in sorted(volumes[0])]
 
 
-_FOLDS: list[Any] = []
-"""The ensemble of this process, read once."""
+_READY: list[Any] = []
+"""Bundle and ensemble of this process, read once."""
 
 
-def predicted_repeats_of(patient: int, spacing_mm: float, checkpoints: list[Path]) -> list[tuple[float, float]]:
-    """Volumes of every lesion (mm3) on two such scans, as the models find it; 0 where they do not."""
-    import torch
+def rescans_of(patient: int, spacing_mm: float, model: Path) -> dict[str, Any]:
+    """Volumes (mm3) of every planted lesion on two scans of one target-site phantom, as a bundle's model finds it.
 
-    from brainmets.training.inference import Ensemble
-
-    if not _FOLDS:
+    Keys: patient, pairs, shared. A lesion's volume is that of the accepted candidate which shares most voxels with
+    its tumour core, on the prepared case's grid; 0 where none shares any. ``shared``: lesions that are left out, for
+    their candidate is another planted lesion's as well.
+    """
+    if not _READY:
         torch.set_num_threads(1)
-        _FOLDS.append(Ensemble.load(checkpoints, torch.device("cpu"), 0.75, False))
-    visits = make_visits(patient, 2, spacing_mm, SEED, kinds=("stable",) * 5)
-    volumes = []
-    for place, session in enumerate(visits.sessions):
-        numbers = _predicted(_FOLDS[0], session, spacing_mm)
-        voxel = abs(float(np.linalg.det(session.sequences["t1c"].slab.affine[:3, :3])))
-        sizes = np.bincount(numbers.ravel()) * voxel
-        t1c = session.sequences["t1c"]
-        to_voxel = np.linalg.inv(t1c.slab.affine) @ t1c.pose
-        held = {}
-        for body, lesion in visits.bodies(place).items():
-            middle = np.rint(to_voxel[:3, :3] @ np.array(lesion.centre_mm) + to_voxel[:3, 3]).astype(int)
-            near = numbers[tuple(slice(max(0, i - 1), i + 2) for i in middle)]
-            number = int(np.bincount(near[near > 0]).argmax()) if near.any() else 0
-            held[body] = float(sizes[number]) if number else 0.0
-        volumes.append(held)
-    return [(volumes[0][body], volumes[1][body]) for body in sorted(volumes[0])]
+        bundle = bundles.read(model)
+        _READY.extend((bundle, bundle.ensemble(torch.device("cpu"))))
+    bundle, ensemble = _READY
+    phantoms = [make_patient("target", patient, spacing_mm, RESCAN_SEED, 0, LESIONS, rescan) for rescan in (1, 2)]
+    found = [_accepted(phantom, bundle, ensemble) for phantom in phantoms]
+    pairs, shared = [], 0
+    for one, other in zip(*found, strict=True):
+        if one is None or other is None:
+            shared += 1
+        else:
+            pairs.append((one, other))
+    return {"patient": patient, "pairs": pairs, "shared": shared}
 
 
-def _predicted(ensemble: Any, session: Any, spacing_mm: float) -> np.ndarray:
-    """The tumour core's components as the models find it, on the t1c's grid."""
-    grid = template_grid((spacing_mm,) * 3)
-    t1c = session.sequences["t1c"]
-    drawn, way = image_of(session.brain, t1c.slab.affine), _from_head(t1c.pose)
-    mask = brain.widened(sitk.Resample(drawn, grid, way, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8), 4.0)
+def _accepted(phantom: Phantom, bundle: Any, ensemble: Any) -> list[float | None]:
+    """By planted lesion: the volume of its accepted candidate, 0 without one, None where it shares one."""
     with tempfile.TemporaryDirectory() as folder:
-        images = {}
-        for name, one in session.sequences.items():
-            image = image_of(one.voxels.astype(np.float32), one.slab.affine)
-            voxels, affine = along_ras(sitk.Mask(resampled(image, grid, _from_head(one.pose)), mask))
-            images[name] = nifti.write(Path(folder) / f"{name}.nii.gz", voxels, affine)
+        images = {
+            name: nifti.write(Path(folder) / f"{name}.nii.gz", voxels, phantom.affine)
+            for name, voxels in phantom.images.items()
+        }
         found = ensemble.probabilities(Case("case", "patient", images, None))
-    core = image_of(np.ascontiguousarray(found[NETWORK_REGIONS.index("TC")].transpose(2, 1, 0)), affine)
-    there = sitk.Resample(core, drawn, way.GetInverse(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
-    numbers, _ = ndimage.label(sitk.GetArrayFromImage(there).T > 0.5, np.ones((3, 3, 3)))
-    return np.asarray(numbers)
-
-
-def _from_head(pose: np.ndarray) -> Any:
-    """Points of the head's own coordinates, which are near the template's, to the scanner's (ITK's LPS mm)."""
-    turn = np.diag([-1.0, -1.0, 1.0, 1.0])
-    matrix = turn @ pose @ turn
-    move = sitk.AffineTransform(3)
-    move.SetMatrix(matrix[:3, :3].ravel().tolist())
-    move.SetTranslation(matrix[:3, 3].tolist())
-    return move
+    region = bundle.aim.region
+    probability = found[NETWORK_REGIONS.index(region)].transpose(2, 1, 0)  # the phantom's axes run along RAS already
+    candidates = screen.find({region: np.ascontiguousarray(probability)}, phantom.affine, bundle)
+    numbers = np.where(np.isin(candidates.numbers, candidates.accepted), candidates.numbers, 0)
+    voxel = abs(float(np.linalg.det(phantom.affine[:3, :3])))
+    volumes = np.bincount(numbers.ravel()) * voxel
+    scheme = SITES["target"].labels
+    core = np.isin(phantom.labels, [scheme[part] for part in (NON_ENHANCING, ENHANCING, NECROSIS)])
+    pieces, _ = ndimage.label(core, np.ones((3, 3, 3)))
+    taken = []
+    for lesion in phantom.lesions:
+        middle = np.rint(np.linalg.inv(phantom.affine) @ (*lesion.centre_mm, 1.0))[:3].astype(int)
+        here = np.bincount(numbers[pieces == pieces[tuple(middle)]], minlength=1)
+        here[0] = 0
+        taken.append(int(here.argmax()) if here.any() else 0)
+    often = Counter(taken)
+    return [0.0 if not one else None if often[one] > 1 else float(volumes[one]) for one in taken]
 
 
 def registration_of(patient: int, spacing_mm: float) -> list[tuple[str, float, float, float, float]]:
@@ -221,6 +222,61 @@ def repeats_text(pairs: list[tuple[float, float]], what: str) -> str:
     return "\n".join(lines)
 
 
+def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str) -> str:
+    pairs = [pair for row in rows for pair in row["pairs"]]
+    both, neither = sum(one * other > 0 for one, other in pairs), sum(one + other == 0 for one, other in pairs)
+    once, shared = len(pairs) - both - neither, sum(row["shared"] for row in rows)
+    lines = [
+        f"{len(pairs) + shared} lesions of {len(rows)} target-site phantoms at {spacing_mm:g} mm "
+        f"(seed {RESCAN_SEED}), scanned twice: the grid shifted by up to half a voxel along each axis, never turned; "
+        f"noise, shading, gain and tissue levels drawn anew. What one model "
+        f"finds ({name}), as accepted candidates of prepared cases.",
+        "",
+        f"Found on both scans: {both}. Found on one only: {once}, {100 * once / max(1, both + once):.0f}% of those "
+        f"found at all. On none: {neither}. Left out, for their candidate is another planted lesion's too: {shared}.",
+        "",
+        "| volume (mm3) | lesions | patients | mean log ratio | SD | factor (95% interval) | 95% limits of agreement "
+        "| within |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for low, high in [*pairwise(SIZES), (0.0, math.inf)]:
+        groups = [
+            np.array([math.log(other / one) for one, other in row["pairs"]
+                      if one * other and low < math.sqrt(one * other) <= high])
+            for row in rows
+        ]  # fmt: skip
+        groups = [group for group in groups if len(group)]
+        size = f"above {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+        if not groups:
+            lines.append(f"| {size} | 0 | 0 | | | | | |")
+            continue
+        every = np.concatenate(groups)
+        spread = float(np.sqrt((every**2).mean()))  # the two scans have no order, so that the mean is 0 by design
+        factor = math.exp(1.96 * spread)
+        interval = [math.exp(1.96 * one) for one in _spread_interval(groups)]
+        lines.append(
+            f"| {size} | {len(every)} | {len(groups)} | {every.mean():+.3f} | {spread:.3f} | {factor:.3f} "
+            f"({interval[0]:.2f} to {interval[1]:.2f}) | {100 * (1 / factor - 1):+.0f}% to {100 * (factor - 1):+.0f}% "
+            f"| {(abs(every) <= 1.96 * spread).sum()} |"
+        )
+    lines += [
+        "",
+        "Above 0 is all sizes together. Size: the geometric mean of both volumes. SD: root mean square of the log "
+        "ratio, whose mean is 0 by design. "
+        f"Factor: exp(1.96 SD); interval: percentiles of {RESAMPLES:,} resamples of patients. Within: pairs within "
+        "the limits.",
+    ]
+    return "\n".join(lines)
+
+
+def _spread_interval(groups: list[Any]) -> list[float]:
+    """95% interval of the root mean square, by resampling patients (their differences)."""
+    squares, counts = np.array([(one**2).sum() for one in groups]), np.array([len(one) for one in groups])
+    drawn = np.random.default_rng(SEED).integers(len(groups), size=(RESAMPLES, len(groups)))
+    spreads = np.sqrt(squares[drawn].sum(1) / counts[drawn].sum(1))
+    return [float(one) for one in np.percentile(spreads, [2.5, 97.5])]
+
+
 def registration_text(rows: list[tuple[str, float, float, float, float]], spacing_mm: float) -> str:
     lines = [
         f"Scans of one phantom and of two, at {spacing_mm:g} mm, as range over {len(rows) // 2} pairs each:",
@@ -237,7 +293,7 @@ def registration_text(rows: list[tuple[str, float, float, float, float]], spacin
 
 
 PARTS = {
-    "events": "Planted events", "repeats": "Repeatability", "predicted": "Repeatability of a model",
+    "events": "Planted events", "repeats": "Repeatability", "repeatability": "Repeatability of a model",
     "registration": "Registration",
 }  # fmt: skip
 
@@ -263,25 +319,29 @@ def over(work: Callable[[int], Any], pairs: int, workers: int) -> Iterator[Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("events", "repeats", "registration"))
+    parser.add_argument("part", choices=("events", "repeats", "repeatability", "registration"))
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--spacing", type=float, default=3.0)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--checkpoints", type=Path, nargs="+", help="of repeats: the folds' checkpoint_final.pth")
+    parser.add_argument("--model", type=Path, help="of repeatability: a model in one file (brainmets bundle)")
     args = parser.parse_args()
-    work = {"events": events_of, "repeats": repeats_of, "registration": registration_of}[args.part]
-    if args.checkpoints:
-        work = partial(predicted_repeats_of, checkpoints=args.checkpoints)
+    if (args.part == "repeatability") != (args.model is not None):
+        parser.error("--model belongs to repeatability, which needs it")
+    work: Callable[..., Any] = {
+        "events": events_of, "repeats": repeats_of, "registration": registration_of,
+        "repeatability": partial(rescans_of, model=args.model),
+    }[args.part]  # fmt: skip
     rows = list(over(partial(work, spacing_mm=args.spacing), args.pairs, args.workers))
     if args.part == "events":
         text = events_text(rows, args.spacing)
     elif args.part == "repeats":
         pairs = [pair for row in rows for pair in row]
-        whose = f"what {len(args.checkpoints)} models find" if args.checkpoints else "the truth's label maps"
-        text = repeats_text(pairs, f"{whose}, on scans of {args.spacing:g} mm")
+        text = repeats_text(pairs, f"the truth's label maps, on scans of {args.spacing:g} mm")
+    elif args.part == "repeatability":
+        text = repeatability_text(rows, args.spacing, bundles.read(args.model).card["name"])
     else:
         text = registration_text([one for row in rows for one in row], args.spacing)
-    write_part("predicted" if args.checkpoints else args.part, text)
+    write_part(args.part, text)
     print(text)
 
 

@@ -1,5 +1,9 @@
 """RANO-BM's imaging part at the borders of its rules, with diameters whose sums can be worked out by hand."""
 
+import math
+import re
+from pathlib import Path
+
 import pytest
 
 from brainmets.screening.rano import Joined, Measured, assess, target_lesions
@@ -238,3 +242,15 @@ def test_a_repeatability_that_is_none(percent):
 def test_the_declared_limits_narrow_with_size():
     factors = [factor for _, factor in DECLARED.limits]
     assert factors == sorted(factors, reverse=True) and all(factor > 1 for factor in factors)
+
+
+def test_the_declared_limits_are_those_that_were_measured_rounded_outwards():
+    results = (Path(__file__).parents[2] / "benchmarks/results/follow_up.md").read_text(encoding="utf-8")
+    table = results.partition("## Repeatability of a model\n")[2].partition("\n## ")[0]
+    row = re.compile(r"^\| (?:above )?(\d+)(?: to (\d+))? \| \d.*? \| (\d\.\d+) \(", re.M)
+    measured = {(float(low), float(high or math.inf)): float(factor) for low, high, factor in row.findall(table)}
+    low = 0.0
+    for most, factor in DECLARED.limits:
+        assert factor == pytest.approx(math.ceil(20 * measured[low, most]) / 20)
+        low = most
+    assert low == math.inf

@@ -43,6 +43,22 @@ def test_voxels_follow_seed_and_patient():
         assert not np.array_equal(first.images["t1c"], other.images["t1c"])
 
 
+def test_a_rescan_shows_the_same_lesions_on_a_grid_shifted_by_less_than_a_voxel():
+    first, second, third = (sites.make_patient("target", 3, SPACING, 5, n_lesions=4, rescan=n) for n in (0, 1, 2))
+    again = sites.make_patient("target", 3, SPACING, 5, n_lesions=4, rescan=1)
+    assert first.lesions == second.lesions == third.lesions and len(first.lesions) == 4
+    assert all(np.array_equal(second.images[name], again.images[name]) for name in second.images)
+    spacing = np.diag(first.affine)[:3]
+    for one, other in ((first, second), (first, third)):
+        shift = (other.affine - one.affine)[:3, 3] / spacing
+        assert (np.abs(shift) <= 0.5).all() and (np.abs(shift) > 0.001).all()
+        assert np.array_equal(one.affine[:, :3], other.affine[:, :3])
+        assert not np.array_equal(one.images["t1c"], other.images["t1c"])
+        middles = [np.argwhere(scan.brain).mean(0) * spacing + scan.affine[:3, 3] for scan in (one, other)]
+        assert np.abs(middles[0] - middles[1]).max() < 0.1  # mm: the head stays where it is
+        assert other.brain.sum() == pytest.approx(one.brain.sum(), rel=0.01)
+
+
 def test_labels_keep_to_the_scheme_and_the_brain(scans):
     site, patients = scans
     seen = set()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,28 +127,43 @@ class Phantom:
 
 
 def make_patient(
-    site: SiteName, patient: int, spacing_mm: float, seed: int, timepoint: int = 0, n_lesions: int | None = None
+    site: SiteName,
+    patient: int,
+    spacing_mm: float,
+    seed: int,
+    timepoint: int = 0,
+    n_lesions: int | None = None,
+    rescan: int = 0,
 ) -> Phantom:
     """One scan of phantom ``patient`` (a number from 1).
 
     ``spacing_mm`` is the cube root of the voxel volume: at 1 mm the source site gives 240 x 240 x 155 voxels; the
     target site's voxels are twice as thick as wide, and 0.63 mm gives 512 x 432 x 192 of 0.5 x 0.5 x 1 mm. Time
     points of a patient share the head and the lesions' places; each lesion has grown or shrunk. ``n_lesions``
-    overrides the draw of 1 to 8. Raises ``ValueError`` for a spacing outside 0.4 to 5 mm.
+    overrides the draw of 1 to 8. Each ``rescan`` from 1 shows the same time point once more: the grid shifted by up
+    to half a voxel along each axis (never turned), with noise, shading, gain and tissue levels drawn anew. Raises
+    ``ValueError`` for a spacing outside 0.4 to 5 mm.
     """
     if not 0.4 <= spacing_mm <= 5:
         raise ValueError(f"spacing_mm: {spacing_mm} must lie between 0.4 and 5 mm")
     imaging = SITES[site]
     head = np.random.default_rng([seed, imaging.number, patient])
-    scan = np.random.default_rng([seed, imaging.number, patient, 1 + timepoint])
+    scan = np.random.default_rng([seed, imaging.number, patient, 1 + timepoint])  # lesions' growth, then the image
     whole = _grid(imaging, spacing_mm, head)
     box = whole.box(BRAIN_CENTRE_MM, HEAD_REACH_MM)
     grid = whole.crop(box)
+    shape = deepcopy(head)
     anatomy = bend_template(head, grid, BRAIN_CENTRE_MM)
     count = int(head.integers(1, 9)) if n_lesions is None else n_lesions
     lesions = place_lesions(head, grid, anatomy, count, growth=1.3)
     if timepoint:
         lesions = [lesion.grown(float(scan.uniform(0.55, 1.3))) for lesion in lesions]
+    if rescan:
+        scan = np.random.default_rng([seed, imaging.number, patient, 1 + timepoint, rescan])
+        whole = _shifted(whole, scan)
+        box = whole.box(BRAIN_CENTRE_MM, HEAD_REACH_MM)
+        grid = whole.crop(box)
+        anatomy = bend_template(shape, grid, BRAIN_CENTRE_MM)
     parts, enhancement = paint(grid, anatomy, lesions)
     images = {name: _image(scan, imaging, name, grid, anatomy, parts, enhancement) for name in SEQUENCES}
     scheme = np.array([0, *(imaging.labels[part] for part in sorted(imaging.labels))], np.uint8)
@@ -264,6 +280,12 @@ def _grid(site: Site, spacing_mm: float, rng: np.random.Generator) -> Grid:
     span = (np.array(shape) - 1) * (x, y, z)
     a, b, c = np.round(BRAIN_CENTRE_MM - span / 2 + rng.uniform(-2, 2, 3), 2)
     return Grid((shape[0], shape[1], shape[2]), (x, y, z), (float(a), float(b), float(c)))
+
+
+def _shifted(grid: Grid, rng: np.random.Generator) -> Grid:
+    """The grid, moved by up to half a voxel along each axis."""
+    x, y, z = np.asarray(grid.origin_mm) + rng.uniform(-0.5, 0.5, 3) * grid.spacing_mm
+    return replace(grid, origin_mm=(float(x), float(y), float(z)))
 
 
 def _image(
