@@ -44,9 +44,7 @@ def read(folder: Path) -> Result:
     files = ScreeningPaths(folder)
     if not files.record.is_file():
         if within := sorted(path.parent for path in folder.glob(f"*/{files.record.name}")):
-            raise ResultError(
-                f"{folder} is a folder of screened scans: name that of one scan in it, such as {within[0]}"
-            )
+            raise ResultError(f"{folder} holds screened scans: name the folder of one, such as {within[0]}")
         raise ResultError(f"{folder} holds no screened scan ({files.record.name} is missing): {AGAIN}")
     try:
         record = read_json(files.record)
