@@ -55,7 +55,7 @@ JUDGED = {
     ("patient", "head volume"): "true and useful: the masks of these two hold no outer fluid",
     ("patient", "shape of the brain"): "true, for the same reason",
     ("patient", "rim"): "true, for the reason of the head's volume",
-    ("patient07", "relation of sequences"): "true: on its FLAIR white matter is darker than grey, on the phantoms' brighter",
+    ("patient07", "relation of sequences"): "true: white matter is darker than grey on its FLAIR, unlike phantoms",
     ("", "other contrast"): "true: phantoms have not the contrast of a scanner",
     ("", "resolution"): "true: brought to 1 mm from thicker slices, or smoother than phantoms of 3 mm",
     ("", "voxel size"): "true and useful: prepare it on the grid of the model's cases",
