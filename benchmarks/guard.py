@@ -38,9 +38,9 @@ SPACING = 3.0
 TRAINING = [number for number in range(1, 24) if number not in (2, 3, 4, 8, 14, 15)]
 """The demonstration's target phantoms (seed 2) less those that it holds out."""
 SETTINGS = pipeline.Settings("template", (SPACING,) * 3, 4.0, False, 1)
-CLEAN = {20264: 100}
+CLEAN = {20266: 100}
 """By seed: how many clean phantoms."""
-SPOILED = {20265: 5}
+SPOILED = {20267: 5}
 """By seed: how many variants of each kind."""
 LESION_FREE = 10
 """Every tenth clean phantom has no lesion."""
