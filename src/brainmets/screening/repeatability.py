@@ -48,8 +48,8 @@ class Repeatability:
 
 DECLARED = Repeatability(
     ((500.0, 2.95), (math.inf, 1.55)),
-    "measured on phantoms of 3 mm voxels that were scanned twice, with the demonstration's model (150 lesions of 40 "
+    "measured on phantoms at 3 mm that were scanned twice, with the demonstration's model (150 lesions of 40 "
     "phantoms, benchmarks/results/follow_up.md), rounded outwards; it holds for no other model, scanner or patient: "
     "measure your own and give it",
 )
-"""Of ``brainmets follow``, where nothing else is given. Both classes above 500 mm3 gave the same limits and are one."""
+"""Of ``brainmets follow``, where nothing else is given; the classes above 500 mm3 gave the same and are one."""
