@@ -239,7 +239,7 @@ def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str)
         "| within |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for low, high in [*pairwise(SIZES), (0.0, math.inf)]:
+    for low, high in [*pairwise(SIZES), (SIZES[1], math.inf), (0.0, math.inf)]:
         groups = [
             np.array([math.log(other / one) for one, other in row["pairs"]
                       if one * other and low < math.sqrt(one * other) <= high])
@@ -261,10 +261,9 @@ def repeatability_text(rows: list[dict[str, Any]], spacing_mm: float, name: str)
         )
     lines += [
         "",
-        "Above 0 is all sizes together. Size: the geometric mean of both volumes. SD: root mean square of the log "
-        "ratio, whose mean is 0 by design. "
-        f"Factor: exp(1.96 SD); interval: percentiles of {RESAMPLES:,} resamples of patients. Within: pairs within "
-        "the limits.",
+        "Above 500 pools two classes, above 0 all. Size: the geometric mean of both volumes. SD: root mean square of "
+        "the log ratio, whose mean is 0 by design. Factor: exp(1.96 SD); interval: percentiles of "
+        f"{RESAMPLES:,} resamples of patients. Within: pairs within the limits.",
     ]
     return "\n".join(lines)
 
