@@ -348,7 +348,6 @@ def test_a_point_whose_training_cases_changed(own: Study, tmp_path: Path) -> Non
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.zip") == "there is no such file"
-    assert refused(tmp_path) == "there is no such file"
     for content in (b"", b"PK\x03\x04", b"text" * 100):
         (tmp_path / "model.zip").write_bytes(content)
         assert "it is damaged, cut, or no bundle of `brainmets bundle`" in refused(tmp_path / "model.zip")
