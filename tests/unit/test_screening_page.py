@@ -405,7 +405,7 @@ def test_the_page_opens_with_the_network_off_and_shows_3d_on_a_click(pages):
         opened.page.goto(pages["eight"].as_uri())
         assert opened.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth") <= 0
         assert opened.page.evaluate("() => window.Niivue === undefined")
-        opened.page.click("#open-3d")
+        opened.page.click("#open-3d", timeout=120_000)
         opened.page.wait_for_function("() => document.body.dataset.ready", timeout=120_000)
         assert opened.page.evaluate("() => document.body.dataset.ready") == "yes"
         opened.page.wait_for_timeout(1500)
@@ -423,7 +423,7 @@ def test_without_webgl_and_without_scripts_the_pictures_are_there(pages):
     needs_browser()
     with tab(offline=True, webgl=False) as opened:
         opened.page.goto(pages["one"].as_uri())
-        opened.page.click("#open-3d")
+        opened.page.click("#open-3d", timeout=120_000)
         opened.page.wait_for_function("() => document.body.dataset.ready", timeout=60_000)
         assert "cannot be shown here" in opened.page.inner_text("#three-d-note")
         assert opened.errors == []
