@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +65,16 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> Path:
     """Write indented JSON; NaN and infinity are refused (``ValueError``), since JSON has no word for them."""
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON holds it: a number of NumPy as Python's own, None for one that is not finite.
+
+    >>> plain(float("nan")), plain(float("inf")), plain(2.5), plain("ET")
+    (None, None, 2.5, 'ET')
+    """
+    cell = value.item() if hasattr(value, "item") else value
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
 
 
 def read_json(path: Path) -> dict[str, Any]:

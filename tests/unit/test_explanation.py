@@ -24,6 +24,7 @@ from brainmets.review.explain import (
     pieces_by_size,
     seen_lesion,
 )
+from brainmets.scoring.probabilities import entropy_bits
 from brainmets.training.inference import NetworkImage
 
 
@@ -39,7 +40,7 @@ class Linear(torch.nn.Module):
 
 
 def test_entropy_in_bits():
-    assert explain.entropy_bits(np.array([0.5, 0.0, 1.0, 0.25])) == pytest.approx([1, 0, 0, 0.811278], abs=1e-6)
+    assert entropy_bits(np.array([0.5, 0.0, 1.0, 0.25])) == pytest.approx([1, 0, 0, 0.811278], abs=1e-6)
 
 
 def test_disagreement_of_folds():
@@ -123,7 +124,7 @@ def test_explanation_equals_the_plain_computation_on_whole_volumes():
     logits += np.array([bias for _, bias in FOLDS])[:, :, None, None, None]
     folds = 1 / (1 + np.exp(-logits))
     core = folds[:, 1, 2].transpose(0, 2, 1)  # tumour core on slice z = 2, as (x, y)
-    assert one.entropy == pytest.approx(explain.entropy_bits(core.mean(0)), abs=2e-3)  # nnU-Net's logits are float16
+    assert one.entropy == pytest.approx(entropy_bits(core.mean(0)), abs=2e-3)  # nnU-Net's logits are float16
     assert one.disagreement == pytest.approx(explain.disagreement_bits(core), abs=2e-3)
     assert one.entropy.shape == shape[:2]
     assert [(row["region"], row["withheld"]) for row in one.scores[:3]] == [

@@ -354,6 +354,19 @@ def test_the_worklist_shows_how_far_a_reader_has_come(tmp_path):
     assert table["reading"].tolist() == ["1 of 3 decided, 1 lesion left"]
 
 
+def test_a_list_written_anew_forgets_no_failed_scan(tmp_path):
+    make_screened(tmp_path / "scan-00001-000")
+    worklist.renew(tmp_path, {"scan-00002-000": "no T2", "scan-00003-000": "no T1"})
+    worklist.renew(tmp_path)  # as after a reading
+    make_screened(tmp_path / "scan-00002-000")
+    worklist.renew(tmp_path, {"scan-00004-000": "no FLAIR"}, {"scan-00002-000"})
+    listed = schemas.read(tmp_path / "worklist.csv", schemas.WORKLIST).set_index("case")
+    assert listed["decision"].to_dict() == {
+        "scan-00001-000": "pass", "scan-00002-000": "pass", "scan-00003-000": "failed", "scan-00004-000": "failed"
+    }  # fmt: skip
+    assert listed.loc["scan-00003-000", "note"] == "no T1"
+
+
 def test_an_empty_worklist_says_so(tmp_path):
     path = worklist.write(tmp_path, [])
     assert "No scan was judged." in text_of(path)

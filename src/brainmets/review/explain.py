@@ -26,7 +26,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from monai.visualize import OcclusionSensitivity
-from scipy.special import entr
 
 from brainmets import tables
 from brainmets.cohorts.background import air_level
@@ -37,6 +36,7 @@ from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import worst_slice
 from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.case import score_case
+from brainmets.scoring.probabilities import entropy_bits
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
 from brainmets.vocabulary import (
@@ -248,16 +248,6 @@ def _xyz(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 # --- uncertainty and withheld sequences --------------------------------------------------------------------------
-
-
-def entropy_bits(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Entropy of a yes-or-no outcome, -p log2 p - (1-p) log2 (1-p), element by element; 0 at 0 and 1.
-
-    >>> entropy_bits([0, 0.5, 1])
-    array([0., 1., 0.])
-    """
-    p = np.clip(np.asarray(probability, np.float64), 0, 1)
-    return np.asarray((entr(p) + entr(1 - p)) / np.log(2))
 
 
 def disagreement_bits(folds: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:

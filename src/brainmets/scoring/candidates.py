@@ -36,6 +36,7 @@ from brainmets.schemas import CANDIDATES, OVERLAPS, TARGETS, Schema
 from brainmets.scoring.boxes import Labels, Mask
 from brainmets.scoring.metrics import check_spacing
 from brainmets.scoring.one_to_one import LEAST_IOU
+from brainmets.scoring.probabilities import entropy_bits
 from brainmets.scoring.surface import Floats, Ints, Numbers
 from brainmets.vocabulary import HIT_RULES, REGIONS, HitRule, region_mask
 
@@ -199,7 +200,7 @@ def _region(
             "mean": np.bincount(predicted.number, values, predicted.n) / predicted.voxels,
             "volume_mm3": predicted.voxels * voxel_mm3,
             **dict(zip(("x_mm", "y_mm", "z_mm"), predicted.mm.T, strict=True)),
-            "uncertainty": np.bincount(predicted.number, _entropy(values), predicted.n) / predicted.voxels,
+            "uncertainty": np.bincount(predicted.number, entropy_bits(values), predicted.n) / predicted.voxels,
         }
     )
     mm3 = drawn.voxels * voxel_mm3
@@ -257,13 +258,6 @@ def _highest(components: _Components, values: Floats) -> Floats:
     highest = np.zeros(components.n)
     np.maximum.at(highest, components.number, values)
     return highest
-
-
-def _entropy(p: Floats) -> Floats:
-    """Binary entropy in bits; 0 for a probability of 0 or 1."""
-    inside = np.clip(p, np.finfo(np.float64).tiny, 1)
-    outside = np.clip(1 - p, np.finfo(np.float64).tiny, 1)
-    return np.asarray(np.clip(-(p * np.log2(inside) + (1 - p) * np.log2(outside)), 0, 1))
 
 
 def _overlaps(predicted: _Components, drawn: _Components, shape: tuple[int, ...], voxel_mm3: float) -> pd.DataFrame:

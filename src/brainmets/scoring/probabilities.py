@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import entr
 
 from brainmets import nifti
 from brainmets.nifti import Affine, Grid, ImageError
@@ -95,6 +96,16 @@ def read_region(path: Path, region: str) -> tuple[Probability, Grid]:
             "numbers from 0 to 1 (float32)",
         )
     return _checked(values, path, region), grid
+
+
+def entropy_bits(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Entropy of a yes-or-no outcome, -p log2 p - (1-p) log2 (1-p), element by element; 0 at 0 and 1.
+
+    >>> entropy_bits([0, 0.5, 1])
+    array([0., 1., 0.])
+    """
+    p = np.clip(np.asarray(probability, np.float64), 0, 1)
+    return np.asarray((entr(p) + entr(1 - p)) / np.log(2))
 
 
 def _checked(values: npt.NDArray[np.generic], path: Path, region: str) -> Probability:

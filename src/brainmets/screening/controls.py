@@ -133,8 +133,7 @@ class ReadingControls:
     def _write(self) -> Reading:
         left.write(self.files)
         page.write(self.files)
-        beside = sorted(path.parent for path in self.files.folder.parent.glob("*/screening.json"))
-        worklist.write(self.files.folder.parent, [ScreeningPaths(folder) for folder in beside])
+        worklist.renew(self.files.folder.parent)
         return reading.read(self.files)
 
     def _decide(self, verdict: Verdict, **extent_of: Any) -> Reading:

@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from brainmets import nifti
+from brainmets.files import plain
 from brainmets.paths import FollowUpPaths, ScreeningPaths
 from brainmets.places import require_apart
 from brainmets.preparation.grids import image_of, isotropic_grid
@@ -237,6 +238,7 @@ def as_json(found: FollowUp) -> dict[str, Any]:
     """The content of ``follow.json`` but for its provenance."""
     days = [visit.day.isoformat() for visit in found.visits]
     first = next(place for place, visit in enumerate(found.visits) if visit.usable)
+    cells = [name for name in found.table.columns if name not in ("lesion", "target")]
     return {
         "schema": SCHEMA,
         "notice": f"Research use only. {rano.IMAGING_ONLY}",
@@ -256,7 +258,7 @@ def as_json(found: FollowUp) -> dict[str, Any]:
                 "split_from": found.tracks.joined.split_from.get(track),
                 "merged_into": found.tracks.joined.merged_into.get(track),
                 "at": [
-                    {name: _plain(row[name]) for name in found.table.columns if name not in ("lesion", "target")}
+                    {name: None if row[name] is pd.NA else plain(row[name]) for name in cells}
                     for row in found.table[found.table["lesion"] == track].to_dict("records")
                 ],
             }
@@ -592,10 +594,3 @@ def _inputs(visit: Visit) -> list[Path]:
     if visit.usable:
         named += [files.numbers, files.t1c, files.prepared / "t1c.nii.gz"]
     return named
-
-
-def _plain(value: Any) -> Any:
-    """A cell as JSON holds it."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

@@ -22,6 +22,7 @@ from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.likeness import SKULL_LITRES
 from brainmets.cohorts.plausibility import COVER_PCT, CUT_CM2, FEWEST_LEVELS, HEAD_ML, SHORT_MM, TOP_PCT
+from brainmets.files import plain
 from brainmets.preparation import flags
 from brainmets.screening.scan_numbers import AXES, NUMBERS, PAIRS, scan_numbers, unusable
 from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
@@ -331,11 +332,7 @@ def judge(
 
 def as_json(remark: Remark) -> dict[str, Any]:
     """The fields of a remark for JSON, which has no infinity: null for a limit or a value that is not finite."""
-    fields: dict[str, Any] = remark._asdict()
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
+    return {name: plain(value) for name, value in remark._asdict().items()}
 
 
 def decision(remarks: Iterable[Remark]) -> Decision:

@@ -24,6 +24,7 @@ from brainmets import nifti
 from brainmets.preparation import raw, registration
 from brainmets.preparation.grids import image_of
 from brainmets.preparation.scans import Series
+from brainmets.scoring.probabilities import entropy_bits
 from brainmets.vocabulary import LABELS, NETWORK_REGIONS
 
 Probability = npt.NDArray[np.float32]
@@ -142,8 +143,7 @@ def entropy(probability: Probability) -> npt.NDArray[np.float32]:
     """Binary entropy in bits of any shape; 0 for a probability of 0 or 1."""
     result = np.zeros(probability.shape, np.float32)
     inside = (probability > 0) & (probability < 1)
-    p = probability[inside].astype(np.float64)
-    result[inside] = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    result[inside] = entropy_bits(probability[inside])
     return result
 
 

@@ -30,7 +30,7 @@ import pandas as pd
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.key import Key
-from brainmets.files import read_json, write_json, write_text
+from brainmets.files import plain, read_json, write_json, write_text
 from brainmets.params import Cohort, Raw
 from brainmets.params.models import Layout
 from brainmets.paths import PreparationPaths, ScreeningPaths
@@ -149,10 +149,9 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
             said = _screen_one(scan, bundle, ensemble, ScreeningPaths(options.out / scan.case), outcome, say)
             left = (time.monotonic() - began) / number * (len(waiting) - number)
             say(f"scan {number} of {len(waiting)}: {scan.case} {said}; about {left / 60:.0f} min left")
-        known = sorted(path.parent.name for path in options.out.glob("*/screening.json"))
         here = {case: why.replace(f"{options.private}/", "private/") for case, why in outcome.failed.items()}
         here = {case: why.replace(f"{options.out}/", "") for case, why in here.items()}
-        worklist.write(options.out, [ScreeningPaths(options.out / case) for case in known], here)
+        worklist.renew(options.out, here, {*outcome.screened, *outcome.refused, *options.left_out})
     return outcome
 
 
@@ -616,11 +615,8 @@ def _performance(bundle: Bundle) -> dict[str, Any]:
 
 
 def _finite(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row for JSON, which has no word for a number that is not finite: None."""
-    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in plain.items()
-    }
+    """A row for JSON."""
+    return {str(name): plain(value) for name, value in row.items()}
 
 
 class _Clock:

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from brainmets import tables
+from brainmets import schemas, tables
 from brainmets.files import read_json, write_text
 from brainmets.paths import ScreeningPaths
 from brainmets.report.redaction import leaks
@@ -26,6 +26,8 @@ from brainmets.screening.page import NOT_JUDGED, PAGES, PageError, told
 PAGE, TABLE = "worklist.html", "worklist.csv"
 FAILED = "failed"
 """The decision about a scan without a result."""
+EARLIER = "; the page is of an earlier screening"
+"""Ends the note on a scan whose screening failed, where the page of one that did not is there."""
 
 
 def write(out: Path, folders: Sequence[ScreeningPaths], failed: Mapping[str, str] | None = None) -> Path:
@@ -58,14 +60,27 @@ def write(out: Path, folders: Sequence[ScreeningPaths], failed: Mapping[str, str
     return write_text(out / PAGE, html)
 
 
+def renew(out: Path, failed: Mapping[str, str] | None = None, settled: Collection[str] = ()) -> Path:
+    """Write the list of all scans below ``out`` anew, as after a run or a reading.
+
+    ``failed`` is that of ``write``. A scan that the list calls failed stays so, unless it is among ``settled``.
+    """
+    before = {}
+    if (out / TABLE).is_file():
+        listed = schemas.read(out / TABLE, WORKLIST)
+        lost = listed[(listed["decision"] == FAILED) & ~listed["case"].isin(list(settled))]
+        before = {case: note.removesuffix(EARLIER) for case, note in zip(lost["case"], lost["note"], strict=True)}
+    folders = [ScreeningPaths(path.parent) for path in sorted(out.glob("*/screening.json"))]
+    return write(out, folders, {**before, **(failed or {})})
+
+
 def _row(out: Path, files: ScreeningPaths, failed: str | None) -> dict[str, Any]:
     """One scan's row of the list. Hashes are not checked: of a hundred scans that takes minutes; the pages' are."""
     page = Path(os.path.relpath(files.page, out)).as_posix()
     row: dict[str, Any] = dict.fromkeys(WORKLIST.columns)
     row |= {"case": files.case, "page": page if files.page.is_file() else "", "note": ""}
     if failed is not None:
-        earlier = "; the page is of an earlier screening" if row["page"] else ""
-        return row | {"decision": FAILED, "note": told(failed) + earlier}
+        return row | {"decision": FAILED, "note": told(failed) + (EARLIER if row["page"] else "")}
     try:
         record = read_json(files.record)
         decision = str(record["guard"]["decision"])
