@@ -221,6 +221,16 @@ def test_a_case_to_leave_out_that_is_not_there_is_named(tmp_path: Path):
             screen._scans(model(), inputs, options, Outcome(), print)
 
 
+def test_options_of_the_preparation_are_refused_where_nothing_is_prepared(tmp_path: Path):
+    inputs = Inputs({"a": Case("a", "a", {}, None)}, {})
+    for words, said in (
+        ({"accepted": ("a",)}, "--accepted: a was prepared before"),
+        ({"brain_masks": "/masks/{patient}.nii.gz"}, "--brain-masks: every INPUT is prepared already"),
+    ):
+        with pytest.raises(ScreeningError, match=said):
+            screen._scans(model(), inputs, Options(tmp_path, tmp_path / "private", **words), Outcome(), print)
+
+
 def test_raw_scans_are_not_asked_for_a_prepared_case_that_is_left_out(tmp_path: Path, monkeypatch):
     asked: list[Raw] = []
 

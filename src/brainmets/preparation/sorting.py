@@ -172,7 +172,7 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
         problems.append(f"raw.folder: {raw.folder!r} holds no scan of the head that can be read")
     prepared = {path.name for path in files.cases.glob("*")}
     if unknown := sorted({*raw.left_out, *raw.accepted} - set(by_case) - prepared):
-        problems.append(f"raw.left_out, raw.accepted: {', '.join(unknown)}: there is no such case")
+        problems.append(f"left_out, accepted (--left-out, --accepted): {', '.join(unknown)}: there is no such case")
     for case in sorted(set(by_case) - set(raw.left_out)):
         who, scan = by_case[case]
         try:

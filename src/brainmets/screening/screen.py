@@ -190,6 +190,13 @@ def _scans(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome, s
     unknown = sorted({*options.left_out, *options.accepted} - set(inputs.prepared))
     if unknown and not inputs.raw:  # else the sorting knows the names
         raise ScreeningError(f"--left-out, --accepted: {', '.join(unknown)}: there is no such case")
+    if idle := sorted(set(options.accepted) & set(inputs.prepared)):
+        raise ScreeningError(
+            f"--accepted: {', '.join(idle)} was prepared before, so that no preparation of it is judged here; leave the "
+            "option out (what the guard refuses is not accepted)"
+        )
+    if options.brain_masks is not None and not inputs.raw:
+        raise ScreeningError("--brain-masks: every INPUT is prepared already, and needs no mask; leave the option out")
     wanted = {name: case for name, case in inputs.prepared.items() if name not in options.left_out}
     scans = [
         Scan(name, "prepared", case.images, _hash(source.state(case.images.values()))) for name, case in wanted.items()
