@@ -192,8 +192,8 @@ def _scans(bundle: Bundle, inputs: Inputs, options: Options, outcome: Outcome, s
         raise ScreeningError(f"--left-out, --accepted: {', '.join(unknown)}: there is no such case")
     if idle := sorted(set(options.accepted) & set(inputs.prepared)):
         raise ScreeningError(
-            f"--accepted: {', '.join(idle)} was prepared before, so that no preparation of it is judged here; leave the "
-            "option out (what the guard refuses is not accepted)"
+            f"--accepted: {', '.join(idle)} was prepared before, so that no preparation of it is judged here; leave "
+            "the option out (what the guard refuses is not accepted)"
         )
     if options.brain_masks is not None and not inputs.raw:
         raise ScreeningError("--brain-masks: every INPUT is prepared already, and needs no mask; leave the option out")
