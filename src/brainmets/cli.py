@@ -686,6 +686,7 @@ def _screen_scans(args: argparse.Namespace) -> int:
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.preparation import batch
     from brainmets.screening import bundle, screen, source
+    from brainmets.screening.scans import Options
 
     _require_processes("--workers", args.workers)
     out = args.out.resolve()
@@ -703,7 +704,7 @@ def _screen_scans(args: argparse.Namespace) -> int:
     model = bundle.read(args.model)
     for line in model.other_release():
         print(f"look at the model: {line}", file=sys.stderr)
-    options = screen.Options(
+    options = Options(
         out, private, args.brain_masks, args.prefix, tuple(args.left_out), tuple(args.accepted),
         args.workers or batch.most_at_a_time(cpu_cores(), memory_mb()),
     )  # fmt: skip

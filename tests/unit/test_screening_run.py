@@ -14,19 +14,23 @@ from screened import make_screened
 from brainmets.cohorts.cohort import Case
 from brainmets.params import Raw
 from brainmets.paths import ScreeningPaths
-from brainmets.screening import dicom_seg, onto_source, screen
-from brainmets.screening.screen import Options, Outcome, ScreeningError, find
+from brainmets.preparation.pipeline import Settings
+from brainmets.screening import dicom_seg, onto_source, scans, screen
+from brainmets.screening.scans import Options, Outcome, ScreeningError, find_scans
+from brainmets.screening.screen import find
 from brainmets.screening.source import Inputs
 from brainmets.statistics.operating_point import Aim, Point
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+SETTINGS = Settings("template", (3.0, 3.0, 3.0), 4.0, False, 1)
 SHAPE = (24, 24, 24)
 
 
 def model(threshold: float = 0.5, smallest_mm3: float = 0.0, candidate_threshold: float = 0.1) -> Any:
     point = Point("default", "finetune", threshold, smallest_mm3, 5, 9, 8, 3, True)
     return SimpleNamespace(
-        aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold, sha256="ab" * 32,
+        preparation=SETTINGS, aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold,
+        sha256="ab" * 32,
         card={
             "name": "demo", "study": "demo", "arm": "default", "strategy": "finetune", "folds": [0], "created": "x",
             "licence": "CC0", "interval": 0.9,
@@ -159,7 +163,7 @@ def test_a_grid_that_slicer_would_misplace_is_a_remark(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_the_date_of_a_scan(date, iso):
-    assert screen._iso(date) == iso
+    assert scans._iso(date) == iso
 
 
 def test_only_what_a_screening_wrote_is_deleted(tmp_path: Path):
@@ -198,11 +202,11 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
         f"{tmp_path}/Doe_John/a.nii is damaged"
     )
 
-    def scans(bundle, inputs, options, outcome, say):
+    def none_prepared(settings, inputs, options, outcome, say):
         outcome.failed["scan-00002-000"] = why
         return []
 
-    monkeypatch.setattr(screen, "_scans", scans)
+    monkeypatch.setattr(screen, "find_scans", none_prepared)
     options, quiet = Options(out, out / "private"), lambda line: None
     screen.screen(model(), Inputs({}, {}), options, None, quiet)  # type: ignore[arg-type]
     listed = pd.read_csv(out / "worklist.csv").set_index("case")
@@ -218,7 +222,7 @@ def test_a_case_to_leave_out_that_is_not_there_is_named(tmp_path: Path):
     for words in ({"left_out": ("a", "c")}, {"accepted": ("c",)}):
         options = Options(tmp_path, tmp_path / "private", **words)
         with pytest.raises(ScreeningError, match="--left-out, --accepted: c: there is no such case"):
-            screen._scans(model(), inputs, options, Outcome(), print)
+            find_scans(SETTINGS, inputs, options, Outcome(), print)
 
 
 def test_options_of_the_preparation_are_refused_where_nothing_is_prepared(tmp_path: Path):
@@ -228,7 +232,7 @@ def test_options_of_the_preparation_are_refused_where_nothing_is_prepared(tmp_pa
         ({"brain_masks": "/masks/{patient}.nii.gz"}, "--brain-masks: every INPUT is prepared already"),
     ):
         with pytest.raises(ScreeningError, match=said):
-            screen._scans(model(), inputs, Options(tmp_path, tmp_path / "private", **words), Outcome(), print)
+            find_scans(SETTINGS, inputs, Options(tmp_path, tmp_path / "private", **words), Outcome(), print)
 
 
 def test_raw_scans_are_not_asked_for_a_prepared_case_that_is_left_out(tmp_path: Path, monkeypatch):
@@ -238,9 +242,9 @@ def test_raw_scans_are_not_asked_for_a_prepared_case_that_is_left_out(tmp_path: 
         asked.append(declaration.raw)
         raise ScreeningError("enough")
 
-    monkeypatch.setattr(screen.sorting, "sort_each", sort_each)
+    monkeypatch.setattr(scans.sorting, "sort_each", sort_each)
     inputs = Inputs({"a": Case("a", "a", {}, None)}, {"patient": tmp_path})
     options = Options(tmp_path / "out", tmp_path / "private", left_out=("a", "scan-00001-000"))
     with pytest.raises(ScreeningError, match="enough"):
-        screen._from_raw(model(), inputs, options, Outcome(), print)
+        scans._from_raw(SETTINGS, inputs, options, Outcome(), print)
     assert asked[0].left_out == ["scan-00001-000"]

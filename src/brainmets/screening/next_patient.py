@@ -23,6 +23,7 @@ from brainmets.provenance import sha256
 from brainmets.screening import bundle, result, screen, source
 from brainmets.screening.bundle import Bundle, BundleError
 from brainmets.screening.result import Result
+from brainmets.screening.scans import Options, ScreeningError
 from brainmets.statistics import operating_point
 from brainmets.statistics.choice import read_best_models
 from brainmets.vocabulary import Model, model_phrase
@@ -111,12 +112,12 @@ def screened(p: Screening, files: StudyPaths, read: Bundle, say: Callable[[str],
     folder = out(p, files)
     patient = scans(p, files, read)
     require_apart({"out": folder}, {f"scans {path}": path for path in patient.folders})
-    options = screen.Options(
+    options = Options(
         folder, folder / "private", patient.brain_masks, workers=batch.most_at_a_time(cpu_cores(), memory_mb())
     )
     outcome = screen.screen(read, source.find(patient.folders), options, screen.device("auto"), say)
     for case, why in outcome.failed.items():
-        raise screen.ScreeningError(f"{case}: {why}")
+        raise ScreeningError(f"{case}: {why}")
     found = [result.read(folder / case) for case in outcome.screened]
     return {one.files.case: one for one in sorted(found, key=_suspicion)}
 
