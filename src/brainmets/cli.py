@@ -605,7 +605,7 @@ def _export(args: argparse.Namespace) -> int:
 def _add_bundle(commands: Commands) -> None:
     parser = commands.add_parser(
         "bundle",
-        help="write a model of a finished study as one file to screen with",
+        help="write a model of a finished study as one file",
         description="Write a model of a finished study as one file: weights, plan, operating point, measured "
         "performance and what its training cohort looked like. See docs/screening.md.",
     )
@@ -643,7 +643,7 @@ def _bundle(args: argparse.Namespace) -> int:
 def _add_screen(commands: Commands) -> None:
     parser = commands.add_parser(
         "screen",
-        help="find lesions in the scans of new patients, with a model in one file",
+        help="find lesions in the scans of new patients",
         description="Prepare scans as the model's training cohort was, look whether they are like it, predict, and "
         "write a folder for each: its page, lesion table, and the results on the source T1 after contrast. What is "
         "done already is not done again. Research use only. See docs/screening.md.",
@@ -723,7 +723,7 @@ def _screen_scans(args: argparse.Namespace) -> int:
 def _add_follow(commands: Commands) -> None:
     parser = commands.add_parser(
         "follow",
-        help="follow one patient's lesions over the dates that were screened",
+        help="follow a patient's lesions over dates",
         description="Lay the screened scans of one patient upon each other, match their lesions, and write a page, a "
         "table and a record: volumes and diameters over time, what is new, gone, split or merged, and the imaging "
         "part of RANO-BM. Research use only. See docs/follow_up.md.",

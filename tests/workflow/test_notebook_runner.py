@@ -179,7 +179,7 @@ def test_papermill_by_hand_works_too(checkout: FakeCheckout, tmp_path: Path) -> 
         (("01", "params/tiny.yaml", "n_folds=1"), "n_folds: 1 must be a whole number from 2 to 100 ("),
         (("01", "params/tiny.yaml", "seed"), "'seed' must be key=value"),
         (("01", "params/none.yaml"), "params/none.yaml: there is no such parameters file"),
-        (("09", "params/tiny.yaml"), "'09' is no notebook of this study"),
+        (("10", "params/tiny.yaml"), "'10' is no notebook of this study"),
         (("03", "params/tiny.yaml"), "03_pretraining runs once per arm and fold: choose arm="),
     ],
 )

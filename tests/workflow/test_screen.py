@@ -87,6 +87,7 @@ def test_one_broken_scan_stops_no_other(scans: Scans, passing, capsys) -> None:
     names = (scans.out / "worklist.csv").read_text()
     assert scans.case(1) in names and scans.case(2) in names  # none is left out of the list
     assert scans.out.stat().st_mode & 0o777 == 0o700
+    assert (scans.out / ".gitignore").read_text() == "*\n", "git passes over patients' results"
     assert whole.record["input"]["kind"] == "dicom" and whole.record["input"]["grid"] == "t1c"
     assert whole.record["date"] is not None
     assert {"preparation", "guard", "prediction", "source grid", "lesion table", "files"} <= set(

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from brainmets import nifti
-from brainmets.files import plain
+from brainmets.files import keep_out_of_git, plain
 from brainmets.paths import FollowUpPaths, ScreeningPaths
 from brainmets.places import require_apart
 from brainmets.preparation.grids import image_of, isotropic_grid
@@ -165,6 +165,7 @@ def run(
     say("writing the page")
     files.record.unlink(missing_ok=True)
     write_table(files.table, found.table)
+    keep_out_of_git(out)
     follow_page.write(files, found)
     inputs = [path for visit in visits for path in _inputs(visit)]
     provenance.write(files.record, inputs, [files.table, files.page], **as_json(found))

@@ -27,7 +27,7 @@ import pandas as pd
 
 from brainmets import nifti
 from brainmets.cohorts.cohort import Case
-from brainmets.files import plain, write_json, write_text
+from brainmets.files import keep_out_of_git, plain, write_json, write_text
 from brainmets.paths import ScreeningPaths
 from brainmets.preparation import pipeline, registration, sorting
 from brainmets.processes import locked
@@ -72,6 +72,7 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
     process screens into the folder.
     """
     sorting.own_folder(options.out)
+    keep_out_of_git(options.out)
     outcome = Outcome()
     with locked(options.out / ".screen.lock", "the screening into this folder"):
         scans = find_scans(bundle.preparation, inputs, options, outcome, say)
