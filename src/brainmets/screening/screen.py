@@ -141,10 +141,9 @@ def screen_scan(
         case = _as_case(scan, files)
     with clock("guard"):
         remarks = [*scan.remarks, *_looked_at(case, bundle, scan)]
-        decision = guard.decision(remarks)
     found = _Found.none(bundle.aim.region)
     grid = "t1c" if scan.t1c else "prepared"
-    if decision != "refuse":
+    if guard.decision(remarks) != "refuse":
         with clock("loading the model"):
             ready = ensemble()
             provenance.device = str(ready.predictor.device)
@@ -155,7 +154,6 @@ def screen_scan(
         with clock("source grid"):
             results, grid, middle = _on_source(scan, case, bundle, predicted, affine, found, files)
             remarks += _beyond(found, results, grid, scan)
-            decision = guard.decision(remarks)
         with clock("lesion table"):
             table = _measured(results, found, middle)
         with clock("files"):
@@ -163,7 +161,6 @@ def screen_scan(
             accepted = [int(number) for number in table.loc[table["accepted"], "lesion"]]
             remarks += _for_slicer(files, results)
             remarks += _for_dicom(files, scan, results, grid, accepted, bundle, created)
-            decision = guard.decision(remarks)
     else:
         table = _measured(None, found, None)
     lesions.write(files, table)
@@ -178,7 +175,7 @@ def screen_scan(
         },
         "model": _model(bundle),
         "guard": {
-            "decision": decision, "cases": bundle.profile.cases,
+            "decision": guard.decision(remarks), "cases": bundle.profile.cases,
             "remarks": [guard.as_json(remark) for remark in remarks],
         },
         "preparation": scan.row,
