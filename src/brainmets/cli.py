@@ -202,7 +202,8 @@ def _prepare(args: argparse.Namespace) -> int:
     declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
     settings = Settings.of(
         Preparation(
-            study="prepare", work_dir=str(files.folder), seed=args.seed, source=declaration, target=declaration,
+            study="prepare", work_dir=str(files.folder), seed=args.seed, sequences=["t1n", "t1c", "t2w", "t2f"],
+            source=declaration, target=declaration,
             cohort="target", case="", space=args.space, spacing_mm=args.spacing if args.space == "template" else None,
             mask_margin_mm=args.margin, bias_field=args.bias_field,
         )

@@ -13,9 +13,21 @@ import numpy.typing as npt
 
 # --- models ------------------------------------------------------------------------------------------------------
 
-Arm = Literal["default", "tversky_bce", "segresnet"]
+Arm = Literal[
+    "default", "tversky_bce", "segresnet", "lesion_dice", "lesion_sampling", "lesion_transplant", "default_resenc"
+]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-ARM_TITLES = {"default": "Default", "tversky_bce": "Tversky + BCE", "segresnet": "SegResNet"}
+PAPER_ARMS: tuple[Arm, ...] = ("default", "tversky_bce", "segresnet")
+"""The arms that the paper compares; the others are this project's own."""
+ARM_TITLES = {
+    "default": "Default",
+    "tversky_bce": "Tversky + BCE",
+    "segresnet": "SegResNet",
+    "lesion_dice": "Lesion Dice",
+    "lesion_sampling": "Lesion sampling",
+    "lesion_transplant": "Lesion transplant",
+    "default_resenc": "Residual encoder",
+}
 
 Strategy = Literal["pretrained", "finetune", "scratch", "scratch_control"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -67,8 +79,10 @@ Model = tuple[str, str]
 
 # --- images and labels -------------------------------------------------------------------------------------------
 
-SEQUENCES: tuple[str, ...] = ("t1n", "t1c", "t2w", "t2f")
-"""Channel order of every image: native T1, contrast-enhanced T1, T2-weighted, T2-FLAIR."""
+SequenceName = Literal["t1n", "t1c", "t2w", "t2f"]
+SEQUENCES: tuple[str, ...] = get_args(SequenceName)
+"""All that are known: native T1, contrast-enhanced T1, T2-weighted, T2-FLAIR. A study's channels are some of them, in
+this order."""
 SEQUENCE_TITLES = {"t1n": "T1", "t1c": "T1 after contrast", "t2w": "T2", "t2f": "FLAIR"}
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -117,6 +131,13 @@ HIT_RULE_TITLES = {
     "centroid": "centroid inside the lesion",
 }
 
+PatchRule = Literal["voxels", "lesions", "small_lesions"]
+"""What a patch that must hold foreground is placed on: a voxel of a region (nnU-Net's own), a lesion, each alike, or a
+lesion, drawn in proportion to one over its equivalent diameter; then one of its voxels."""
+
+PostRule = Literal["smallest_volume", "tc_without_et", "wt_without_tc", "holes"]
+"""Rules of post-processing, see ``brainmets.scoring.post_processing``."""
+
 Zone = Literal["head", "near"]
 """Where calibration is asked for: in the whole head, or near lesions; see ``brainmets.scoring.calibration``."""
 ZONES: tuple[Zone, ...] = get_args(Zone)
@@ -143,6 +164,21 @@ LESION_COLUMNS = (
     "arm", "strategy", "case", "region", "kind", "lesion", "volume_mm3", "x_mm", "y_mm", "z_mm", "matched", "dice",
     "detected", "detected_iou",
 )  # fmt: skip
+
+
+def reference_sequence(sequences: Iterable[str]) -> str:
+    """The sequence whose grid stands for the case's: the t1c, or the first of ``SEQUENCES`` where there is no t1c.
+
+    Raises ``ValueError`` where there is no sequence at all.
+
+    >>> reference_sequence(["t1n", "t1c"]), reference_sequence(["t2f"])
+    ('t1c', 't2f')
+    """
+    given = set(sequences)
+    for sequence in ("t1c", *SEQUENCES):
+        if sequence in given:
+            return sequence
+    raise ValueError(f"sequences: none of {', '.join(SEQUENCES)} is given")
 
 
 def region_mask(labels: npt.NDArray[np.integer], region: str) -> npt.NDArray[np.bool_]:

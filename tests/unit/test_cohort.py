@@ -18,6 +18,7 @@ from brainmets.cohorts.cohort import (
     write_mapped_labels,
 )
 from brainmets.params import Cohort
+from brainmets.vocabulary import SEQUENCES
 
 
 @pytest.fixture
@@ -34,7 +35,12 @@ def own(tmp_path: Path) -> Cohort:
 def test_cases_are_sorted_and_hold_every_file_in_channel_order(own: Cohort) -> None:
     cases = find_cases(own)
     assert [case.case for case in cases] == ["a", "b", "c"]
-    assert [path.name for path in cases[0].channels] == ["T1.nii.gz", "T1POST.nii.gz", "T2.nii.gz", "FLAIR.nii.gz"]
+    assert [path.name for path in cases[0].channels(SEQUENCES)] == [
+        "T1.nii.gz",
+        "T1POST.nii.gz",
+        "T2.nii.gz",
+        "FLAIR.nii.gz",
+    ]
     assert cases[0].label.name == "GT.nii.gz"
     assert cases[0].patient == "a"
 

@@ -89,7 +89,7 @@ def test_the_documented_commands_predict_the_same_label_map(
     (ours_fails / "__init__.py").write_text("raise ImportError('the archive needs nothing of BrainMets Transfer')")
     archive = export(small_study, arm, "scratch", folds, folder / "model.zip", tile_step=0.5, mirroring=False)
     case = held_out(small_study)
-    for channel, path in enumerate(case.channels):
+    for channel, path in enumerate(case.channels(SEQUENCES)):
         nib.save(stored_in_axes(nib.load(path), "PIR"), folder / "images" / f"CASE_{channel:04d}.nii.gz")
     ended = subprocess.run(
         ["bash", "-euc", documented_commands(archive)], cwd=folder, capture_output=True, text=True, check=False,

@@ -44,7 +44,7 @@ def turned(request: pytest.FixtureRequest, small_study: StudyPaths, tmp_path: Pa
 def preprocessed(files: StudyPaths, case: Case, labels: Path) -> tuple[np.ndarray, np.ndarray]:
     plans = PlansManager(read_plan(files, "target"))
     data, seg, _ = DefaultPreprocessor(verbose=False).run_case(
-        [str(path) for path in case.channels], str(labels), plans, plans.get_configuration(CONFIGURATION),
+        [str(path) for path in case.channels(SEQUENCES)], str(labels), plans, plans.get_configuration(CONFIGURATION),
         read_dataset(files, "target"),
     )  # fmt: skip
     return data, seg

@@ -66,7 +66,7 @@ def test_cases_patients_and_files_have_pseudonyms_and_the_key_says_whose(checkou
     whose = {row[2]: row[1] for row in rows[1:]}
     for case in cases:
         assert case.case.rsplit("-", 1)[0] == case.patient
-        for path in (*case.channels, case.label):
+        for path in case.paths:
             assert path.name.startswith(f"{case.case}_")
             assert path.resolve().parent.name == whose[case.case]
         assert not [word for word in ("Kowalczyk", "1975", "Øre") if word in repr(case)]
@@ -206,7 +206,7 @@ def test_a_checkout_that_moved_finds_its_cohort(
     monkeypatch.setenv("BRAINMETS_ROOT", str(moved))
     cases = read_manifest(files.manifest("target")).values()
     require_files(cases)
-    assert all(moved in path.parents for case in cases for path in (*case.channels, case.label))
+    assert all(moved in path.parents for case in cases for path in case.paths)
     assert nifti.read_volume(next(iter(cases)).images["t1c"])[0].shape == (6, 5, 4)
 
 

@@ -28,7 +28,7 @@ from brainmets.files import read_json, write_json
 from brainmets.params import Cohort
 from brainmets.paths import project_root, resolve
 from brainmets.provenance import sha256
-from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES
+from brainmets.vocabulary import CONVERT, OTHER_FORMATS, SEQUENCES, reference_sequence
 
 CASE_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
 """What a case without a pseudonym may be called; a disk's 255 bytes leave room for what later steps append. Nor may it
@@ -52,7 +52,8 @@ class CohortError(ValueError):
 class Case:
     """One scan session of one patient.
 
-    ``images`` maps each sequence (t1n, t1c, t2w, t2f) to its file; ``label`` is the cohort's own label map.
+    ``images`` maps each sequence that the case has (of t1n, t1c, t2w, t2f) to its file; ``label`` is the cohort's own
+    label map.
     ``lesion_free``: the cohort declares that there is no lesion; such a case alone may be without a label map.
     ``own_name`` is what the files call the case where it has a pseudonym: known where cases are found, written
     nowhere.
@@ -66,14 +67,24 @@ class Case:
     own_name: str = field(default="", repr=False, compare=False)
 
     @property
-    def channels(self) -> list[Path]:
-        """The images in channel order."""
-        return [self.images[sequence] for sequence in SEQUENCES]
+    def sequences(self) -> tuple[str, ...]:
+        """Those that the case has, in channel order."""
+        return tuple(sequence for sequence in SEQUENCES if sequence in self.images)
+
+    def channels(self, sequences: Iterable[str]) -> list[Path | None]:
+        """The images that a network of these ``sequences`` reads; ``None`` where the case lacks one."""
+        return [self.images.get(sequence) for sequence in sequences]
+
+    @property
+    def reference(self) -> Path:
+        """The image whose grid stands for the case's: the t1c (``vocabulary.reference_sequence``)."""
+        return self.images[reference_sequence(self.images)]
 
     @property
     def paths(self) -> list[Path]:
-        """Every file of the case: the images in channel order, and the label map where there is one."""
-        return self.channels if self.label is None else [*self.channels, self.label]
+        """Every file of the case: its images in channel order, and the label map where there is one."""
+        images = [self.images[sequence] for sequence in self.sequences]
+        return images if self.label is None else [*images, self.label]
 
 
 def find_cases(declaration: Cohort) -> list[Case]:

@@ -99,6 +99,8 @@ WeightDecay = Annotated[float, Limits(0, 1, "above 1 the weights shrink faster t
 Filters = Annotated[
     int, Limits(8, 256, "normalised in groups of 8; the deepest level has 8 times as many", multiple_of=8)
 ]
+Share = Annotated[float, Limits(0, 1, "a share; 0 for none, 1 for all")]
+SomeShare = Annotated[float, Limits(0.01, 1, "a share above 0")]
 GPUMemory = Annotated[float, Limits(0.001, 1_000, "GB; below it no patch fits, above it lies no GPU")]
 Features = Annotated[int, Limits(1, 320, "nnU-Net's own cap for the deepest stage")]
 Epochs = Annotated[int, Limits(1, 100_000, "a hundred times nnU-Net's own 1,000")]
@@ -130,6 +132,9 @@ OneSidedLevel = Annotated[
 Resamples = Annotated[
     int, Limits(1_000, 100_000, "fewer leave the interval's ends to noise, more fill memory and hours")
 ]
+Volume = Annotated[float, Limits(0, 10_000, "mm^3; what is larger is a metastasis that none may drop")]
+Diameter = Annotated[float, Limits(0.5, 100, "mm, of a ball of the lesion's volume")]
+LackingPatients = Annotated[int, Limits(0, 10_000, "patients, fewer than the cohort has")]
 ShownCases = Annotated[int, Limits(1, 1_000, "each is drawn for every model")]
 ExplainedCases = Annotated[int, Limits(0, 1_000, "each is predicted anew five times")]
 FalsePositives = Annotated[

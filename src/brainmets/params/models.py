@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,6 +29,7 @@ from brainmets.params.bounds import (
     CASES,
     Cases,
     DecisionMargin,
+    Diameter,
     Epochs,
     ExplainedCases,
     FalsePositives,
@@ -41,6 +43,7 @@ from brainmets.params.bounds import (
     GPUMemory,
     Iterations,
     LabelValue,
+    LackingPatients,
     LearningRate,
     LesionFreePatients,
     Level,
@@ -55,11 +58,14 @@ from brainmets.params.bounds import (
     Repeats,
     Resamples,
     Seed,
+    Share,
     ShownCases,
     Side,
+    SomeShare,
     Threshold,
     TileStep,
     TrainingCases,
+    Volume,
     WeightDecay,
     shown,
 )
@@ -77,6 +83,9 @@ from brainmets.vocabulary import (
     HitRule,
     Label,
     LesionDefinition,
+    PatchRule,
+    PostRule,
+    SequenceName,
     Strategy,
     better,
 )
@@ -177,41 +186,47 @@ def meant_for(name: str, stray: Iterable[Any]) -> str:
     return f" (is {found[0]!r} meant for it?)" if found else ""
 
 
+Number = TypeVar("Number", int, float)
+
+
+def _in_channel_order(value: list[str]) -> list[str]:
+    """The sequences as a study counts its channels, whatever their order in the parameters; each may stand once."""
+    if twice := [name for name in SEQUENCES if value.count(name) > 1]:
+        raise ValueError(f"{shown(value)} names {twice[0]} twice")
+    return [name for name in SEQUENCES if name in value]
+
+
+Sequences = Annotated[list[SequenceName], Field(min_length=1), AfterValidator(_in_channel_order)]
+
 # --- cohorts ---------------------------------------------------------------------------------------------------------
 
 
 class Layout(Parameters):
-    """Where a cohort's files lie below its folder: one pattern per sequence and one for the label map.
+    """Where a cohort's files lie below its folder: one pattern for each sequence that it has, one for the label map.
 
     Each pattern holds ``{case}``; ``patient`` is a regular expression that is matched from the start of a case's
     name and whose first group is the patient (several cases of one patient never part in a split).
     """
 
-    t1n: str
-    t1c: str
-    t2w: str
-    t2f: str
+    t1n: str | None = None
+    t1c: str | None = None
+    t2w: str | None = None
+    t2f: str | None = None
     label: str
     patient: str = "(.+)"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_sequence_is_left_out(cls, values: Any) -> Any:
-        named = values if isinstance(values, dict) else {}
-        absent = [name for name in SEQUENCES if named.get(name) is None]
-        if absent and not set(map(str, named)) - set(cls.model_fields):  # else a misspelt name is the likelier reason
-            problems = [
-                f"{name}: {'nothing is given' if name in named else 'missing'}; every network reads all four "
-                f"sequences ({', '.join(SEQUENCES)}), so none can be left out: give the pattern of its files"
-                for name in absent
-            ]
-            raise ParameterError("; ".join(problems), problems)
-        return values
+    @property
+    def patterns(self) -> dict[str, str]:
+        """The patterns that are given, by sequence, in channel order, and "label" last."""
+        given = {name: getattr(self, name) for name in (*SEQUENCES, "label")}
+        return {name: pattern for name, pattern in given.items() if pattern is not None}
 
     @model_validator(mode="after")
     def _patterns_name_the_case(self) -> Self:
-        patterns = {name: getattr(self, name) for name in (*SEQUENCES, "label")}
+        patterns = self.patterns
         problems = [f"{name}: {pattern!r} {wrong}" for name, pattern in patterns.items() if (wrong := _wrong(pattern))]
+        if len(patterns) == 1:
+            problems.append(f"no sequence has a pattern; give that of one or more of {', '.join(SEQUENCES)}")
         for number, (name, pattern) in enumerate(patterns.items()):
             if twin := next((other for other in [*patterns][:number] if patterns[other] == pattern), None):
                 problems.append(f"{name}: {pattern!r} is the pattern of {twin} too; each needs files of its own")
@@ -254,6 +269,8 @@ class Phantoms(Parameters):
     """Ask notebook 01 to make the cohort's folder from phantoms; a cohort of one's own leaves this out.
 
     ``lesion_free`` further patients have no lesion; ``lesion_free.csv`` in the folder then lists their cases.
+    ``lesions`` "small": most are below 5 mm. ``lacking``: how many patients, the last of those with lesions, lack a
+    sequence.
     """
 
     site: Literal["source", "target"]
@@ -261,6 +278,16 @@ class Phantoms(Parameters):
     spacing_mm: PhantomSide
     seed: Seed
     lesion_free: LesionFreePatients = 0
+    lesions: Literal["mixed", "small"] = "mixed"
+    lacking: dict[SequenceName, LackingPatients] = {}
+
+    @field_validator("lacking")
+    @classmethod
+    def _one_patient_has_each(cls, value: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        for name, patients in value.items():
+            if patients >= info.data.get("patients", patients + 1):
+                raise ValueError(f"{name}: {patients} patients lack it; one at least must have it")
+        return value
 
 
 class RawPhantoms(Parameters):
@@ -316,6 +343,8 @@ class Cohort(Parameters):
     whole tumour's volume. With ``raw``, notebook 00 prepares raw scans into ``folder``, beside what lies there.
     ``lesion_free`` is the path of a table (CSV) whose column ``case`` lists the cases without any lesion: their label
     maps are empty by intent, or absent.
+    ``sequences``: what its networks read, where that is not the study's; for the source alone, whose pretraining may
+    read others than the target has. ``may_lack``: those of them that single cases may be without.
     ``pseudonyms`` gives cases and patients other names where notebook 01 finds them, so that no later file holds
     theirs; cases that notebook 00 prepared have new names already and keep them.
     """
@@ -326,6 +355,8 @@ class Cohort(Parameters):
     held_out: Cases | list[str]
     draw: Literal["random", "by_load"] = "random"
     lesion_free: str | None = None
+    sequences: Sequences | None = None
+    may_lack: Annotated[list[SequenceName], AfterValidator(_in_channel_order)] = []
     pseudonyms: bool = True
     phantoms: Phantoms | None = None
     raw: Raw | None = None
@@ -400,27 +431,59 @@ class Cohort(Parameters):
 # --- arms --------------------------------------------------------------------------------------------------------
 
 
-class DefaultArm(Parameters):
+class ArmSettings(Parameters):
+    """What any arm may set. The paper's arms leave the last three off.
+
+    ``sequence_dropout``: probability with which each sequence of a training patch is blanked, one at least being kept,
+    so that one network serves every subset. ``lesion_sampling``: see ``PatchRule``. ``lesion_transplant``: share of
+    the training patches into which a lesion of another training case is blended.
+    """
+
+    learning_rate: LearningRate
+    sequence_dropout: Share = 0.0
+    lesion_sampling: PatchRule = "voxels"
+    lesion_transplant: Share = 0.0
+
+
+class DefaultArm(ArmSettings):
     """nnU-Net's own network, loss and optimiser."""
 
-    learning_rate: LearningRate
 
-
-class TverskyBCEArm(Parameters):
+class TverskyBCEArm(ArmSettings):
     """nnU-Net's network; Tversky plus weighted binary cross-entropy."""
 
-    learning_rate: LearningRate
     alpha: LossWeight  # weight of false positives
     beta: LossWeight  # weight of false negatives
     positive_weight: LossWeight  # weight of a positive voxel's cross-entropy
 
 
-class SegResNetArm(Parameters):
+class SegResNetArm(ArmSettings):
     """MONAI's SegResNet with Adam."""
 
-    learning_rate: LearningRate
     weight_decay: WeightDecay
     filters: Filters  # feature maps of the first level, normalised in 8 groups
+
+
+class LesionDiceArm(ArmSettings):
+    """nnU-Net's network; its loss plus Dice and cross-entropy of each lesion in the lesion's own zone."""
+
+    lesion_weight: LossWeight  # weight of that term beside nnU-Net's loss
+
+
+class LesionSamplingArm(ArmSettings):
+    """nnU-Net as it is, on patches that are placed on lesions and not on voxels."""
+
+    lesion_sampling: Literal["lesions", "small_lesions"]
+
+
+class LesionTransplantArm(ArmSettings):
+    """nnU-Net as it is, on patches into which lesions of other training cases are blended."""
+
+    lesion_transplant: SomeShare
+
+
+class DefaultResEncArm(ArmSettings):
+    """nnU-Net's residual-encoder plan with its own loss and optimiser."""
 
 
 class Arms(Parameters):
@@ -429,6 +492,15 @@ class Arms(Parameters):
     default: DefaultArm | None = None
     tversky_bce: TverskyBCEArm | None = None
     segresnet: SegResNetArm | None = None
+    lesion_dice: LesionDiceArm | None = None
+    lesion_sampling: LesionSamplingArm | None = None
+    lesion_transplant: LesionTransplantArm | None = None
+    default_resenc: DefaultResEncArm | None = None
+
+    def settings(self, arm: str) -> dict[str, Any]:
+        """The plain settings of an arm, without what is left at its default: a new setting changes no older arm."""
+        settings: dict[str, Any] = getattr(self, arm).model_dump(exclude_defaults=True)
+        return settings
 
     @property
     def names(self) -> list[Arm]:
@@ -459,7 +531,55 @@ class NotebookParameters(Parameters):
         return super().from_cell(names)
 
 
-class Preparation(NotebookParameters):
+class OfCohorts(NotebookParameters):
+    """What the notebooks have that read the cohorts as they are declared.
+
+    ``sequences``: what the study's networks read of the target, in channel order; the source may declare others.
+    """
+
+    sequences: Sequences
+    source: Cohort
+    target: Cohort
+
+    def declared(self, cohort: str) -> Cohort:
+        """The declaration of "source" or "target"."""
+        return self.source if cohort == "source" else self.target
+
+    def sequences_of(self, cohort: str) -> tuple[str, ...]:
+        """The channels of the networks that are trained on a cohort."""
+        return tuple(self.declared(cohort).sequences or self.sequences)
+
+    @model_validator(mode="after")
+    def _cohorts_have_the_sequences(self) -> Self:
+        problems = []
+        if self.target.sequences not in (None, self.sequences):
+            problems.append(
+                f"target.sequences: {shown(self.target.sequences)} is not what the study reads "
+                f"({shown(self.sequences)}); leave it out: `sequences` at the top is the target's"
+            )
+        for name in COHORTS:
+            declared, wanted = self.declared(name), self.sequences_of(name)
+            problems += [
+                f"{name}.layout.{sequence}: missing; the networks of the {name} read {', '.join(wanted)}: give the "
+                "pattern of its files, or leave it out of `sequences`"
+                for sequence in wanted
+                if sequence not in declared.files.patterns
+            ]
+            if stray := [one for one in declared.may_lack if one not in wanted]:
+                problems.append(f"{name}.may_lack: {stray[0]} is not among its sequences ({', '.join(wanted)})")
+            if set(wanted) <= set(declared.may_lack):
+                problems.append(f"{name}.may_lack: names every sequence; leave out one that all cases have")
+            if declared.raw and "t1c" not in {*wanted} - {*declared.may_lack}:
+                problems.append(
+                    f"{name}.raw: every raw scan is laid onto its t1c: {name} needs t1c in its sequences, and not in "
+                    "may_lack"
+                )
+        if problems:
+            raise ParameterError("; ".join(problems), problems)
+        return self
+
+
+class Preparation(OfCohorts):
     """Notebook 00, for one raw case.
 
     ``space`` "template": every case lies as the MNI152 template does, in voxels of ``spacing_mm`` along R, A and S;
@@ -467,8 +587,6 @@ class Preparation(NotebookParameters):
     """
 
     seed: Seed
-    source: Cohort
-    target: Cohort
     cohort: Literal["source", "target"]
     case: str
     space: Literal["template", "t1c"]
@@ -495,10 +613,10 @@ class Preparation(NotebookParameters):
     @property
     def declaration(self) -> Cohort:
         """The cohort that the case is of."""
-        return self.source if self.cohort == "source" else self.target
+        return self.declared(self.cohort)
 
 
-def _rising(sizes: list[int]) -> list[int]:
+def _rising(sizes: list[Number]) -> list[Number]:
     if any(later <= size for size, later in pairwise(sizes)):
         raise ValueError(f"{shown(sizes)} must rise, each size given once, such as [5, 10, 15]")
     return sizes
@@ -520,7 +638,7 @@ class Branches(Parameters):
     scratch_control: bool
 
 
-class Audit(NotebookParameters):
+class Audit(OfCohorts):
     """Notebook 01.
 
     ``on_error``: what becomes of a case with a finding of severity error: "stop" ends the study, "quarantine" leaves
@@ -529,8 +647,6 @@ class Audit(NotebookParameters):
     """
 
     seed: Seed
-    source: Cohort
-    target: Cohort
     learning_curve: LearningCurve
     n_folds: Folds
     on_error: Literal["stop", "quarantine"]
@@ -551,8 +667,12 @@ class Audit(NotebookParameters):
 
 
 class Alignment(NotebookParameters):
-    """Notebook 02. ``gpu_memory_gb`` and ``base_features`` are nnU-Net's planner's own two levers."""
+    """Notebook 02. ``gpu_memory_gb`` and ``base_features`` are nnU-Net's planner's own two levers.
 
+    Of ``arms`` it looks whether one needs a plan of its own.
+    """
+
+    arms: Arms
     gpu_memory_gb: GPUMemory
     base_features: Features
     workers: Processes
@@ -634,11 +754,35 @@ class FromScratch(TargetTraining):
     strategy: Literal["scratch", "scratch_control"]
 
 
+class PostProcessing(Parameters):
+    """What may be chosen on cross-validated predictions: ``rules``, and the volumes (mm^3) that are tried.
+
+    ``smallest_mm3`` belongs to the rule "smallest_volume": what is smaller is dropped.
+    """
+
+    rules: Annotated[list[PostRule], Field(min_length=1)]
+    smallest_mm3: list[Volume]
+
+    @model_validator(mode="after")
+    def _volumes_belong_to_their_rule(self) -> Self:
+        if twice := [rule for rule in self.rules if self.rules.count(rule) > 1]:
+            raise ValueError(f"rules: {twice[0]} stands twice")
+        if bool(self.smallest_mm3) != ("smallest_volume" in self.rules):
+            raise ValueError(
+                f"smallest_mm3: {shown(self.smallest_mm3)} with rules {shown(self.rules)}: list volumes to try with "
+                "the rule smallest_volume, and [] without it"
+            )
+        _rising(self.smallest_mm3)
+        return self
+
+
 class Evaluation(NotebookParameters):
     """Notebook 06.
 
     ``candidate_threshold``: the probability from which a voxel belongs to a candidate; ``probability_floor``: the one
-    from which it is kept, which is no higher.
+    from which it is kept, which is no higher. ``sequence_subsets``: which sets of sequences the held-out cases are
+    scored with: "occurring", those that they have, or "all", every one that can be made of what a case has.
+    ``post_processing``: None for none.
     """
 
     arm: Arm
@@ -651,6 +795,8 @@ class Evaluation(NotebookParameters):
     lesion_definition: LesionDefinition
     candidate_threshold: Threshold
     probability_floor: Floor
+    sequence_subsets: Literal["occurring", "all"]
+    post_processing: PostProcessing | None
     workers: Processes
 
     @model_validator(mode="after")
@@ -732,6 +878,19 @@ class Decision(Parameters):
         return self
 
 
+class SmallLesions(Parameters):
+    """How arms are compared with ``baseline`` in what the project is for: small lesions, fine-tuned models.
+
+    Lesions of ``detection``'s region, found by its rule, of an equivalent diameter below ``below_mm``, at
+    ``false_positives`` a patient; ``alpha``: the two-sided level of all arms' intervals together.
+    """
+
+    baseline: Arm
+    below_mm: Diameter
+    false_positives: FalsePositives
+    alpha: Level
+
+
 class Statistics(NotebookParameters):
     """Notebook 07. ``scores_dir`` and ``out_dir``: ``None`` for this study's own folders; see ``Branches``.
 
@@ -745,6 +904,7 @@ class Statistics(NotebookParameters):
     alpha: Level
     n_bootstrap: Resamples
     detection: Detection
+    small_lesions: SmallLesions | None
     covariates: str | None
     seed: Seed
     repeats: Repeats
@@ -819,7 +979,8 @@ MODELS: dict[str, type[NotebookParameters]] = dict(
     )
 )
 SHARED = (
-    "study", "work_dir", "seed", "arms", "folds", "repeats", "learning_curve", "scratch_control", "source", "target",
+    "study", "work_dir", "seed", "sequences", "arms", "folds", "repeats", "learning_curve", "scratch_control",
+    "source", "target",
 )  # fmt: skip
 """Parameters that are given once, at the top of the YAML, for every notebook that declares them."""
 PER_JOB = ("cohort", "case", "arm", "fold", "strategy", "repeat", "training_cases")

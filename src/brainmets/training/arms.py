@@ -47,8 +47,41 @@ class SegResNetTrainer(StudyTrainer, exported_trainer.SegResNetTrainer):
         return super().channels_last() and self.precision == "nnunet"
 
 
+class LesionDiceTrainer(StudyTrainer):
+    """nnU-Net with a second term beside its loss that counts lesions and not voxels."""
+
+    arm = "lesion_dice"
+
+
+class LesionSamplingTrainer(StudyTrainer):
+    """nnU-Net as it is, on patches that are placed on lesions: the setting ``lesion_sampling`` of any arm."""
+
+    arm = "lesion_sampling"
+
+
+class LesionTransplantTrainer(StudyTrainer):
+    """nnU-Net as it is, on patches with blended lesions: the setting ``lesion_transplant`` of any arm."""
+
+    arm = "lesion_transplant"
+
+
+class DefaultResEncTrainer(StudyTrainer):
+    """nnU-Net's residual-encoder plan, with its loss and its optimiser."""
+
+    arm = "default_resenc"
+
+
 TRAINERS: dict[str, type[StudyTrainer]] = {
-    trainer.arm: trainer for trainer in (DefaultTrainer, TverskyBCETrainer, SegResNetTrainer)
+    trainer.arm: trainer
+    for trainer in (
+        DefaultTrainer,
+        TverskyBCETrainer,
+        SegResNetTrainer,
+        LesionDiceTrainer,
+        LesionSamplingTrainer,
+        LesionTransplantTrainer,
+        DefaultResEncTrainer,
+    )
 }
 
 SMOOTH = 1e-5

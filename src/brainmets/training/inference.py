@@ -30,7 +30,7 @@ from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import CONFIGURATION, READER
 from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Ensemble:
         Raises ``ValueError`` naming case and sequence where an image is not finite in float32.
         """
         data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
-            [str(path) for path in case.channels], None if reference is None else str(reference), self.plans,
+            list(map(str, case.channels(SEQUENCES))), None if reference is None else str(reference), self.plans,
             self.predictor.configuration_manager, self.dataset,
         )  # fmt: skip
         require_finite(data, case.case)

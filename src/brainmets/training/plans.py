@@ -102,7 +102,7 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
         **description(len(training)),
         "dataset": {
             case: {
-                "images": [str(path) for path in cases[case].channels],
+                "images": [str(path) for path in cases[case].channels(SEQUENCES)],
                 "label": str(files.labels(cohort) / f"{case}.nii.gz"),
             }
             for case in training

@@ -365,7 +365,7 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
     pretrained = files.checkpoint("pretraining", parameters.arm, parameters.fold) if stage == "finetune" else None
     return {
         **parameters.model_dump(exclude=set(NOT_DECISIVE)),
-        "settings": getattr(parameters.arms, parameters.arm).model_dump(),
+        "settings": parameters.arms.settings(parameters.arm),
         "seeds": seeds._asdict(),
         "plan": hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest(),
         "cases": cases,

@@ -86,7 +86,7 @@ class StudyTrainer(nnUNetTrainer):
     ) -> Self:
         """An initialised trainer with random weights that keeps its files in ``folder`` (created)."""
         plans = deepcopy(dict(plan))
-        plans["brainmets"] = {"arm": cls.arm, "settings": getattr(parameters.arms, cls.arm).model_dump()}
+        plans["brainmets"] = {"arm": cls.arm, "settings": parameters.arms.settings(cls.arm)}
         plans["continue_training"] = False
         with tempfile.TemporaryDirectory() as stray, contextlib.redirect_stdout(io.StringIO()):
             # nnU-Net's constructor insists on a results folder of its own naming, and announces the device
