@@ -30,6 +30,7 @@ from brainmets.provenance import commit, sha256, versions
 from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferredKey
 from brainmets.training.plans import (
+    INTENSITIES,
     content_digest,
     read_dataset,
     read_folds,
@@ -56,8 +57,6 @@ NOT_DECISIVE = frozenset({
     "augmentation_workers",
 })  # fmt: skip
 """Parameters that are no part of a training's identity by themselves; ``identity`` says why."""
-INTENSITIES = "foreground_intensity_properties_per_channel"
-"""The plan's statistics of intensities, by nnU-Net's name."""
 LOCK = "training.lock"
 """Held by the process that prepares or trains in a folder."""
 
