@@ -267,7 +267,7 @@ def write(path: Path, voxels: npt.NDArray[Any], affine: Affine) -> Path:
 
 def write_zeros(path: Path, like: Path) -> Path:
     """Write a volume of zeros on the grid of the image ``like``, to the last digit of its header's geometry."""
-    reference = nib.load(like)
+    reference: Any = nib.load(like)
     header = reference.header.copy()
     for name in ("descrip", "aux_file", "intent_name", "db_name"):  # free text, of whoever wrote the image
         header[name] = b""

@@ -33,7 +33,7 @@ def names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     unknown = [name for name in found if name not in SEQUENCES]
     if not found or not counted or unknown or len(set(found)) != len(found):
         raise ValueError(
-            f"channel_names of dataset.json: {given!r} are no sequences counted from \"0\", each once, of "
+            f'channel_names of dataset.json: {given!r} are no sequences counted from "0", each once, of '
             f"{', '.join(SEQUENCES)}; run notebook 02 again"
         )
     return found

@@ -226,7 +226,7 @@ class Ensemble:
 
 
 def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
-    """Write ``<case>.nii.gz`` in the axes and with the affine of the case's images; ``labels`` are (z, y, x), in RAS."""
+    """Write ``<case>.nii.gz`` in the axes and with the affine of the case; ``labels`` are (z, y, x), in RAS."""
     reference = nifti.read_grid(case.reference)
     array = nifti.from_ras(labels.transpose(2, 1, 0), reference.affine)
     if array.shape != reference.shape:

@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
-from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
 from brainmets.cohorts import likeness
 from brainmets.cohorts.cohort import Case, read_sequences
@@ -421,8 +421,8 @@ def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
 def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
     """What weights need equal, side by side: name -> {"source": value, "target": value}.
 
-    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose". Of what a plan says for each channel
-    (``PER_SEQUENCE``) only the sequences that both cohorts have are listed, in each cohort's order.
+    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose". Of what a plan says for each
+    channel (``PER_SEQUENCE``) only the sequences that both cohorts have are listed, in each cohort's order.
     """
     datasets = {cohort: read_dataset(files, cohort) for cohort in DATASETS}
     reads = {cohort: channels.names(dataset) for cohort, dataset in datasets.items()}
