@@ -334,14 +334,16 @@ def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
 
 def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
-    configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
-    names = sorted(read_dataset(files, cohort)["dataset"])
+    configuration, dataset = read_plan(files, cohort)["configurations"][CONFIGURATION], read_dataset(files, cohort)
+    names, sequences = sorted(dataset["dataset"]), channels.names(dataset)
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
     stored = StudyDataset(str(arrays_folder(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
-        rows += likeness.appearance(case, np.asarray(images), np.asarray(labels)[0], configuration["spacing"])
+        there = [name for name in sequences if name not in channels.absent_of(dataset, case)]
+        own = np.asarray(images)[[sequences.index(name) for name in there]]
+        rows += likeness.appearance(case, own, np.asarray(labels)[0], configuration["spacing"], there)
     return pd.DataFrame(rows)
 
 
