@@ -51,7 +51,9 @@ def test_a_case_that_lacks_a_sequence_is_named_with_the_rules_that_say_less(coho
     lacking = found.findings[found.findings.rule == "lacks a sequence"]
     assert lacking[["severity", "case", "file"]].values.tolist() == [["info", "b", ""]]
     assert lacking.finding.item().startswith("has no t2w, as may_lack allows; ")
-    assert lacking.finding.item().endswith("or nothing: sequences swapped (but for the two T1); add the file if there is one")
+    assert lacking.finding.item().endswith(
+        "or nothing: sequences swapped (but for the two T1); add the file if there is one"
+    )
     assert found.cases.set_index("case").sequences.to_dict() == {
         "a": "t1n t1c t2w t2f", "b": "t1n t1c t2f", "c": "t1n t1c t2w t2f",
     }  # fmt: skip

@@ -64,7 +64,7 @@ def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
 
 
 def head_levels(tables: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Per sequence and cohort, the grey values within each case's head after normalisation.
+    """Per sequence of either cohort, the grey values within each case's head after normalisation.
 
     ``tables`` maps "source" and "target" to the rows of ``likeness.appearance``. One line per case from the 5th to the
     95th percentile, with a mark at the median. A sequence that one cohort lacks shows the other's lines alone.

@@ -42,45 +42,42 @@ def appearance(
     images: npt.NDArray[Any],
     labels: npt.NDArray[Any],
     spacing: Sequence[float],
-    sequences: Sequence[str] = SEQUENCES,
+    sequences: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """One row per sequence of a preprocessed case; none for one that it lacks, whose channel is 0 throughout.
+    """One row per sequence that a preprocessed case has.
 
-    ``images``: (channel, z, y, x), the channels being ``sequences``; ``labels``: (z, y, x) in BraTS labels;
-    ``spacing`` in mm in the order of the axes. Keys: case, sequence, ``head_L`` (volume of the head in litres, holes
-    filled),
+    ``images``: (sequence, z, y, x), one for each of ``sequences``; ``labels``: (z, y, x) in BraTS labels; ``spacing``
+    in mm in the order of the axes. Keys: case, sequence, ``head_L`` (volume of the head in litres, holes filled),
     ``p1`` to ``p99`` (percentiles within it), ``et`` and ``snfh`` (medians there, NaN where there is none).
     """
     step = tuple(slice(None, None, max(1, round(COARSE_MM / side))) for side in spacing)
     litres = float(np.prod([part.step * side for part, side in zip(step, spacing, strict=True)])) / 1e6
     coarse, parts = images[:, *step].astype(np.float32), labels[step]
-    there = [name for name, image in zip(sequences, images, strict=True) if np.any(image)] or list(sequences)
-    coarse = coarse[[list(sequences).index(name) for name in there]]
-    inside = _head(coarse, there.index(reference_sequence(there)))
+    inside = _head(coarse, sequences.index(reference_sequence(sequences)))
     rows = []
-    for sequence, image in zip(there, coarse, strict=True):
+    for sequence, image in zip(sequences, coarse, strict=True):
         row: dict[str, Any] = {"case": case, "sequence": sequence, "head_L": np.count_nonzero(inside) * litres}
         values = np.percentile(image[inside], PERCENTILES) if inside.any() else np.full(len(PERCENTILES), np.nan)
         row |= {f"p{percentile}": float(value) for percentile, value in zip(PERCENTILES, values, strict=True)}
         for name in TUMOUR:
-            drawn = image[parts == LABELS[name]]
-            row[name] = float(np.median(drawn)) if drawn.size else float("nan")
+            there = image[parts == LABELS[name]]
+            row[name] = float(np.median(there)) if there.size else float("nan")
         rows.append(row)
     return rows
 
 
-def _head(images: npt.NDArray[np.float32], first: int) -> npt.NDArray[np.bool_]:
-    """The largest piece of what differs from a constant background in any sequence; of ``first`` if air is noise."""
+def _head(images: npt.NDArray[np.float32], reference: int) -> npt.NDArray[np.bool_]:
+    """The largest piece of what differs from a constant background in any sequence.
+
+    Where air is noise in all of them it is the head on the image at the place ``reference``.
+    """
     levels = [background(image.round(1)) for image in images]  # resampling leaves ripples around a constant
     apart = [np.abs(image - level) > FAINT for image, level in zip(images, levels, strict=True) if level is not None]
-    mask = ndimage.binary_fill_holes(ndimage.binary_opening(np.any(apart, axis=0))) if apart else head(images[first])
+    mask = (
+        ndimage.binary_fill_holes(ndimage.binary_opening(np.any(apart, axis=0))) if apart else head(images[reference])
+    )
     components, count = ndimage.label(mask)
     return components == 1 + np.argmax(np.bincount(components.ravel())[1:]) if count else mask
-
-
-def shared(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """The sequences that every cohort has rows of, in channel order."""
-    return [name for name in SEQUENCES if all((table.sequence == name).any() for table in tables.values())]
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -98,8 +95,13 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             row[f"{cohort}_level"] = of_sequence.p50.median()
             row[f"{cohort}_spread"] = (of_sequence.p75 - of_sequence.p25).median()
         rows[sequence] = row | {"distance": distances[number, number]}
-    columns = [f"{cohort}_{name}" for cohort in tables for name in ("level", "spread")] + ["distance"]
+    columns = [*(f"{cohort}_{what}" for cohort in tables for what in ("level", "spread")), "distance"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("sequence")
+
+
+def shared(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The sequences that cases of every cohort have, in channel order."""
+    return [name for name in SEQUENCES if all(name in set(table.sequence) for table in tables.values())]
 
 
 def findings(tables: Mapping[str, pd.DataFrame], own_choice: Mapping[str, Sequence[bool]]) -> list[tuple[str, str]]:
@@ -139,8 +141,9 @@ def findings(tables: Mapping[str, pd.DataFrame], own_choice: Mapping[str, Sequen
 
 def _swapped(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Pairs of sequences of which each looks like the other cohort's other one."""
-    apart, names = _distances(tables), shared(tables)
+    apart = _distances(tables)
     found = []
+    names = shared(tables)
     for one, other in combinations(range(len(names)), 2):
         declared = apart[one, one] + apart[other, other]
         crossed = apart[one, other] + apart[other, one]
@@ -155,22 +158,21 @@ def _swapped(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _distances(tables: Mapping[str, pd.DataFrame]) -> npt.NDArray[np.float64]:
-    """How the grey values of every source sequence (rows) differ from every target sequence (columns); of ``shared``.
+    """How the grey values of every shared source sequence (rows) differ from every target sequence (columns).
 
     Each sequence has a profile: its percentiles and tumour levels less the median, over the interquartile range,
     medians over cases; the distance is the mean absolute difference of what both cohorts have.
     """
-    names = shared(tables)
-    source, target = (_profiles(tables[cohort], names) for cohort in ("source", "target"))
+    source, target = (_profiles(tables[cohort], shared(tables)) for cohort in ("source", "target"))
     apart = np.abs(source[:, None] - target[None])
     return np.asarray(np.nan_to_num(np.nanmean(apart, axis=2)))
 
 
-def _profiles(table: pd.DataFrame, sequences: list[str]) -> npt.NDArray[np.float64]:
+def _profiles(table: pd.DataFrame, sequences: Sequence[str]) -> npt.NDArray[np.float64]:
     columns = [f"p{percentile}" for percentile in PERCENTILES] + list(TUMOUR)
     spread = (table.p75 - table.p25).replace(0, np.nan)
     scaled = table[columns].sub(table.p50, axis=0).div(spread, axis=0)
-    return scaled.groupby(table.sequence).median().loc[sequences].to_numpy()
+    return scaled.groupby(table.sequence).median().loc[list(sequences)].to_numpy()
 
 
 def require_no_errors(found: Sequence[tuple[str, str]]) -> None:
