@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 from torch.nn import functional
 
 from brainmets.training import exported_trainer
+from brainmets.training.lesion_loss import AppendZones, LesionDiceLoss
 from brainmets.training.trainer import StudyTrainer
 
 
@@ -51,6 +56,23 @@ class LesionDiceTrainer(StudyTrainer):
     """nnU-Net with a second term beside its loss that counts lesions and not voxels."""
 
     arm = "lesion_dice"
+
+    def _build_loss(self) -> nn.Module:
+        if self.label_manager.has_ignore_label or not self.enable_deep_supervision:
+            raise ValueError("lesion_dice: needs regions without an ignore label, and outputs under deep supervision")
+        return LesionDiceLoss(super()._build_loss(), self.settings["lesion_weight"])
+
+    @staticmethod
+    def get_training_transforms(*arguments: Any, **named: Any) -> BasicTransform:
+        """nnU-Net's, and the zones of the patch's lesions as the last of the targets."""
+        own = StudyTrainer.get_training_transforms(*arguments, **named)
+        return ComposeTransforms([*own.transforms, AppendZones()])
+
+    @staticmethod
+    def get_validation_transforms(*arguments: Any, **named: Any) -> BasicTransform:
+        """nnU-Net's, and the zones of the patch's lesions as the last of the targets."""
+        own = StudyTrainer.get_validation_transforms(*arguments, **named)
+        return ComposeTransforms([*own.transforms, AppendZones()])
 
 
 class LesionSamplingTrainer(StudyTrainer):
