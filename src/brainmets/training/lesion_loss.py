@@ -62,8 +62,11 @@ def _nearest(components: npt.NDArray[np.int32], grid: int) -> npt.NDArray[np.int
     step = 1
     while np.prod([-(-extent // step) for extent in components.shape]) > grid:
         step += 1
-    padded = np.pad(components, [(0, -extent % step) for extent in components.shape])
-    cubes = padded.reshape([part for extent in padded.shape for part in (extent // step, step)]).max(axis=(1, 3, 5))
+    cubes = np.pad(components, [(0, -extent % step) for extent in components.shape])
+    for axis in range(3):
+        slices = np.moveaxis(cubes, axis, 0)
+        highest = np.maximum.reduce([slices[start::step] for start in range(step)])
+        cubes = np.moveaxis(highest, 0, axis)
     place = ndimage.distance_transform_edt(cubes == 0, return_distances=False, return_indices=True)
     found = cubes[tuple(place)]
     for axis in range(3):
