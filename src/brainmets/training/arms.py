@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from brainmets.training import exported_trainer
 from brainmets.training.lesion_loss import AppendZones, LesionDiceLoss
+from brainmets.training.plans import RESIDUAL_PLAN, UNET_PLAN
 from brainmets.training.trainer import StudyTrainer
 
 
@@ -91,6 +93,7 @@ class DefaultResEncTrainer(StudyTrainer):
     """nnU-Net's residual-encoder plan, with its loss and its optimiser."""
 
     arm = "default_resenc"
+    plan_name = RESIDUAL_PLAN
 
 
 TRAINERS: dict[str, type[StudyTrainer]] = {
@@ -105,6 +108,17 @@ TRAINERS: dict[str, type[StudyTrainer]] = {
         DefaultResEncTrainer,
     )
 }
+
+
+
+def own_plans(arms: Iterable[str]) -> list[str]:
+    """The plans that these arms need beside the U-Net's, which every study has.
+
+    >>> own_plans(["default", "segresnet"]), own_plans(["default", "default_resenc"])
+    ([], ['nnUNetResEncUNetPlans'])
+    """
+    return sorted({TRAINERS[arm].plan_name for arm in arms} - {UNET_PLAN})
+
 
 SMOOTH = 1e-5
 """Keeps the Tversky index of an empty region defined: it is 1 where nothing is there and nothing is predicted."""

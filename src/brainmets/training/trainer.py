@@ -30,7 +30,7 @@ from brainmets.provenance import sha256
 from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
-from brainmets.training.plans import CONFIGURATION, require_known_network
+from brainmets.training.plans import CONFIGURATION, UNET_PLAN, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.vocabulary import NETWORK_REGIONS
@@ -52,6 +52,8 @@ class StudyTrainer(nnUNetTrainer):
     """
 
     arm: ClassVar[str]
+    plan_name: ClassVar[str] = UNET_PLAN
+    """The plan that the arm trains by, of ``plans.PLANNERS``."""
     head_keys: ClassVar[tuple[str, ...]] = (".seg_layers.",)
     """Parts of the names of the weights that form the segmentation head."""
     encoder_keys: ClassVar[tuple[str, ...]] = ("encoder.",)
