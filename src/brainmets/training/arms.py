@@ -110,7 +110,6 @@ TRAINERS: dict[str, type[StudyTrainer]] = {
 }
 
 
-
 def own_plans(arms: Iterable[str]) -> list[str]:
     """The plans that these arms need beside the U-Net's, which every study has.
 
