@@ -20,6 +20,7 @@ from brainmets.paths import StudyPaths
 from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
 from brainmets.training.arms import TverskyBCELoss
+from brainmets.training.lesion_loss import lesion_term, zones_of
 from brainmets.training.seeds import seed_everything, training_seeds
 from brainmets.training.session import prepare
 from brainmets.training.trainer import StudyTrainer, choose_convolutions
@@ -245,3 +246,62 @@ def test_gradients_are_clipped_to_a_norm_of_twelve(small_study: StudyPaths, arm:
     gradients = [value.grad for value in trainer.network.parameters() if value.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
     assert norm.item() == pytest.approx(12, rel=1e-3)
+
+
+# --- arms beyond the paper ---
+
+
+LESION_DICE = {"lesion_dice": {"learning_rate": 0.01, "lesion_weight": 0.5}}
+
+
+def test_lesion_dice_adds_half_its_term_to_nnunets_loss(small_study: StudyPaths) -> None:
+    ours = trainer_of(small_study, "lesion_dice", arms=LESION_DICE)
+    stock = trainer_of(small_study, "default")
+    assert (type(ours.optimizer), ours.optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.01)
+    assert ours.loss.weight_factors == stock.loss.weight_factors
+    for batches in ours.get_dataloaders():
+        targets = next(batches)["target"]
+        torch.manual_seed(1)
+        outputs = [torch.randn(target.shape) for target in targets[:-1]]
+        term = lesion_term(outputs[0], targets[0], targets[-1])
+        assert term > 0
+        torch.testing.assert_close(ours.loss(outputs, targets), stock.loss(outputs, targets[:-1]) + 0.5 * term)
+        for sample, zones in zip(targets[0], targets[-1], strict=True):
+            np.testing.assert_array_equal(zones_of(sample.numpy().astype(bool)), zones.numpy())
+
+
+def test_lesion_dice_differs_in_its_loss_and_its_zones_alone(small_study: StudyPaths) -> None:
+    parameters = training_parameters(FromScratch, small_study, arm="lesion_dice", arms=LESION_DICE)
+    session = prepare(small_study, parameters, "scratch")
+    description = session.description()
+    assert set(description.index[description["set by"] == "the arm"]) == {"loss"}
+    assert description.loc["loss", "lesion_dice"] == "LesionDiceLoss"
+    images, regions = session.first_batch()
+    assert regions.shape[1] == 3 and regions.shape[2:] == images.shape[2:]
+    stock = trainer_of(small_study, "default").get_dataloaders()
+    for mine, theirs in zip(session.trainer.get_dataloaders(), stock, strict=True):
+        names = [type(one).__name__ for one in mine.data_loader.transforms.transforms]
+        assert names == [*(type(one).__name__ for one in theirs.data_loader.transforms.transforms), "AppendZones"]
+
+
+@pytest.mark.parametrize("precision", ["nnunet", "bfloat16"])
+def test_lesion_dice_trains_and_goes_on_as_if_never_stopped(small_study: StudyPaths, precision: str) -> None:
+    """Three epochs at once, and stopped after the second: the same weights."""
+    weights = []
+    for seed in (31, 31):
+        parameters = training_parameters(
+            FromScratch, small_study, arm="lesion_dice", arms=LESION_DICE, seed=seed, precision=precision
+        )
+        session = prepare(small_study, parameters, "scratch")
+        session.run(lambda line: None)
+        assert np.isfinite(session.curves()[["training_loss", "validation_loss"]]).all(axis=None)
+        weights.append({name: value.clone() for name, value in session.trainer.network.state_dict().items()})
+        (session.folder / trainer_module.FINAL).unlink()  # what is left is the checkpoint of the epoch before
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_lesion_dice_needs_every_label(small_study: StudyPaths) -> None:
+    trainer = trainer_of(small_study, "lesion_dice", arms=LESION_DICE)
+    trainer.enable_deep_supervision = False
+    with pytest.raises(ValueError, match="lesion_dice: needs regions without an ignore label"):
+        trainer._build_loss()

@@ -47,7 +47,8 @@ KEPT = ("notebook", "versions", "commit", "device", "started", "seconds")
 PIECE = 2**20
 
 _SOURCE = f"nnunet/preprocessed/{plans.DATASETS['source']}"
-_JSON = "|".join((re.escape(plans.PLANS["source"]), "dataset", "dataset_fingerprint", "splits_final", "content"))
+_PLANS = (re.escape(plans.identifier("source", name)) for name in plans.PLANNERS)
+_JSON = "|".join((*_PLANS, "dataset", "dataset_fingerprint", "splits_final", "content"))
 _NAME = r"(?!\.)[^/\\\x00-\x1f]+"
 ALLOWED: Mapping[str, re.Pattern[str]] = {
     "plan": re.compile(
