@@ -30,6 +30,7 @@ from brainmets.provenance import sha256
 from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
+from brainmets.training.lesion_sampling import CaseLesions, LesionSampling
 from brainmets.training.plans import CONFIGURATION, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
@@ -72,6 +73,7 @@ class StudyTrainer(nnUNetTrainer):
         self.freeze_encoder_epochs = 0
         self.batches_seed = 0
         self.cases: frozenset[str] | None = None
+        self.lesions: dict[str, CaseLesions] = {}
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
 
@@ -158,6 +160,18 @@ class StudyTrainer(nnUNetTrainer):
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
         return batches, validation
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's cases of training and validation: the settings of the arm's patches change the first alone."""
+        train, validation = super().get_tr_and_val_datasets()
+        if (rule := self.settings.get("lesion_sampling", "voxels")) != "voxels":
+            train = LesionSampling(train, rule, self.voxel_mm3, self.lesions)
+        return train, validation
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel that the network sees."""
+        return math.prod(self.configuration_manager.spacing)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's fold, with the training cases among ``cases`` alone where these are set."""
