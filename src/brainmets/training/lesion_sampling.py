@@ -113,33 +113,36 @@ def lesion_shares(diameters: npt.NDArray[np.floating], rule: PatchRule) -> npt.N
 
 def find_lesions(labels: npt.NDArray[np.integer], voxel_mm3: float) -> CaseLesions:
     """The lesions of a preprocessed label map (1, ...), of voxels of ``voxel_mm3``; none where there is no tumour."""
-    box = _box(region_mask(labels[0], "WT"))
-    within = labels[0][box]
-    numbers = lesion_numbers(within)
-    order = np.argsort(numbers, axis=None, kind="stable")
-    voxels = np.bincount(numbers.ravel(), minlength=1)
-    each = np.split(order, np.cumsum(voxels)[:-1])[1:]
+    numbers = lesion_numbers(labels[0]).ravel()
+    there = np.flatnonzero(numbers)
+    voxels = np.bincount(numbers[there], minlength=1)[1:]
+    each = np.split(there[np.argsort(numbers[there], kind="stable")], np.cumsum(voxels))[:-1]
     generator = np.random.default_rng(SEED_OF_KEPT)
     kept = [
         np.sort(generator.choice(one, KEPT_VOXELS, replace=False)) if len(one) > KEPT_VOXELS else one for one in each
     ]
-    start = [0, *(side.start for side in box)]
-    places = [np.stack([np.zeros_like(one), *np.unravel_index(one, within.shape)], axis=1) + start for one in kept]
     return CaseLesions(
-        voxels[1:],
-        np.cbrt(6 * voxels[1:] * voxel_mm3 / math.pi),
-        [one.astype(np.int16) for one in places],
-        [within.ravel()[one].astype(np.int8) for one in kept],
+        voxels,
+        np.cbrt(6 * voxels * voxel_mm3 / math.pi),
+        [np.stack(np.unravel_index(one, labels.shape), axis=1).astype(np.int16) for one in kept],
+        [labels.ravel()[one].astype(np.int8) for one in kept],
     )
 
 
-def lesion_numbers(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def lesion_numbers(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     """A label map's lesions by number from 1: components of the core, then those of the whole tumour without one.
 
     Oedema beside a core is 0, as all else is.
     """
+    numbers = np.zeros(labels.shape, np.int32)
+    box = _box(labels > 0)
+    numbers[box] = _numbers_within(labels[box])
+    return numbers
+
+
+def _numbers_within(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     core = region_mask(labels, "TC")
-    numbers = _components(core).astype(np.int64)
+    numbers = _components(core).astype(np.int32)
     tumours = _components(region_mask(labels, "WT"))
     without = ~np.isin(tumours, [0, *np.unique(tumours[core])])
     _, order = np.unique(tumours[without], return_inverse=True)
