@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from labelled_cases import ET, NETC, REGIONS, SNFH, InMemory, three_lesions
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from scipy import stats
 from small_study import ARMS, training_parameters
@@ -25,34 +25,8 @@ from brainmets.training.session import TrainingSession, prepare
 from brainmets.training.trainer import StudyTrainer
 from brainmets.vocabulary import LABELS
 
-NETC, SNFH, ET = LABELS["netc"], LABELS["snfh"], LABELS["et"]
-REGIONS: list[Any] = [(NETC, SNFH, ET), (NETC, ET), (ET,)]
 ENDING = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 """nnU-Net's own thread may still read from a process that is being ended."""
-
-
-class InMemory:
-    """Cases as nnU-Net's dataset gives them, with its own places of labels."""
-
-    def __init__(self, labels: dict[str, npt.NDArray[np.int16]]) -> None:
-        self.identifiers = [*labels]
-        self.labels = labels
-        self.places = {
-            case: DefaultPreprocessor._sample_foreground_locations(one, REGIONS) for case, one in labels.items()
-        }
-
-    def load_case(self, identifier: str) -> tuple[Any, Any, None, dict[str, Any]]:
-        labels = self.labels[identifier]
-        return labels.astype(np.float32), labels, None, {"class_locations": self.places[identifier]}
-
-
-def three_lesions() -> npt.NDArray[np.int16]:
-    """Of 1, 8 and 1,000 voxels, all enhancing, in a map whose three sides differ."""
-    labels = np.zeros((1, 12, 15, 40), np.int16)
-    labels[0, 10, 14, 1] = ET
-    labels[0, 1:3, 1:3, 1:3] = ET
-    labels[0, 1:11, 2:12, 25:35] = ET
-    return labels
 
 
 def sizes_drawn(cases: Any, number: int, seed: int = 1) -> npt.NDArray[np.int64]:
