@@ -37,6 +37,7 @@ from brainmets.training.finetuning import (
     lower_transferred,
     transfer_weights,
 )
+from brainmets.training.lesion_sampling import CaseLesions, LesionSampling
 from brainmets.training.plans import CONFIGURATION, UNET_PLAN, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
@@ -85,6 +86,7 @@ class StudyTrainer(nnUNetTrainer):
         self.never_frozen: frozenset[str] = frozenset()
         self.batches_seed = 0
         self.cases: frozenset[str] | None = None
+        self.lesions: dict[str, CaseLesions] = {}
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
         self.dropout = SequenceDropout(
@@ -176,6 +178,18 @@ class StudyTrainer(nnUNetTrainer):
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
         return batches, validation
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's cases of training and validation: the settings of the arm's patches change the first alone."""
+        train, validation = super().get_tr_and_val_datasets()
+        if (rule := self.settings.get("lesion_sampling", "voxels")) != "voxels":
+            train = LesionSampling(train, rule, self.voxel_mm3, self.lesions)
+        return train, validation
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel that the network sees."""
+        return math.prod(self.configuration_manager.spacing)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's fold, with the training cases among ``cases`` alone where these are set."""
