@@ -33,6 +33,7 @@ from brainmets.training.finetuning import TransferredKey, TransferSchedule, lowe
 from brainmets.training.plans import CONFIGURATION, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
+from brainmets.training.transplant import Transplants
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -74,6 +75,7 @@ class StudyTrainer(nnUNetTrainer):
         self.cases: frozenset[str] | None = None
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
+        self.transplants: Transplants | None = None
 
     @classmethod
     def open(
@@ -157,7 +159,33 @@ class StudyTrainer(nnUNetTrainer):
             batches, validation = super().get_dataloaders()
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
+        if self.transplants is not None:
+            self.transplants.forget_counts()
         return batches, validation
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """nnU-Net's datasets; the training one wrapped as the arm's settings ask."""
+        training, validation = super().get_tr_and_val_datasets()
+        return self._with_transplants(training), validation
+
+    def _with_transplants(self, training: Any) -> Any:
+        """``training`` with lesions of its other cases in some of its patches, where the arm has the setting.
+
+        Donors and places are searched for once; the second look at the datasets finds them.
+        """
+        if not (share := self.settings.get("lesion_transplant", 0.0)):
+            return training
+        if self.transplants is None:
+            self.transplants = Transplants(
+                training,
+                Path(self.preprocessed_dataset_folder),
+                share,
+                list(self.dataset_json["channel_names"].values()),
+                self.configuration_manager.spacing,
+                self.configuration_manager.patch_size,
+            )
+        self.transplants.dataset = training
+        return self.transplants
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's fold, with the training cases among ``cases`` alone where these are set."""
