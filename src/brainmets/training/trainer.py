@@ -160,7 +160,7 @@ class StudyTrainer(nnUNetTrainer):
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
         if self.transplants is not None:
-            self.transplants.forget_counts()
+            self.transplants.count_from(self.trained_with.get("transplants", {}))
         return batches, validation
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
@@ -281,6 +281,8 @@ class StudyTrainer(nnUNetTrainer):
         )
         self.print_to_log_file(line)
         self.report(line)
+        if self.transplants is not None:
+            self.trained_with["transplants"] = self.transplants.report()
         if self.current_epoch + 1 < self.num_epochs:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
         self.current_epoch += 1

@@ -8,7 +8,7 @@ The loader tells it which patch it is about to cut; only the voxels that a lesio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ctypes import c_longlong
 from itertools import permutations
 from multiprocessing import Array
@@ -41,6 +41,8 @@ MIDDLE = 0.7
 """The share of a patch's side within which a lesion's centre lies, so that augmentation seldom turns it out."""
 DONORS_TRIED, PLACES_TRIED = 5, 10
 """How many donors, and places of each, are tried before a patch counts as one without room."""
+COUNTED = ("patches", "patches_drawn_for", "patches_with_lesion")
+"""Patches that were cut, those of them that were to have a lesion, and those that had room for one."""
 
 Voxel = npt.NDArray[np.integer]
 
@@ -49,8 +51,9 @@ class Donor(NamedTuple):
     """A lesion that may be moved, and where it is cut from.
 
     ``lower``: the first voxel of its box in the case; it may be negative, as the box reaches ``RING_MM`` farther than
-    the lesion. ``mask``: the lesion in that box, whose sides are odd, so that its centre stays when it is turned. ``reach_mm``: radius of the largest ball about the box's centre that
-    the lesion and its margin fill. ``present``: which sequences its case has.
+    the lesion. ``mask``: the lesion in that box, whose sides are odd, so that its centre stays when it is turned.
+    ``reach_mm``: radius of the largest ball about its centre that the lesion and its margin fill. ``present``: which
+    sequences its case has.
     """
 
     case: str
@@ -75,11 +78,12 @@ class Graft(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A donor's box, turned: images (sequence, ...), labels and mask."""
+    """A donor's box, turned: images (sequence, ...), labels, the lesion's mask, and that with its margin."""
 
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int16]
     mask: npt.NDArray[np.bool_]
+    touched: npt.NDArray[np.bool_]
 
 
 # --- donors ----------------------------------------------------------------------------------------------------------
@@ -106,7 +110,7 @@ def find_donors(
             continue
         mask = np.pad(mask, [(wide, wide + (side + 1) % 2) for wide, side in zip(pad, mask.shape, strict=True)])
         centre = tuple(side // 2 for side in mask.shape)
-        reach = ndimage.distance_transform_edt(with_margin(mask, spacing_mm), sampling=spacing_mm)[centre]
+        reach = np.asarray(ndimage.distance_transform_edt(with_margin(mask, spacing_mm), sampling=spacing_mm))[centre]
         lower = tuple(side.start - wide for side, wide in zip(box, pad, strict=True))
         yield Donor(case, lower, mask, diameter, float(reach), present)
 
@@ -123,18 +127,17 @@ def turns(spacing_mm: Sequence[float]) -> list[tuple[int, ...]]:
     >>> turns([5.0, 1.0, 1.0])
     [(0, 1, 2), (0, 2, 1)]
     """
-    same = [
+    return [
         order for order in permutations(range(len(spacing_mm)))
         if all(np.isclose(spacing_mm[old], spacing_mm[new], rtol=0.01) for new, old in enumerate(order))
     ]  # fmt: skip
-    return same
 
 
 def turned(volume: npt.NDArray[Any], order: Sequence[int], mirrored: Sequence[int]) -> npt.NDArray[Any]:
     """``volume`` (..., z, y, x) with its last three axes in another ``order`` and then some of them ``mirrored``."""
     first = volume.ndim - 3
     moved = volume.transpose((*range(first), *(first + axis for axis in order)))
-    return np.flip(moved, [first + axis for axis in mirrored])
+    return np.flip(moved, tuple(first + axis for axis in mirrored))
 
 
 # --- blending --------------------------------------------------------------------------------------------------------
@@ -176,7 +179,7 @@ def blend(
     gain = np.clip(ratio, *GAINS)
     column = (slice(None), None, None, None)
     moved = level_r[column] + gain[column] * (donor.images - level_d[column])
-    present = donor.images.any(axis=(1, 2, 3))[column]
+    present = np.asarray(donor.images.any(axis=(1, 2, 3)))[column]
     blended = np.where(present & (share > 0), images + share * (moved - images), images)
     return blended.astype(np.float32), np.where(donor.mask, donor.labels, labels).astype(np.int16)
 
@@ -203,7 +206,8 @@ class Grafted:
         within = ((local >= 0) & (local < cut.shape[1:])).all(1)
         values = graft.images if self.name == "images" else graft.labels[None]
         cut = cut.copy()
-        cut[(slice(None), *local[within].T)] = values[:, within]
+        z, y, x = local[within].T
+        cut[:, z, y, x] = values[:, within]
         return cut
 
 
@@ -257,7 +261,7 @@ class Transplants:
         return Grafted(images, self, "images"), Grafted(labels, self, "labels"), earlier, properties
 
     def begin_patch(self, lower: Sequence[int], upper: Sequence[int]) -> None:
-        """Draw whether the patch [``lower``, ``upper``) of the case loaded last gets a lesion, and which, and where."""
+        """Draw whether the patch [``lower``, ``upper``) of the case loaded last gets a lesion; which, and where."""
         asked = bool(np.random.random_sample() < self.share)  # noqa: NPY002 - the loader's stream
         self.graft = self.draw(self.case, np.asarray(lower), np.asarray(upper)) if asked else None
         self.begun = True
@@ -265,22 +269,21 @@ class Transplants:
             for number, counts in enumerate((True, asked, self.graft is not None)):
                 self._counts[number] += counts
 
-    def forget_counts(self) -> None:
-        """Count from the start: what was drawn so far trained nothing."""
+    def count_from(self, report: Mapping[str, Any]) -> None:
+        """Count on from an earlier ``report``, or from zero where it is empty; later draws trained nothing."""
         with self._counts.get_lock():
-            self._counts[:] = [0, 0, 0]
+            self._counts[:] = [report.get(name, 0) for name in COUNTED]
 
     def report(self) -> dict[str, Any]:
-        """Share asked for and counts of patches, those that asked and those with a lesion; donors; rules of places.
+        """Share asked for and achieved; counts of ``COUNTED``, of donors, and of cases by the rule of their places.
 
         Processes that augment draw a few patches more than are trained on.
         """
-        patches, asked, given = self._counts[:]
+        counts = dict(zip(COUNTED, self._counts[:], strict=True))
         return {
             "share_asked_for": self.share,
-            "patches": patches,
-            "patches_asked": asked,
-            "patches_with_transplant": given,
+            "share_achieved": round(counts["patches_with_lesion"] / max(counts["patches"], 1), 4),
+            **counts,
             "donors": len(self.donors),
             "cases_by_place": dict(sorted(Counter(places.rule for places in self.places.values()).items())),
         }
@@ -303,7 +306,8 @@ class Transplants:
         ends = np.cumsum(weights)
         recipient = self._array(case, ""), self._array(case, "_seg")
         for _ in range(DONORS_TRIED):
-            donor = self.donors[int(np.searchsorted(ends, np.random.random_sample() * ends[-1], side="right"))]  # noqa: NPY002
+            drawn = np.random.random_sample() * ends[-1]  # noqa: NPY002
+            donor = self.donors[int(np.searchsorted(ends, drawn, side="right"))]
             near = places.voxels[central & (places.clearance_mm >= donor.reach_mm)]
             if not len(near):
                 continue
@@ -317,27 +321,26 @@ class Transplants:
     def placed(
         self, recipient: tuple[Any, Any], donor: Donor, piece: Piece, place: Voxel, middle: npt.NDArray[np.floating]
     ) -> Graft | None:
-        """The graft of ``piece`` with its centre on ``place`` of the ``recipient``'s images and label map, or ``None``.
+        """The graft of ``piece`` with its centre on ``place`` of the ``recipient``'s images and labels, or ``None``.
 
         It has room where the lesion and its margin hold label 0 alone (within the head and no other lesion's) and lie
         in the final patch around ``middle``.
         """
         shape = np.asarray(piece.mask.shape)
         lower = place - shape // 2
-        touched = with_margin(piece.mask, self.spacing_mm)
         box = [[int(start), int(start + side)] for start, side in zip(lower, shape, strict=True)]
-        voxels = np.argwhere(touched) + lower
+        voxels = np.argwhere(piece.touched) + lower
         if (np.abs(voxels + 0.5 - middle) > self.final_patch / 2 - 1).any():
             return None
         labels = crop_and_pad_nd(recipient[1], box, -1)[0]
-        if (labels[touched] != 0).any():
+        if (labels[piece.touched] != 0).any():
             return None
         images = crop_and_pad_nd(recipient[0], box, 0)
         if (blended := blend(piece, images, labels)) is None:
             return None
         changed = np.argwhere(donor_share(piece.mask) > 0)
-        at = tuple(changed.T)
-        return Graft(changed + lower, blended[0][(slice(None), *at)], blended[1][at], piece.mask[at], donor)
+        z, y, x = changed.T
+        return Graft(changed + lower, blended[0][:, z, y, x], blended[1][z, y, x], piece.mask[z, y, x], donor)
 
     def _turned(self, donor: Donor) -> Piece:
         """A donor's box, mirrored along axes and turned by right angles in planes of equal spacing, by chance."""
@@ -346,7 +349,10 @@ class Transplants:
         labels = crop_and_pad_nd(self._array(donor.case, "_seg"), box, -1)[0]
         order = self.turns[np.random.randint(len(self.turns))]  # noqa: NPY002
         mirrored = tuple(axis for axis in range(3) if np.random.randint(2))  # noqa: NPY002
-        return Piece(*(turned(volume, order, mirrored) for volume in (images, labels, donor.mask)))
+        mask = turned(donor.mask, order, mirrored)
+        return Piece(
+            turned(images, order, mirrored), turned(labels, order, mirrored), mask, with_margin(mask, self.spacing_mm)
+        )
 
     def _array(self, case: str, end: str) -> Any:
         return open_array(self.folder / f"{case}{end}.b2nd")
