@@ -20,7 +20,6 @@ from brainmets.training.seeds import RandomStream
 from brainmets.training.session import TrainingSession, prepare
 from brainmets.training.transplant import (
     COUNTED,
-    Donor,
     Graft,
     Piece,
     Transplants,
@@ -329,14 +328,14 @@ def test_a_patch_without_room_gets_none_and_is_counted(tmp_path: Path) -> None:
     full = head(3, {(20, 20, 20): 17.0})
     dataset = transplants(tmp_path, {"a": TWO["a"], "b": TWO["b"], "full": full})
     for case, seed in (("b", 1), ("full", 2), ("b", 3)):
-        images, labels, graft = whole(dataset, case, seed)
+        graft = whole(dataset, case, seed)[2]
         assert (graft is None) == (case == "full")
     assert [dataset.report()[name] for name in COUNTED] == [3, 3, 2]
     assert (dataset.report()["share_asked_for"], dataset.report()["share_achieved"]) == (
         1,
         pytest.approx(2 / 3, abs=1e-4),
     )
-    dataset.count_from({name: 5 for name in COUNTED})
+    dataset.count_from(dict.fromkeys(COUNTED, 5))
     whole(dataset, "full", 1)
     assert [dataset.report()[name] for name in COUNTED] == [6, 6, 5]
     outside = (0, 0, 0)
