@@ -29,6 +29,7 @@ from brainmets.processes import BusyError, locked
 from brainmets.provenance import commit, sha256, versions
 from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferredKey
+from brainmets.training.patch_shares import Cut, Shares, expected
 from brainmets.training.plans import (
     content_digest,
     read_dataset,
@@ -37,6 +38,7 @@ from brainmets.training.plans import (
     require_whole,
     use_nnunet_folders,
 )
+from brainmets.training.preprocessed import StudyDataset
 from brainmets.training.seeds import TrainingSeeds, seed_everything, training_seeds
 from brainmets.training.trainer import (
     FINAL,
@@ -47,7 +49,7 @@ from brainmets.training.trainer import (
     StudyTrainer,
     read_checkpoint,
 )
-from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, Stage
+from brainmets.vocabulary import NETWORK_REGIONS, STAGE_COHORTS, PatchRule, Stage
 
 IDENTITY = "identity.json"
 """What decides a training's weights (``identity``); a checkpoint is continued only under the same identity."""
@@ -139,6 +141,20 @@ class TrainingSession:
         regions = target[0] if isinstance(target, list) else target  # the finest output's, under deep supervision
         axes = (0, 1, *(2 + axis for axis in self.trainer.plans_manager.transpose_backward))
         return batch["data"].numpy().transpose(axes), regions.numpy().astype(bool).transpose(axes)
+
+    def patch_shares(self) -> Shares:
+        """Which lesions its patches are placed on, under nnU-Net's rule and under the arm's where that is another."""
+        trainer, plan = self.trainer, self.trainer.configuration_manager
+        rules: tuple[PatchRule, ...] = tuple(
+            dict.fromkeys(("voxels", trainer.settings.get("lesion_sampling", "voxels")))
+        )
+        _, _, outer, _ = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        # nnU-Net rounds: of each batch, so many patches at its end must hold foreground
+        anywhere = round(trainer.batch_size * (1 - trainer.oversample_foreground_percent)) / trainer.batch_size
+        cut = Cut(tuple(map(int, outer)), tuple(map(int, plan.patch_size)), 1 - anywhere)
+        return expected(
+            StudyDataset(trainer.preprocessed_dataset_folder, [*self.cases]), rules, trainer.voxel_mm3, cut
+        )
 
     def transfer_table(self) -> pd.DataFrame:
         """What was taken over, one row per weight: key, shape, status ("loaded" or "skipped"), reason."""

@@ -30,6 +30,7 @@ from brainmets.provenance import sha256
 from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
 from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
+from brainmets.training.lesion_sampling import CaseLesions, LesionSampling
 from brainmets.training.plans import CONFIGURATION, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
@@ -73,6 +74,7 @@ class StudyTrainer(nnUNetTrainer):
         self.freeze_encoder_epochs = 0
         self.batches_seed = 0
         self.cases: frozenset[str] | None = None
+        self.lesions: dict[str, CaseLesions] = {}
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
         self.transplants: Transplants | None = None
@@ -164,28 +166,32 @@ class StudyTrainer(nnUNetTrainer):
         return batches, validation
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """nnU-Net's datasets; the training one wrapped as the arm's settings ask."""
-        training, validation = super().get_tr_and_val_datasets()
-        return self._with_transplants(training), validation
+        """nnU-Net's cases of training and validation: the settings of the arm's patches change the first alone."""
+        train, validation = super().get_tr_and_val_datasets()
+        if (rule := self.settings.get("lesion_sampling", "voxels")) != "voxels":
+            train = LesionSampling(train, rule, self.voxel_mm3, self.lesions)
+        if share := self.settings.get("lesion_transplant", 0.0):
+            train = self._with_transplants(train, share)  # outermost: the loader tells it where each patch lies
+        return train, validation
 
-    def _with_transplants(self, training: Any) -> Any:
-        """``training`` with lesions of its other cases in some of its patches, where the arm has the setting.
-
-        Donors and places are searched for once; the second look at the datasets finds them.
-        """
-        if not (share := self.settings.get("lesion_transplant", 0.0)):
-            return training
+    def _with_transplants(self, train: Any, share: float) -> Transplants:
+        """``train`` with lesions in a share of its patches. Donors and places are searched for once a training."""
         if self.transplants is None:
             self.transplants = Transplants(
-                training,
+                train,
                 Path(self.preprocessed_dataset_folder),
                 share,
                 list(self.dataset_json["channel_names"].values()),
                 self.configuration_manager.spacing,
                 self.configuration_manager.patch_size,
             )
-        self.transplants.dataset = training
+        self.transplants.dataset = train
         return self.transplants
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel that the network sees."""
+        return math.prod(self.configuration_manager.spacing)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's fold, with the training cases among ``cases`` alone where these are set."""

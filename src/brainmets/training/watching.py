@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from IPython.display import HTML, DisplayHandle, display
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import Drawing
+from brainmets.training.patch_shares import PLACES, SMALL_MM, Shares
 from brainmets.training.session import TrainingSession
 from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES, SEQUENCES
 
@@ -19,6 +22,13 @@ DRAWING_SHARE = 0.01
 """Share of the training's time that may go into drawing."""
 REGION_MARKERS = {"WT": "s", "TC": "^", "ET": "o"}
 """A marker for each region, so that curves differ without colours."""
+
+RULE_STYLES: dict[str, dict[str, Any]] = {
+    "voxels": {"color": "#0173b2"},
+    "lesions": {"color": "#de8f05", "hatch": "///", "edgecolor": "black"},
+    "small_lesions": {"color": "#029e73", "hatch": "...", "edgecolor": "black"},
+}
+"""A colour and a hatch for each rule of drawing patches."""
 
 
 class LiveCurves:
@@ -109,3 +119,34 @@ def batch_figure(images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_]
     figure.legend(lines, NETWORK_REGIONS, loc="outside lower center", ncols=len(lines), frameon=False)
     figure.suptitle(title)
     return figure
+
+
+def patch_figure(shares: Shares, title: str) -> Drawing:
+    """Where the centres of patches with foreground lie, and the share of patches that hold a small lesion at all.
+
+    A bar for each rule of ``TrainingSession.patch_shares``; below a size stands the number of its lesions.
+    """
+    figure = Drawing(figsize=(11, 3.6), layout="constrained")
+    centres, small = figure.subplots(1, 2, width_ratios=(2, 1))
+    names = [
+        f"{place}\n{lesions} lesion{'' if lesions == 1 else 's'}" if "mm" in place else place.replace(" ", "\n", 1)
+        for place, lesions in zip(PLACES, shares.centres.number, strict=True)
+    ]
+    _bars(centres, shares.centres.drop(columns="number"), names)
+    centres.set(xlabel="centre of a patch that must hold foreground", ylabel="share of these patches")
+    _bars(small, shares.small.T, list(shares.small.columns))
+    small.set(xlabel="patches", ylabel=f"share with a lesion below {SMALL_MM:g} mm", ylim=(0, 1))
+    centres.legend(frameon=False, title="drawn by")
+    figure.suptitle(title)
+    return figure
+
+
+def _bars(panel: Axes, table: pd.DataFrame, names: list[str]) -> None:
+    """A group of bars for each row of ``table``, a bar for each of its columns, the rules."""
+    width = 0.8 / len(table.columns)
+    for number, rule in enumerate(table.columns):
+        at = np.arange(len(table)) + (number - (len(table.columns) - 1) / 2) * width
+        bars = panel.bar(at, table[rule], width, label=rule, **RULE_STYLES[rule])
+        panel.bar_label(bars, [f"{share:.0%}" for share in table[rule]], fontsize=8)
+    panel.set_xticks(range(len(table)), names, fontsize=8)
+    panel.spines[["top", "right"]].set_visible(False)
