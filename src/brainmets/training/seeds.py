@@ -128,6 +128,13 @@ class SeededLoader(nnUNetDataLoader):
         super().set_thread_id(thread_id)
         self.stream = RandomStream(derived_seed(self.seed, "epoch", self.epoch, "process", thread_id))
 
+    def get_bbox(self, *arguments: Any, **named: Any) -> tuple[list[int], list[int]]:
+        """nnU-Net's choice of a patch, which a dataset that changes patches (``Transplants``) is told of."""
+        lower, upper = super().get_bbox(*arguments, **named)
+        if hasattr(self._data, "begin_patch"):
+            self._data.begin_patch(lower, upper)
+        return lower, upper
+
     def generate_train_batch(self) -> dict[str, Any]:
         """nnU-Net's batch, from this loader's numbers."""
         with self.stream.drawn_from():

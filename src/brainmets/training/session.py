@@ -278,6 +278,7 @@ def prepare(
                 trainer.trained_with = before
             else:
                 trainer.trained_with["resumed_after_epochs"] = [*before["resumed_after_epochs"], trainer.current_epoch]
+                trainer.trained_with |= {name: before[name] for name in ("transplants",) if name in before}
         return TrainingSession(
             trainer,
             folder,

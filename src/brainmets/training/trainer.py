@@ -42,6 +42,7 @@ from brainmets.training.plans import CONFIGURATION, UNET_PLAN, require_known_net
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.training.sequence_dropout import SequenceDropout
+from brainmets.training.transplant import Transplants
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
@@ -94,6 +95,7 @@ class StudyTrainer(nnUNetTrainer):
             dataset_json.get(channels.ABSENT, {}),
             self.settings.get("sequence_dropout", 0.0),
         )
+        self.transplants: Transplants | None = None
 
     @classmethod
     def open(
@@ -177,6 +179,8 @@ class StudyTrainer(nnUNetTrainer):
             batches, validation = super().get_dataloaders()
         for source in (batches, validation):  # nnU-Net takes the first batch to see whether it comes
             begin_epoch(source, self.current_epoch)
+        if self.transplants is not None:
+            self.transplants.count_from(self.trained_with.get("transplants", {}))
         return batches, validation
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
@@ -184,7 +188,23 @@ class StudyTrainer(nnUNetTrainer):
         train, validation = super().get_tr_and_val_datasets()
         if (rule := self.settings.get("lesion_sampling", "voxels")) != "voxels":
             train = LesionSampling(train, rule, self.voxel_mm3, self.lesions)
+        if share := self.settings.get("lesion_transplant", 0.0):
+            train = self._with_transplants(train, share)  # outermost: the loader tells it where each patch lies
         return train, validation
+
+    def _with_transplants(self, train: Any, share: float) -> Transplants:
+        """``train`` with lesions in a share of its patches. Donors and places are searched for once a training."""
+        if self.transplants is None:
+            self.transplants = Transplants(
+                train,
+                Path(self.preprocessed_dataset_folder),
+                share,
+                list(self.dataset_json["channel_names"].values()),
+                self.configuration_manager.spacing,
+                self.configuration_manager.patch_size,
+            )
+        self.transplants.dataset = train
+        return self.transplants
 
     @property
     def voxel_mm3(self) -> float:
@@ -297,6 +317,8 @@ class StudyTrainer(nnUNetTrainer):
         )
         self.print_to_log_file(line)
         self.report(line)
+        if self.transplants is not None:
+            self.trained_with["transplants"] = self.transplants.report()
         if self.current_epoch + 1 < self.num_epochs:
             self.save_checkpoint(str(Path(self.output_folder) / LATEST))
         self.current_epoch += 1
