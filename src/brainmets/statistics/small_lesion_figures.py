@@ -17,9 +17,10 @@ from brainmets.vocabulary import ARMS, arm_title, ordered
 
 CAPTION = {
     "file": "small_lesions.png",
-    "shows": "Left: the share of small lesions that each fine-tuned arm finds against the false positives a patient that "
-    "are allowed, mean over repeats, with the declared rate dotted. Right: each arm's difference to the baseline there, "
-    "with its simultaneous interval; small open circles are single repeats, a filled marker is a difference that is shown.",
+    "shows": "Left: the share of small lesions that each fine-tuned arm finds against the false positives a patient "
+    "that are allowed, mean over repeats, with the declared rate dotted. Right: each arm's difference to the baseline "
+    "there, with its simultaneous interval; small open circles are single repeats, a filled marker is a difference "
+    "that is shown.",
     "cannot_show": "It cannot show what other settings of an arm, another training schedule or patients would give.",
 }
 

@@ -1,31 +1,32 @@
 """Do arms find more small lesions than a baseline? Sensitivity at equal false positives, over repeated trainings.
 
-Declared in the study's YAML (``params.SmallLesions``) and read off the held-out cases' FROC curves (``froc``): the share
-of lesions of an equivalent diameter below ``below_mm`` that a model finds at the lowest threshold whose false positives
-of *all* sizes are at most ``false_positives`` a patient. The threshold is a real one; nothing is interpolated, and no
-arm is ever compared at other false positives than the baseline. Fine-tuned models are compared; models from scratch are
-described.
+Declared in the study's YAML (``params.SmallLesions``) and read off the held-out cases' FROC curves (``froc``): the
+share of lesions of an equivalent diameter below ``below_mm`` that a model finds at the lowest threshold whose false
+positives of *all* sizes are at most ``false_positives`` a patient. The threshold is a real one, nothing is
+interpolated, and no arm is ever compared at other false positives than the baseline. Fine-tuned models are compared;
+models from scratch are described.
 
 - A patient counts once: of several scans each weighs alike, in lesions as in false positives, so that the rate is the
   mean over patients of their false positives a scan. With one scan each, cases are patients.
 - Each repeat (training with other seeds) has its own curve and threshold. The sensitivity of an arm is the mean over
   repeats; its difference is the mean over repeats of arm less baseline in the same repeat.
-- The interval of a difference resamples patients, for all arms and repeats together, and looks for every threshold anew
-  in each resample (percentiles, read at ``tests.widened``'s level). It is at 1 - alpha / m for m arms beside the
-  baseline, so that all m hold together at 1 - alpha (Bonferroni's inequality; Dunn, J. Am. Stat. Assoc. 56 (1961) 52-64).
-  It is an interval of these trainings: training luck is not in it, and answers for itself in the rule's second half.
+- The interval of a difference resamples patients, for all arms and repeats together, and looks for every threshold
+  anew in each resample (percentiles, read at ``tests.widened``'s level). It is at 1 - alpha / m for m arms beside the
+  baseline, so that all m hold together at 1 - alpha (Bonferroni's inequality; Dunn, J. Am. Stat. Assoc. 56 (1961)
+  52-64). It is an interval of these trainings: training luck is not in it, and is what the rule's second half asks.
 
 A gain is claimed only where the interval lies above 0 *and* the difference is above 0 in every one of two or more
-repeats; a loss where both lie below. Everything else is "not shown", and so is any difference among fewer patients with
-such lesions than a sign test at alpha / m could ever reject with: percentiles of so few promise nothing.
+repeats; a loss where both lie below. Everything else is "not shown", and so is any difference among fewer patients
+with such lesions than a sign test at alpha / m could ever reject with: percentiles of so few promise nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -169,22 +170,23 @@ def curves_of(trainings: Trainings, rule: SmallLesions, region: str, patients: M
 
 
 def _require_alike(trainings: Trainings, region: str) -> None:
-    first_model, of_first = next(iter(trainings.items()))
+    first_model = next(iter(trainings))
     asked = sorted({repeat for of_model in trainings.values() for repeat in of_model})
-    known: tuple[set[str], set[tuple[object, ...]]] | None = None
+    known: tuple[set[Any], set[Any]] | None = None
     for model, of_model in trainings.items():
         if lacking := [repeat for repeat in asked if repeat not in of_model]:
             raise SmallLesionsError(
-                f"{' '.join(model)}: lacks repeat {lacking[0]}, which {' '.join(first_model)} or another has; every "
-                "model is trained alike often: run the study again"
+                f"{' '.join(model)}: lacks repeat {lacking[0]}, which another model has; every model is "
+                "trained equally often: run the study again"
             )
         for repeat, one in of_model.items():
             own = one.lesions[one.lesions["region"] == region]
-            found = {*one.cases}, set(own[["case", "lesion", "volume_mm3"]].itertuples(index=False, name=None))
+            lesions = {*own[["case", "lesion", "volume_mm3"]].itertuples(index=False, name=None)}
+            found: tuple[set[Any], set[Any]] = {*one.cases}, lesions
             known = known or found
-            for what, theirs, ours in zip(("cases", "reference lesions"), known, found, strict=True):
-                if theirs != ours:
-                    example = min(map(str, theirs ^ ours))
+            for place, what in enumerate(("cases", "reference lesions")):
+                if differing := known[place] ^ found[place]:
+                    example = min(map(str, differing))
                     raise SmallLesionsError(
                         f"{' '.join(model)}, repeat {repeat}: other {what} than {' '.join(first_model)} (such as "
                         f"{example}); all are compared on the same: run notebook 06 for it again"
@@ -210,8 +212,8 @@ def by_repeat(compared: Curves) -> pd.DataFrame:
     """Every training at the rate that is allowed, for small lesions and for all; columns ``REPEAT_COLUMNS``.
 
     ``sensitivity`` is missing without such a lesion; ``found`` is the (weighted) number of ``lesions`` found,
-    ``false_positives`` a patient those at ``threshold``, ``difference`` the sensitivity less the baseline's in the same
-    repeat (fine-tuned, small lesions).
+    ``false_positives`` a patient those at ``threshold``, ``difference`` the sensitivity less the baseline's in the
+    same repeat (fine-tuned, small lesions).
     """
     rows = []
     for (arm, strategy), of_model in compared.steps.items():
@@ -220,13 +222,13 @@ def by_repeat(compared: Curves) -> pd.DataFrame:
             (level,) = steps.levels(everyone, [compared.rate])[0]
             for size in (compared.small, ALL_SIZES):
                 share = float(steps.at([compared.rate])[size.name][0])
-                row: dict[str, object] = {
-                    "arm": arm,
-                    "strategy": strategy,
-                    "repeat": repeat,
+                row: dict[str, object] = {"arm": arm, "strategy": strategy, "repeat": repeat}
+                row |= {
                     "region": compared.region,
+                    "size": size.name,
+                    "cases": compared.cases,
+                    "lesions": compared.lesions[size.name],
                 }
-                row |= {"size": size.name, "cases": compared.cases, "lesions": compared.lesions[size.name]}
                 row |= {"found": float(steps.found[size.name][level].sum()), "sensitivity": share}
                 row |= {"false_positives": float(steps.false[level].mean())}
                 row |= {"threshold": float(steps.thresholds[level])}
@@ -241,29 +243,22 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
     """What each arm finds, and what of its difference to the baseline is shown; columns ``COLUMNS``.
 
     One row per model for small lesions and one for all at ``allowed`` false positives a patient, and, of models in
-    ``applied`` (the first repeat at its frozen operating point), one each for both sizes at that point. ``sensitivity``
-    and ``false_positives`` (a patient, as attained) are means over ``repeats``, ``lowest``, ``highest`` and ``spread``
-    (standard deviation) what repeats differ by. Of small lesions at the rate fine-tuned arms beside the baseline have
-    ``difference`` with ``low`` and ``high`` (the simultaneous interval, each at ``level``), its least and most over
-    repeats, and ``verdict``: "gain", "loss" or "not shown"; other rows "baseline" or "described".
+    ``applied`` (the first repeat at its frozen operating point), one each for both sizes at that point.
+    ``sensitivity`` and ``false_positives`` (a patient, as attained) are means over ``repeats``, ``lowest``,
+    ``highest`` and ``spread`` (standard deviation) what repeats differ by. Of small lesions at the rate fine-tuned
+    arms beside the baseline have ``difference`` with ``low`` and ``high`` (the simultaneous interval, each at
+    ``level``), its least and most over repeats, and ``verdict``: "gain", "loss" or "not shown"; other rows
+    "baseline" or "described".
     """
     trained, rows = by_repeat(compared), []
     intervals = _intervals(compared, settings)
-    patients = int(
-        (
-            next(iter(compared.steps[compared.rule.baseline, FINE_TUNED].values())).lesions[compared.small.name] > 0
-        ).sum()
-    )
-    for (arm, strategy, size), own in trained.groupby(["arm", "strategy", "size"], sort=False):
+    of_baseline = next(iter(compared.steps[compared.rule.baseline, FINE_TUNED].values()))
+    patients = int((of_baseline.lesions[compared.small.name] > 0).sum())
+    for key, own in trained.groupby(["arm", "strategy", "size"], sort=False):
+        arm, strategy, size = map(str, key)
         shares = own["sensitivity"].to_numpy(float)
-        row: dict[str, object] = {
-            "arm": arm,
-            "strategy": strategy,
-            "region": compared.region,
-            "size": size,
-            "at": AT_RATE,
-        }
-        row |= {"allowed": compared.rate, "cases": compared.cases, "lesions": compared.lesions[str(size)]}
+        row: dict[str, object] = {"arm": arm, "strategy": strategy, "region": compared.region, "size": size}
+        row |= {"at": AT_RATE, "allowed": compared.rate, "cases": compared.cases, "lesions": compared.lesions[size]}
         row |= {"patients": len(next(iter(compared.steps[arm, strategy].values())).cases), "repeats": len(own)}
         row |= {"sensitivity": shares.mean(), "lowest": shares.min(), "highest": shares.max()}
         row |= {"spread": shares.std(ddof=1) if len(own) > 1 else NAN, "note": ""}
@@ -271,7 +266,7 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
         if strategy == FINE_TUNED and arm == compared.rule.baseline:
             row["verdict"] = BASELINE
         elif strategy == FINE_TUNED and size == compared.small.name:
-            low, high, level = intervals[str(arm)]
+            low, high, level = intervals[arm]
             differences = own["difference"].to_numpy(float)
             row |= {"difference": differences.mean(), "low": low, "high": high, "level": level}
             row |= {"least_difference": differences.min(), "most_difference": differences.max()}
@@ -294,8 +289,10 @@ def verdict(differences: Floats, low: float, high: float, patients: int, alpha: 
     ``differences``: by repeat; ``low`` and ``high``: the corrected interval of their mean, at 1 - ``alpha``;
     ``patients``: with such lesions.
 
-    >>> verdict(np.array([0.1, 0.2, 0.1]), 0.02, 0.3, 16, 0.01), verdict(np.array([0.3, 0.3, -0.1]), 0.02, 0.3, 16, 0.01)
-    (('gain', ''), ('not shown', ''))
+    >>> verdict(np.array([0.1, 0.2, 0.1]), 0.02, 0.3, 16, 0.01)
+    ('gain', '')
+    >>> verdict(np.array([0.3, 0.3, -0.1]), 0.02, 0.3, 16, 0.01)
+    ('not shown', '')
     """
     if len(differences) < 2:
         return NOT_SHOWN, "every model was trained once: nothing is known of training luck, and nothing is claimed"
@@ -364,7 +361,7 @@ def curves(compared: Curves) -> pd.DataFrame:
         found = [steps.at(rates) for steps in of_model.values()]
         for size in compared.sizes:
             shares = np.array([one[size.name] for one in found])
-            part = {"arm": arm, "strategy": strategy, "region": compared.region, "size": size.name}
+            part: dict[str, object] = {"arm": arm, "strategy": strategy, "region": compared.region, "size": size.name}
             part |= {"repeats": len(shares), "false_positives": rates, "sensitivity": shares.mean(axis=0)}
             parts.append(pd.DataFrame({**part, "lowest": shares.min(axis=0), "highest": shares.max(axis=0)}))
     return pd.concat(parts, ignore_index=True)[CURVE_COLUMNS]
@@ -374,38 +371,37 @@ def curves(compared: Curves) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
-    """What is said: one sentence on the comparison, one per fine-tuned arm, the baseline first. ``table``: compare's."""
+    """One sentence on the comparison and the baseline, then one per other fine-tuned arm; of ``compare``'s table."""
     rows = table[(table["at"] == AT_RATE) & (table["size"] == small_size(rule).name)]
     rows = rows[rows["strategy"] == FINE_TUNED]
-    first = rows[rows["verdict"] == BASELINE].iloc[0]
+    below = f"{rule.below_mm:g} mm"
+    shown = {GAIN: "a gain is shown", LOSS: "a loss is shown", NOT_SHOWN: "a difference is not shown"}
+    (first,) = rows[rows["verdict"] == BASELINE].to_dict("records")
     arms = rows[rows["verdict"] != BASELINE]
     plural = "" if rule.false_positives == 1 else "s"
     if first["lesions"] == 0:
-        return [
-            f"No lesion of {first['region']} below {rule.below_mm:g} mm was held out: arms cannot be compared by it."
-        ]
+        return [f"No lesion of {first['region']} below {below} was held out: no arm can be compared."]
     said = [
-        f"Lesions of {first['region']} below {rule.below_mm:g} mm ({first['lesions']:.0f} in {first['patients']:.0f} "
-        f"held-out patients) at {rule.false_positives:g} false positive{plural} a patient, fine-tuned models, mean over "
+        f"Lesions of {first['region']} below {below} ({first['lesions']:.0f} in {first['patients']:.0f} held-out "
+        f"patients) at {rule.false_positives:g} false positive{plural} a patient, fine-tuned models, mean over "
         f"{in_words(int(first['repeats']))} training{'' if first['repeats'] == 1 else 's'}; the intervals of "
-        f"{in_words(len(arms))} difference{'' if len(arms) == 1 else 's'} to {arm_title(rule.baseline)} hold together at "
-        f"{percent(1 - rule.alpha)}. {arm_title(rule.baseline)} finds {_shares(first)}."
+        f"{in_words(len(arms))} difference{'' if len(arms) == 1 else 's'} to {arm_title(rule.baseline)} hold together "
+        f"at {percent(1 - rule.alpha)}. {arm_title(rule.baseline)} finds {_shares(first)}."
     ]
     for row in arms.to_dict("records"):
         interval = "no interval"
         if not math.isnan(row["low"]):
             interval = f"{percent(row['level'])} interval {row['low']:+.3f} to {row['high']:+.3f}"
-        shown = {GAIN: "a gain is shown", LOSS: "a loss is shown", NOT_SHOWN: "a difference is not shown"}[
-            row["verdict"]
-        ]
-        singly = f", in single trainings {row['least_difference']:+.3f} to {row['most_difference']:+.3f}"
+        if row["repeats"] > 1:
+            interval += f", in single trainings {row['least_difference']:+.3f} to {row['most_difference']:+.3f}"
+        why = f" ({row['note']})" if row["note"] else ""
         said.append(
-            f"{arm_title(row['arm'])} finds {_shares(row)}: {row['difference']:+.3f} ({interval}"
-            f"{singly if row['repeats'] > 1 else ''}): {shown}{' (' + row['note'] + ')' if row['note'] else ''}."
+            f"{arm_title(row['arm'])} finds {_shares(row)}: {row['difference']:+.3f} ({interval}): "
+            f"{shown[row['verdict']]}{why}."
         )
     return said
 
 
-def _shares(row: Mapping[str, float] | pd.Series) -> str:
+def _shares(row: Mapping[Hashable, Any]) -> str:
     spread = f" ({row['lowest']:.3f} to {row['highest']:.3f})" if row["repeats"] > 1 else ""
     return f"{row['sensitivity']:.3f}{spread} at {row['false_positives']:.2f}"
