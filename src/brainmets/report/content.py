@@ -71,7 +71,7 @@ def _conclusions(path: Path) -> tuple[list[str], list[str], list[Picture]]:
 
 
 def small_lesions(files: StudyPaths) -> list[str]:
-    """Notebook 07's sentences on arms in small lesions; empty where the study does not ask, or is of an older version."""
+    """Notebook 07's sentences on arms in small lesions; empty where the study does not ask."""
     return _small_lesions(files.statistics / "statistics.json")
 
 
