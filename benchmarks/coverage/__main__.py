@@ -8,12 +8,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import benchmarks.coverage
-from benchmarks.coverage import branches, calibration, decision, detection, intervals, sample_size, tests
+from benchmarks.coverage import (
+    branches,
+    calibration,
+    decision,
+    detection,
+    intervals,
+    sample_size,
+    small_lesions,
+    tests,
+)
 from benchmarks.coverage.rows import PATIENTS, SEED, Part, simulate
 
 PARTS: dict[str, Part] = {
     module.__name__.rpartition(".")[2]: module.PART
-    for module in (tests, intervals, detection, calibration, branches, decision, sample_size)
+    for module in (tests, intervals, detection, small_lesions, calibration, branches, decision, sample_size)
 }
 """By the names that ``--only`` takes, in the order of the kept file."""
 RESULTS = Path(__file__).parents[1] / "results" / "coverage.md"

@@ -10,7 +10,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = (REPOSITORY / "benchmarks" / "results" / "coverage.md").read_text(encoding="utf-8")
-PARTS = ("tests", "intervals", "detection", "calibration", "branches", "decision", "sample_size")
+PARTS = ("tests", "intervals", "detection", "small_lesions", "calibration", "branches", "decision", "sample_size")
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ TABLES = (
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
     "calibration.csv", "reliability_bins.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
     "learning_curve.csv", "fairness.csv", "forgetting.csv",
-    detection.FOUND, detection.JUDGED, *detection.FURTHER,
+    detection.FOUND, detection.JUDGED, *detection.FURTHER, *content.SMALL_TABLES,
 )  # fmt: skip
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 SHOWN = ("01_data_audit", "06_evaluation", "07_statistics", "08_case_review")
@@ -121,9 +121,11 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         verdict=content.verdict(files), answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
         level=content.level(steps), notes=[*audit.left_out(files), *remarks],
-        figures=[one for one in figures if one.file.name != detection.FIGURE],
+        figures=[one for one in figures if one.file.name not in (detection.FIGURE, content.SMALL_FIGURE)],
         detection=found, measures=list(detection.MEASURES.values()),
         curves=[one for one in figures if one.file.name == detection.FIGURE],
+        small_lesions=content.small_lesions(files), small_tables=content.SMALL_TABLES,
+        small_figures=[one for one in figures if one.file.name == content.SMALL_FIGURE],
         cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
         without_3d=without_3d, without_sorting=without_sorting,
         tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),

@@ -31,6 +31,9 @@ CASE_METRICS = {
     "predicted_volume": ("Predicted, mL", 2),
 }
 """Metrics of the table of cases: heading and decimals."""
+SMALL_TABLES = ("small_lesions.csv", "small_lesions_repeats.csv", "small_lesions_froc.csv")
+SMALL_FIGURE = "small_lesions.png"
+"""What notebook 07 writes of arms in small lesions, where the study asks."""
 
 
 class Picture(NamedTuple):
@@ -65,6 +68,16 @@ def _conclusions(path: Path) -> tuple[list[str], list[str], list[Picture]]:
         raise ValueError("statistics.json holds no answer or no conclusion: rerun notebook 07")
     figures = [_picture(path.parent, entry) for entry in written.get("figures", [])]
     return [str(sentence) for sentence in written["answer"]], written["conclusion"].split("\n\n"), figures
+
+
+def small_lesions(files: StudyPaths) -> list[str]:
+    """Notebook 07's sentences on arms in small lesions; empty where the study does not ask."""
+    return _small_lesions(files.statistics / "statistics.json")
+
+
+@shaped
+def _small_lesions(path: Path) -> list[str]:
+    return [str(sentence) for sentence in _results(path, "07").get("small_lesions", [])]
 
 
 class Verdict(NamedTuple):
