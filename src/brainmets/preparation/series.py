@@ -322,8 +322,8 @@ def _needed(sequences: Sequence[str], may_lack: Collection[str]) -> str:
     free = ", ".join(may_lack) or "none"
     needs, one = ("is needed", "it") if len(needed) == 1 else ("are needed", "one")
     return (
-        f"declared are {', '.join(sequences)}, of which may be lacking (may_lack): {free}; {', '.join(needed)} {needs}: "
-        f"leave out a case that lacks {one}"
+        f"declared are {', '.join(sequences)}, of which may be lacking (may_lack): {free}; {', '.join(needed)} "
+        f"{needs}: leave out a case that lacks {one}"
     )
 
 
