@@ -720,14 +720,14 @@ def _screen_scans(args: argparse.Namespace) -> int:
     places = {f"INPUT {path}": path for path in args.input}
     require_apart({"--out": out}, {"MODEL": args.model, **places})
     require_apart({"--private": private}, {"MODEL": args.model, **places})
-    inputs = source.find(args.input, args.said)
-    read = {**inputs.raw, **{case: scan.images[SEQUENCES[0]].parent for case, scan in inputs.prepared.items()}}
+    model = bundle.read(args.model)
+    inputs = source.find(args.input, args.said, model.reads)
+    read = {**inputs.raw, **{case: scan.reference.parent for case, scan in inputs.prepared.items()}}
     for case, folder in read.items():
         where = folder.resolve()  # an INPUT may hold links to it
         for option, place in (("--out", out), ("--private", private)):
             if place.is_relative_to(where) or where.is_relative_to(place):
                 raise ParameterError(f"{option}: {place} and the scans {case!r} lie one within the other")
-    model = bundle.read(args.model)
     for line in model.other_release():
         print(f"look at the model: {line}", file=sys.stderr)
     options = Options(

@@ -101,12 +101,15 @@ def _lacking(there: Mapping[str, Collection[str]], declaration: Cohort, files: P
     if declaration.may_lack and there:
         table = series.read(files.series)
         for case, sequences in there.items():
-            for name, text in series.lacking(table, case, declaration.may_lack).items():
+            for name, candidates in series.lacking(table, case, declaration.may_lack).items():
                 if name in sequences:  # its raw scan is gone
                     continue
+                text = series.lacking_in_words(name, candidates)
                 if name == NATIVE:
                     text += "; its brain mask is from the T1 after contrast, where it may hold vessels and dura"
-                rows.append((case, "warning", f"{name}_lacking", float("nan"), "", text[0].upper() + text[1:]))
+                rows.append(
+                    (case, "warning", f"{name}_lacking", float(len(candidates)), "", text[0].upper() + text[1:])
+                )
     return pd.DataFrame(rows, columns=list(flags.FLAG_COLUMNS))
 
 

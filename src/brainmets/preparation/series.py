@@ -244,20 +244,26 @@ def choose(
     return chosen
 
 
-def lacking(table: pd.DataFrame, case: str, may_lack: Collection[str]) -> dict[str, str]:
-    """The sequences of ``may_lack`` that ``case`` is prepared without, each with what to know of it, in words.
+def lacking(table: pd.DataFrame, case: str, may_lack: Collection[str]) -> dict[str, list[int]]:
+    """The sequences of ``may_lack`` that ``case`` is prepared without, each with the series that may be it after all.
 
-    A candidate that is not certain is no reason to stop where the sequence may be lacking; it is named.
+    Where a sequence may be lacking, a candidate that is not certain is no reason to stop.
     """
     rows = table[table["case"] == case]
-    found = {}
-    for sequence in (name for name in may_lack if not (rows["role"] == name).any()):
-        text = f"has no {sequence}, and is prepared without it, as may_lack allows"
-        candidates = rows[rows["guess"] == sequence].sort_values("rank")
-        if numbers := [str(int(number)) for number in candidates["series"]]:
-            text += f" (series {' or '.join(numbers)} may be it: see series.csv, and write {sequence} into its role)"
-        found[sequence] = text
-    return found
+    return {
+        name: rows[rows["guess"] == name].sort_values("rank")["series"].astype(int).tolist()
+        for name in may_lack
+        if not (rows["role"] == name).any()
+    }
+
+
+def lacking_in_words(sequence: str, candidates: Sequence[int]) -> str:
+    """What to know of a case that was prepared without a sequence; see ``lacking``."""
+    text = f"has no {sequence}, and is prepared without it, as may_lack allows"
+    if candidates:
+        numbers = " or ".join(map(str, candidates))
+        text += f" (series {numbers} may be it: see series.csv, and write {sequence} into its role)"
+    return text
 
 
 def _own_role(row: Mapping[Any, Any]) -> str:

@@ -185,8 +185,8 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
             undecided[case] = str(error)
             continue
         findings += [
-            Finding("warning", case, 0, f"case {case}: {text}")
-            for text in series_table.lacking(table, case, may_lack).values()
+            Finding("warning", case, 0, f"case {case}: {series_table.lacking_in_words(name, candidates)}")
+            for name, candidates in series_table.lacking(table, case, may_lack).items()
         ]
     problems += undecided.values()
     problems += [*_shared_files(plan), *_split_patients(declaration, names)]
