@@ -118,7 +118,7 @@ def test_rules_run_in_their_order_whatever_order_they_are_given_in():
     ring = shell(ET)  # 98 voxels; 125 with its hole filled, which comes before the smallest volume
     assert processed(ring, "holes", "smallest_volume", smallest_mm3=100.0).any()
     assert not processed(ring, "smallest_volume", smallest_mm3=100.0).any()
-    with pytest.raises(ValueError, match="wt_without_tc, tc_without_et must each be one of .*, in this order"):
+    with pytest.raises(ValueError, match=r"wt_without_tc, tc_without_et must each be one of .*, in this order"):
         Combination(("wt_without_tc", "tc_without_et"))
     with pytest.raises(ValueError, match="smallest_mm3: 30 with the rules holes"):
         Combination(("holes",), 30.0)

@@ -273,7 +273,7 @@ def lesion_dice(lesions: Lesions, definition: LesionDefinition) -> float | None:
         if not counted.any() and not false:
             return empty_value(LESION_WISE["brats_2023"], "lesion_dice", "both_empty")
     else:
-        matches, dice = _of_brats_2026(lesions)
+        _, dice = _of_brats_2026(lesions)
         counted = _large(lesions)
         if not counted.any():
             return None

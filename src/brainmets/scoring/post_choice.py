@@ -66,7 +66,8 @@ class Choice:
         """What was chosen, by what, and how much that is worth, in words."""
         if not self.cases:
             return "No cross-validated case is there to choose by: no rule is applied."
-        best, none = (float(self.table.loc[place, "value"]) for place in (self.table["chosen"].idxmax(), 0))
+        values = self.table["value"].to_numpy(float)
+        best, none = float(values[self.table["chosen"].to_numpy(bool)][0]), float(values[0])
         told = (
             f"{self.combination.words[0].upper()}{self.combination.words[1:]}: chosen on {len(self.cases)} "
             f"cross-validated case{'s' * (len(self.cases) != 1)} of {self.patients} "
