@@ -20,6 +20,7 @@ from brainmets.params import Cohort
 from brainmets.phantoms import sites
 from brainmets.preparation import cohort_quality
 from brainmets.preparation.flags import FLAG_COLUMNS
+from brainmets.vocabulary import SEQUENCES
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "audit.md"
 LABEL_MAP = {1: "snfh", 2: "netc", 3: "et", 4: "rc"}
@@ -40,7 +41,7 @@ def declared(folder: Path, label_map: dict[int, str] | None = None, **layout: st
 def findings_of(folder: Path, **cohorts: Cohort) -> pd.DataFrame:
     """Of a cohort "target" of sound cases "a" and "b" in ``folder``, or of those that are given."""
     cohorts = cohorts or {"target": declared(folder)}
-    audits = audit_cohorts({name: find_cases(one) for name, one in cohorts.items()}, cohorts)
+    audits = audit_cohorts({name: find_cases(one, SEQUENCES) for name, one in cohorts.items()}, cohorts)
     return pd.concat([audit.findings for audit in audits.values()], ignore_index=True)
 
 

@@ -279,8 +279,9 @@ def _place_plan(
     found = {name for name in manifest["files"] if name.endswith((".b2nd", ".npz"))}
     if odd := sorted(needed ^ found):
         raise HandOverError(f"{odd[0]!r} is lacking" if odd[0] in needed else f"{odd[0]!r} is of no case")
+    dataset = _require_json(staged.nnunet_preprocessed / plans.DATASETS["source"] / "dataset.json")
     for case in cases:
-        require_sound(arrays, case)
+        require_sound(arrays, case, dataset)
     if not (staged.splits.is_file() and staged.alignment.is_file()):
         raise HandOverError(f"it lacks {staged.splits.name} or {staged.alignment.name}")
     alignment = _require_json(staged.alignment)

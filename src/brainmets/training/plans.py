@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +28,16 @@ import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
 from brainmets.cohorts import likeness
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, read_sequences
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance, damaged, sha256
+from brainmets.training import channels
 from brainmets.training.commands import alignment_command
 from brainmets.training.preprocessed import (
     PROPERTIES,
@@ -41,7 +45,7 @@ from brainmets.training.preprocessed import (
     DamagedError,
     StudyDataset,
 )
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
@@ -54,7 +58,7 @@ stored differently would be heads in different positions."""
 
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
-channel order, and of its label map in BraTS labels."""
+channel order ("absent" for one that it lacks), and of its label map in BraTS labels."""
 
 WRITTEN = "written.json"
 """The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
@@ -63,7 +67,11 @@ NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.[A-Z]\
 LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
 """The classes that a plan may name: no name of a module's own imports, through which any function can be reached."""
 
-ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
+PER_SEQUENCE = ("normalization_schemes", "use_mask_for_norm")
+"""What a plan has one value of for each channel; compared for the sequences that both cohorts have."""
+INTENSITIES = "foreground_intensity_properties_per_channel"
+"""The plan's statistics of intensities, by nnU-Net's name."""
+ALIGNED = ("patch_size", "batch_size", "spacing", *PER_SEQUENCE, "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
 
 LOOKED_AT = 40
@@ -73,7 +81,8 @@ INTENSITY_SAMPLES = 2_000_000
 """Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.
 
 nnU-Net draws 1e8 whatever the cohort's size, which takes 20 s on a cohort of a few MB; the statistics go into the plan
-but MRI is normalised by each image's own z-score and does not use them.
+but MRI is normalised by each image's own z-score and does not use them (``require_z_score``). A sequence that a case
+lacks enters them as zeros.
 """
 
 
@@ -96,13 +105,26 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
 
     Held-out cases are not listed, so that neither the fingerprint nor any training sees them. Regions are trained
     as overlapping targets; nnU-Net paints them in the order WT, TC, ET as labels 2, 1, 3 (SNFH, NETC, ET).
+
+    Channels are the sequences of the cohort's manifest. Under "absent" stands what single cases lack; their file is
+    one of zeros. Raises ``ValueError`` naming a sequence that no training case has.
     """
+    sequences = read_sequences(files.manifest(cohort))
     training = sorted(set(cases) - set(split["held_out"]))
+    lacking = {case: channels.lacking(cases[case], sequences) for case in training}
+    if unseen := [name for name in sequences if all(name in lacking[case] for case in training)]:
+        raise ValueError(
+            f"no training case of the {cohort} cohort has {', '.join(unseen)}: a network learns nothing of it; leave "
+            "it out of `sequences`"
+        )
+    absent = {case: without for case, without in lacking.items() if without}
+    zeros = files.nnunet_raw / DATASETS[cohort] / channels.ABSENT
     content = {
-        **description(len(training)),
+        **description(len(training), sequences),
+        **({channels.ABSENT: absent} if absent else {}),
         "dataset": {
             case: {
-                "images": [str(path) for path in cases[case].channels(SEQUENCES)],
+                "images": channels.files_of(cases[case], sequences, zeros / f"{case}.nii.gz"),
                 "label": str(files.labels(cohort) / f"{case}.nii.gz"),
             }
             for case in training
@@ -115,10 +137,10 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
     return content
 
 
-def description(training: int) -> dict[str, Any]:
+def description(training: int, sequences: Iterable[str]) -> dict[str, Any]:
     """What ``dataset.json`` says of any cohort beside its cases, of which it has so many for ``training``."""
     return {
-        "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
+        "channel_names": {str(index): sequence for index, sequence in enumerate(sequences)},
         "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
         "regions_class_order": [2, 1, 3],
         "numTraining": training,
@@ -150,10 +172,61 @@ def plan_target(files: StudyPaths, gpu_memory_gb: float, base_features: int) -> 
 
 
 def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
-    """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan."""
+    """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan.
+
+    Where the cohorts have other sequences, the plan's values of single channels follow their names (``by_name``).
+    """
     use_nnunet_folders(files)
     move_plans_between_datasets(DATASETS["target"], DATASETS["source"], PLANS["target"], PLANS["source"])
+    plan = read_plan(files, "source")
+    source, target = (channels.names(read_dataset(files, cohort)) for cohort in ("source", "target"))
+    if source != target:
+        own = _read(files, "source", "dataset_fingerprint.json")[INTENSITIES]
+        moved = by_name(plan, target, dict(zip(source, own.values(), strict=True)))
+        write_json(files.nnunet_preprocessed / DATASETS["source"] / f"{PLANS['source']}.json", moved)
     return read_plan(files, "source")
+
+
+def by_name(plan: Mapping[str, Any], of: Sequence[str], intensities: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of networks that read the sequences ``of``, for networks that read those of ``intensities``.
+
+    A sequence that both have keeps its values. One that only the latter have gets the normalisation that nnU-Net gives
+    a sequence of its name, over the mask or not as all sequences of the plan, and its own cohort's ``intensities``.
+    Everything else is the plan's, the network's topology above all. Raises ``AlignmentError`` where the plan
+    normalises its sequences over different masks, so that there is no rule for another one.
+    """
+    moved = deepcopy(dict(plan))
+    for name, configuration in moved["configurations"].items():
+        if "use_mask_for_norm" not in configuration:  # one that inherits from another
+            continue
+        schemes, masked = (dict(zip(of, configuration[key], strict=True)) for key in PER_SEQUENCE)
+        if len(set(masked.values())) != 1:
+            raise AlignmentError(f"{name}: use_mask_for_norm is {masked}, and the source has other sequences")
+        everywhere = next(iter(masked.values()))
+        configuration["normalization_schemes"] = [
+            schemes.get(sequence) or get_normalization_scheme(sequence).__name__ for sequence in intensities
+        ]
+        configuration["use_mask_for_norm"] = [everywhere for _ in intensities]
+    known = dict(zip(of, plan[INTENSITIES].values(), strict=True))
+    moved[INTENSITIES] = {
+        str(number): known.get(sequence, own) for number, (sequence, own) in enumerate(intensities.items())
+    }
+    return moved
+
+
+def require_z_score(plan: Mapping[str, Any]) -> None:
+    """Raise ``AlignmentError`` where a plan normalises by anything but each image's own mean and deviation.
+
+    Others read the cohort's intensities, in which the sequences that cases lack are zeros, and turn a sequence that a
+    case lacks into something else than 0.
+    """
+    for name, configuration in plan["configurations"].items():
+        for scheme in configuration.get("normalization_schemes", ()):
+            if scheme != ZScoreNormalization.__name__:
+                raise AlignmentError(
+                    f"{name}: {scheme} in the plan, where cases lack sequences: only {ZScoreNormalization.__name__} "
+                    "leaves an image that is not there at 0"
+                )
 
 
 def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
@@ -164,7 +237,9 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     record of what was written are then not there, and no training starts.
     """
     use_nnunet_folders(files)
-    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    folder, dataset = files.nnunet_preprocessed / DATASETS[cohort], read_dataset(files, cohort)
+    if channels.ABSENT in dataset:
+        require_z_score(read_plan(files, cohort))
     for name in (CONTENT, WRITTEN):
         (folder / name).unlink(missing_ok=True)
     with _workers(preprocessing, workers):
@@ -173,15 +248,22 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
     arrays = arrays_folder(files, cohort)
     written = sorted(path.stem for path in arrays.glob("*.b2nd") if not path.stem.endswith("_seg"))
-    wanted = read_dataset(files, cohort)["dataset"]
+    wanted = dataset["dataset"]
     if written != sorted(wanted):
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
-    hashes = {
-        case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
-    }
-    write_json(folder / CONTENT, hashes)
+    write_json(folder / CONTENT, {case: _hashes(dataset, case) for case in wanted})
     record(files, cohort)
     return written
+
+
+def _hashes(dataset: Mapping[str, Any], case: str) -> list[str]:
+    """Of each channel's image and of the label map; a sequence that the case lacks is called so."""
+    entry, absent = dataset["dataset"][case], channels.absent_of(dataset, case)
+    images = [
+        channels.ABSENT if sequence in absent else sha256(Path(path))
+        for sequence, path in zip(channels.names(dataset), entry["images"], strict=True)
+    ]
+    return [*images, sha256(Path(entry["label"]))]
 
 
 def record(files: StudyPaths, cohort: str) -> None:
@@ -339,13 +421,19 @@ def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
 def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
     """What weights need equal, side by side: name -> {"source": value, "target": value}.
 
-    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose".
+    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose". Of what a plan says for each
+    channel (``PER_SEQUENCE``) only the sequences that both cohorts have are listed, in each cohort's order.
     """
+    datasets = {cohort: read_dataset(files, cohort) for cohort in DATASETS}
+    reads = {cohort: channels.names(dataset) for cohort, dataset in datasets.items()}
     sides: dict[str, dict[str, Any]] = {}
-    for cohort in DATASETS:
-        plan, dataset = read_plan(files, cohort), read_dataset(files, cohort)
+    for cohort, dataset in datasets.items():
+        plan = read_plan(files, cohort)
         configuration = plan["configurations"][CONFIGURATION]
         values = {name: configuration[name] for name in ALIGNED}
+        for name in PER_SEQUENCE:
+            given = zip(reads[cohort], configuration[name], strict=True)
+            values[name] = [value for sequence, value in given if all(sequence in names for names in reads.values())]
         values |= {"channel_names": dataset["channel_names"], "regions": dataset["labels"]}
         values |= {"transpose": plan["transpose_forward"]}
         for name, value in values.items():
@@ -354,13 +442,24 @@ def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
 
 
 def require_aligned(sides: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ``AlignmentError`` with both values of everything that differs."""
-    differing = {name: pair for name, pair in sides.items() if pair["source"] != pair["target"]}
+    """Raise ``AlignmentError`` with both values of everything that differs.
+
+    Cohorts may have other sequences: of their "channel_names" those that both have must come in the same order.
+    """
+    differing = {name: pair for name, pair in sides.items() if _shared(name, pair, 0) != _shared(name, pair, 1)}
     if differing:
         lines = "\n".join(
             f"  {name}: source {pair['source']}, target {pair['target']}" for name, pair in differing.items()
         )
         raise AlignmentError(f"the plans are not aligned; run the whole of notebook 02 again:\n{lines}")
+
+
+def _shared(name: str, pair: Mapping[str, Any], side: int) -> Any:
+    """A side's value as it is compared: of the channels, those that the other side has too."""
+    sides = (pair["source"], pair["target"])
+    if name != "channel_names":
+        return sides[side]
+    return [sequence for sequence in sides[side].values() if sequence in sides[1 - side].values()]
 
 
 def forget(files: StudyPaths) -> None:
