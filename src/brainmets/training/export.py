@@ -1,7 +1,8 @@
 """Writing a finished (arm, strategy) as a model archive that stock nnU-Net installs and predicts with.
 
-The layout is that of ``nnUNetv2_export_model_to_zip``. Two arms use nnU-Net's own network, so that the archive names
-nnU-Net's own trainer; the third carries ``exported_trainer.py``, its trainer and the program that predicts with it.
+The layout is that of ``nnUNetv2_export_model_to_zip``. All arms but segresnet use a network that nnU-Net's plan names,
+so that the archive names nnU-Net's own trainer; segresnet's carries ``exported_trainer.py``, its trainer and the
+program that predicts with it.
 """
 
 from __future__ import annotations
