@@ -30,6 +30,7 @@ from brainmets.vocabulary import (
     STRATEGY_TITLES,
     Model,
     arm_title,
+    reference_sequence,
     region_mask,
 )
 
@@ -42,9 +43,19 @@ AREA_TITLES = {
     INVENTED: "too much (false positive)",
 }
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
-"""The sequence that shows a region best."""
+"""The sequence that shows a region best, where a case has it: see ``best_sequence``."""
 
 Window = tuple[slice, slice]
+
+
+def best_sequence(region: str, sequences: Iterable[str]) -> str:
+    """Of the sequences that a case has the one that shows a region best; else the one of its reference grid.
+
+    >>> best_sequence("WT", ["t1c", "t2f"]), best_sequence("WT", ["t1n", "t1c"])
+    ('t2f', 't1c')
+    """
+    given = set(sequences)
+    return BEST_SEQUENCE[region] if BEST_SEQUENCE[region] in given else reference_sequence(given)
 
 
 def disagreement_mm2(
