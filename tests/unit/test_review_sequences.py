@@ -50,8 +50,8 @@ def test_a_case_is_read_with_what_it_has_and_says_what_is_drawn(files: StudyPath
     first, second = read_case(files, "P01", [MODEL]), read_case(files, "P02", [MODEL])
     assert list(first.images) == ["t2w"], "for the t1c and for the t2f alike"
     assert list(second.images) == ["t1c", "t2w"]
-    assert panels.drawn_sequence(second, "ET") == "t1c"
-    assert panels.drawn_sequence(second, "WT") == "t2w"
+    assert panels.best_sequence("ET", second.images) == "t1c"
+    assert panels.best_sequence("WT", second.images) == "t2w"
     title = panels.case_panel(first, "TC").get_suptitle().replace("\n", " ")
     assert "TC: T2, axial slice" in title
     missed = pd.DataFrame([{"x_mm": 0.0, "y_mm": 0.0, "z_mm": 0.0, "volume_mm3": 9, "missed_by": 1, "models": 2}])
