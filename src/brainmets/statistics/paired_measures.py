@@ -1,9 +1,9 @@
 """Two sets of scores of the same cases side by side: five measures of each, and their paired differences.
 
-Every measure is a sum over cases divided by another: Dice, lesion-wise Dice and lesion F1 are means over the cases
+Every measure is a sum over cases divided by another. Dice, lesion-wise Dice and lesion F1 are means over the cases
 whose reference holds the region; ``lesions_found`` is the share of all lesions, and ``false_positives`` the number a
-case, by the one-to-one rule, over every case. Intervals count patients. That of a difference is t's, of the ratio of the
-patients' summed differences to what they are divided by (Cochran, Sampling Techniques, 3rd ed. (1977), chapter 6).
+case, by the one-to-one rule, over every case. Intervals count patients. That of a difference is t's, of the ratio of
+the patients' summed differences to what they are divided by (Cochran, Sampling Techniques, 3rd ed. (1977), chapter 6).
 """
 
 from __future__ import annotations

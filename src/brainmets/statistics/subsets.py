@@ -73,8 +73,8 @@ def made(
 ) -> pd.DataFrame:
     """One model's scores of cases predicted with fewer sequences, by the name of the set that was left.
 
-    Columns and ``learnt`` as in ``occurring``. ``whole``: its scores of the same cases with all they have. ``difference``: with the set less with all, paired by
-    case, so that it is below 0 where a Dice is lost.
+    Columns and ``learnt`` as in ``occurring``. ``whole``: its scores of the same cases with all they have.
+    ``difference``: with the set less with all, paired by case, so that it is below 0 where a Dice is lost.
     """
     known = None if learnt is None else set(learnt)
     rows = [

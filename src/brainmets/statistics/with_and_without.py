@@ -31,10 +31,10 @@ def compare(
     """Both sides of one model in every region and measure, with ``COLUMNS``.
 
     ``without`` and ``processed`` are its scores before and after, ``lesions`` its two tables of lesions, ``rules``
-    what was done, in words. ``cases`` and ``patients``: of the measure. ``difference``: with less without, paired by case,
-    with its interval over patients. ``small`` lesions are those below ``BELOW_MM``; ``small_lost`` those of them that
-    were found without the rules and are not found with them. Raises ``ValueError`` where the sides are not of the same
-    cases and lesions.
+    what was done, in words. ``cases`` and ``patients``: of the measure. ``difference``: with less without, paired by
+    case, with its interval over patients. ``small`` lesions are those below ``BELOW_MM``; ``small_lost`` those of
+    them that were found without the rules and are not found with them. Raises ``ValueError`` where the sides are not
+    of the same cases and lesions.
     """
     (arm, strategy), *others = without[["arm", "strategy"]].drop_duplicates().itertuples(index=False, name=None)
     if others or {*processed["arm"]} != {arm} or {*processed["strategy"]} != {strategy}:

@@ -1,7 +1,8 @@
 """Writing a finished (arm, strategy) as a model archive that stock nnU-Net installs and predicts with.
 
-The layout is that of ``nnUNetv2_export_model_to_zip``. Two arms use nnU-Net's own network, so that the archive names
-nnU-Net's own trainer; the third carries ``exported_trainer.py``, its trainer and the program that predicts with it.
+The layout is that of ``nnUNetv2_export_model_to_zip``. All arms but segresnet use a network that nnU-Net's plan names,
+so that the archive names nnU-Net's own trainer; segresnet's carries ``exported_trainer.py``, its trainer and the
+program that predicts with it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ Images
 
 {channels}
 
-{grid}- A missing sequence is a file of zeros on the patient's grid: normalised it is 0, the mean, as in training.{lacking}
-- Prepared as the study's cohort was: brain extracted or not, as there. After brain extraction the background must be
+{grid}- A missing sequence is a file of zeros on the patient's grid: it stays 0, the mean of every normalised image.
+{lacking}- Prepared as the study's cohort was: brain extracted or not, as there. After extraction the background must be
   exactly 0: nnU-Net takes 0 for what is outside the image. This model's plan normalises {normalised}.
 - Stored in any axes, with a header that says which: the reader turns every image to RAS for the network, and the
   prediction comes back in the axes and on the grid of the patient's first file. Any spacing: nnU-Net resamples.
@@ -70,8 +71,8 @@ Not for clinical use.
 
 ONE_GRID = """- All on one grid (same size, spacing and position), registered to each other.
 """
-UNSEEN = """
-  It was trained without sequence dropout: what it gives without a sequence was not trained for."""
+UNSEEN = """  No training step dropped a sequence by chance: only what its training cases lacked was trained for.
+"""
 
 SEGRESNET = """
 The arm's network is not nnU-Net's own: {trainer}.py holds its trainer and, run as above, is

@@ -204,8 +204,8 @@ def move_plan_to_source(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[s
     Another plan than the U-Net's reads the arrays that the U-Net's names: nnU-Net's command would name others.
     """
     use_nnunet_folders(files)
-    name = identifier("source", plan_name)
-    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], identifier("target", plan_name), name)
+    identifiers = [identifier(cohort, plan_name) for cohort in ("target", "source")]
+    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], *identifiers)
     written = read_plan(files, "source", plan_name)
     moved = deepcopy(written)
     source, target = (channels.names(read_dataset(files, cohort)) for cohort in ("source", "target"))
@@ -215,7 +215,7 @@ def move_plan_to_source(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[s
     shared = read_plan(files, "source") if plan_name != UNET_PLAN else moved
     moved["configurations"][CONFIGURATION]["data_identifier"] = _data_identifier(shared)
     if moved != written:
-        write_json(files.nnunet_preprocessed / DATASETS["source"] / f"{name}.json", moved)
+        write_json(plan_path(files, "source", plan_name), moved)
     return moved
 
 
@@ -311,11 +311,20 @@ def record(files: StudyPaths, cohort: str) -> None:
 def outputs(files: StudyPaths, cohort: str) -> list[Path]:
     """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
     folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], arrays_folder(files, cohort)
-    others = [f"{identifier(cohort, name)}.json" for name in PLANNERS if name != UNET_PLAN]
-    names = [f"{PLANS[cohort]}.json", *(name for name in others if (folder / name).is_file())]
-    names += ["dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT]
+    names = ("dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
     found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
-    return [*(folder / name for name in names), *found]
+    return [*plan_paths(files, cohort), *(folder / name for name in names), *found]
+
+
+def plan_path(files: StudyPaths, cohort: str, plan_name: str) -> Path:
+    """Where a cohort's plan ``plan_name`` lies."""
+    return files.nnunet_preprocessed / DATASETS[cohort] / f"{identifier(cohort, plan_name)}.json"
+
+
+def plan_paths(files: StudyPaths, cohort: str) -> list[Path]:
+    """The U-Net's plan of a cohort, and those of other networks that are there."""
+    paths = {name: plan_path(files, cohort, name) for name in PLANNERS}
+    return [path for name, path in paths.items() if name == UNET_PLAN or path.is_file()]
 
 
 def require_whole(files: StudyPaths, cohort: str) -> None:
