@@ -74,6 +74,17 @@ def test_channels_that_are_no_sequences_are_refused_by_name(given: Any) -> None:
         channels.names({"channel_names": given})
 
 
+@pytest.mark.parametrize(
+    "given", [["P1"], {"P1": "t2f"}, {"P1": []}, {"P1": ["t1n"]}, {"P1": ["t1c", "t2f"]}, {"P1": None}]
+)
+def test_what_cases_lack_must_be_some_of_their_cohorts_sequences(given: Any) -> None:
+    dataset = {"channel_names": {"0": "t1c", "1": "t2f"}}
+    assert channels.absent(dataset) == {}
+    assert channels.absent_of({**dataset, "absent": {"P1": ["t2f"]}}, "P1") == ("t2f",)
+    with pytest.raises(ValueError, match=r"absent of dataset\.json"):
+        channels.absent({**dataset, "absent": given})
+
+
 @pytest.fixture(params=[np.diag([1.0, 1.0, 3.0, 1.0]), "oblique", "LPS"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     """A case with t1c and t2f, stored in one of several ways; spacing in the header that no affine gives back."""
