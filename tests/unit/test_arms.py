@@ -19,7 +19,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from small_study import training_parameters
+from small_study import RESENC, training_parameters, with_own_plans
 
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
@@ -27,7 +27,7 @@ from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
-from brainmets.training.arms import TverskyBCELoss, own_plans
+from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.export import export
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.lesion_loss import lesion_term, zones_of
@@ -107,7 +107,7 @@ TRAIN = """
 import sys, torch
 import brainmets.training.arms, brainmets.training.inference, brainmets.training.watching
 assert "monai" not in sys.modules
-from small_study import training_parameters
+from small_study import RESENC, training_parameters, with_own_plans
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training.session import prepare
@@ -318,22 +318,12 @@ def test_lesion_dice_needs_every_label(small_study: StudyPaths) -> None:
         trainer._build_loss()
 
 
-RESENC = {"default": {"learning_rate": 0.01}, "default_resenc": {"learning_rate": 0.01}}
-
-
 @pytest.fixture(scope="module")
 def planned_twice(small_study: StudyPaths, tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     """The small study with the residual encoder's plan beside the U-Net's, as notebook 02 makes it for the arm."""
-    files = StudyPaths(str(tmp_path_factory.mktemp("resenc")), "small")  # the study that its manifests name
-    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training"))
-    (name,) = own_plans(RESENC)
-    plans.plan_target(files, 0.02, 4, name)
-    plans.move_plan_to_source(files, name)
-    plans.require_aligned(plans.compare_plans(files, name))
-    plans.require_shared_images(files, name)
-    for cohort in plans.DATASETS:
-        plans.record(files, cohort)
-    return files
+    copied = StudyPaths(str(tmp_path_factory.mktemp("named")), "small")  # the study that its manifests name
+    shutil.copytree(small_study.work, copied.work, ignore=shutil.ignore_patterns("training"))
+    return with_own_plans(copied, RESENC, tmp_path_factory.mktemp("resenc"))
 
 
 def resenc(files: StudyPaths, model: type = FromScratch, stage: str = "scratch", **changed: object) -> TrainingSession:
