@@ -41,10 +41,17 @@ def silent(line: str) -> None:
     """Takes what is reported."""
 
 
-def study_in(work: Path, folds: tuple[int, ...] = (0,), **pretraining: Any) -> Study:
-    """A study of one arm whose files lie below ``work``."""
+def study_in(
+    work: Path, folds: tuple[int, ...] = (0,), arms: tuple[str, ...] = ("default",), **pretraining: Any
+) -> Study:
+    """A study of the arms ``arms`` whose files lie below ``work``."""
     content = yaml.safe_load((PARAMS / "smoke.yaml").read_text())
-    content |= {"study": "small", "work_dir": str(work), "seed": 1, "arms": {"default": ARMS["default"]}}
+    content |= {
+        "study": "small",
+        "work_dir": str(work),
+        "seed": 1,
+        "arms": {arm: {**ARMS, **RESENC}[arm] for arm in arms},
+    }
     content |= {"folds": list(folds)}
     content["pretraining"] = {**content["pretraining"], **TRAINING, **pretraining}
     return Study(content, "params/yours.yaml")
@@ -190,9 +197,7 @@ def test_an_arms_own_plan_is_carried_and_its_pretraining_comes_back(hospital_onc
     Provenance("02_plan_alignment", {}, root=files.work).write(
         files.alignment, [files.splits], [files.nnunet_preprocessed], aligned={}, likeness={}
     )
-    at = {place: study_in(tmp_path / place) for place in ("hospital", "gpu")}
-    for study in at.values():
-        study.content["arms"] = RESENC
+    at = {place: study_in(tmp_path / place, arms=(*RESENC,)) for place in ("hospital", "gpu")}
     pack(at["hospital"], "plan", tmp_path / "plan.zip", silent)
     held = {name.rsplit("/", 1)[-1] for name in members(tmp_path / "plan.zip")}
     assert {"nnUNetPlans_from_target.json", "nnUNetResEncUNetPlans_from_target.json"} <= held
@@ -201,7 +206,7 @@ def test_an_arms_own_plan_is_carried_and_its_pretraining_comes_back(hospital_onc
     p = at["gpu"].notebook("03_pretraining", arm="default_resenc", fold=0)
     session = prepare(paths(at["gpu"]), p, "pretraining", silent)
     assert session.trainer.plans_manager.plans_name == "nnUNetResEncUNetPlans_from_target"
-    with pytest.raises(HandOverError, match="it was packed for default.*default_resenc"):
+    with pytest.raises(HandOverError, match=r"it was packed for default.*default_resenc"):
         unpack(tmp_path / "plan.zip", study_in(tmp_path / "other"), silent)
 
 
@@ -211,8 +216,7 @@ def test_an_archive_without_an_arms_own_plan_is_not_unpacked(hospital_once: Path
         lambda manifest: manifest["trainings"].append({**manifest["trainings"][0], "arm": "default_resenc"})
     )
     lacking = also(tmp_path / "plan.zip", tmp_path / "lacking.zip")
-    study = study_in(tmp_path / "gpu")
-    study.content["arms"] = RESENC
+    study = study_in(tmp_path / "gpu", arms=(*RESENC,))
     with pytest.raises(HandOverError, match=r"nnUNetResEncUNetPlans_from_target\.json' is lacking"):
         unpack(lacking, study, silent)
 
