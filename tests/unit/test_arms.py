@@ -29,6 +29,7 @@ from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
 from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.export import export
+from brainmets.training.finetuning import transfer_weights
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.lesion_loss import lesion_term, zones_of
 from brainmets.training.preprocessed import DamagedError
@@ -406,6 +407,21 @@ def test_the_residual_encoder_is_pretrained_and_fine_tuned(planned_twice: StudyP
     assert all(torch.equal(first[f"encoder.{name}"], value) for name, value in encoder.items()), "frozen for an epoch"
     assert not all(torch.equal(last[f"encoder.{name}"], value) for name, value in encoder.items())
     assert not any(torch.equal(first[key], taken[key]) for key in heads if key.endswith("weight"))
+
+
+def test_the_residual_encoders_first_layer_is_adapted_to_other_sequences(planned_twice: StudyPaths) -> None:
+    trainer = resenc(planned_twice, seed=4).trainer
+    four, two = (
+        trainer.bare_network,
+        trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 3, True),
+    )
+    given, wanted = ("t1n", "t1c", "t2w", "t2f"), ("t1c", "t2f")
+    rows = transfer_weights(two, four.state_dict(), trainer.head_keys, True, given, wanted)
+    adapted = [row.key for row in rows if row.status == "adapted"]
+    assert adapted and all(key.startswith(("encoder.stem.", "decoder.encoder.stem.")) for key in adapted)
+    own, other = two.state_dict(), four.state_dict()
+    for key in adapted:
+        torch.testing.assert_close(own[key], other[key][:, [1, 3]])
 
 
 def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyPaths, tmp_path: Path) -> None:
