@@ -152,7 +152,7 @@ def test_held_out_lists_pseudonyms_alone(checkout: Path, files: StudyPaths) -> N
     listed = cohort(folder, NAMES, held_out=["target-00001-000"])
     for find in (cases_of, known_cases):
         with pytest.raises(CohortError, match=r"target\.held_out lists pseudonyms, and the key .*restore it, or give"):
-            find("target", listed, files)
+            find("target", listed, SEQUENCES, files)
     cases_of("target", cohort(folder, NAMES), SEQUENCES, files)
     found, known = cases_of("target", listed, SEQUENCES, files), known_cases("target", listed, SEQUENCES, files)
     assert {case.case: case.patient for case in found} == {case.case: case.patient for case in known}

@@ -163,8 +163,8 @@ def _patterns(declaration: Cohort, sequences: Iterable[str]) -> dict[str, str]:
     given = declaration.files.patterns
     if absent := [name for name in sequences if name not in given]:
         raise CohortError(
-            f"{declaration.folder}: layout.{absent[0]} is missing: give the pattern of its files, or leave the sequence "
-            "out of `sequences`"
+            f"{declaration.folder}: layout.{absent[0]} is missing: give the pattern of its files, or leave it out of "
+            "`sequences`"
         )
     return {name: given[name] for name in (*sequences, "label")}
 

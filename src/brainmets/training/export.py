@@ -41,8 +41,8 @@ Images
 
 {channels}
 
-{grid}- A missing sequence is a file of zeros on the patient's grid: normalised it is 0, the mean, as in training.{lacking}
-- Prepared as the study's cohort was: brain extracted or not, as there. After brain extraction the background must be
+{grid}- A missing sequence is a file of zeros on the patient's grid: it stays 0, the mean of every normalised image.
+{lacking}- Prepared as the study's cohort was: brain extracted or not. After extraction the background must be
   exactly 0: nnU-Net takes 0 for what is outside the image. This model's plan normalises {normalised}.
 - Stored in any axes, with a header that says which: the reader turns every image to RAS for the network, and the
   prediction comes back in the axes and on the grid of the patient's first file. Any spacing: nnU-Net resamples.
@@ -71,8 +71,8 @@ Not for clinical use.
 
 ONE_GRID = """- All on one grid (same size, spacing and position), registered to each other.
 """
-UNSEEN = """
-  It was trained without sequence dropout: what it gives without a sequence was not trained for."""
+UNSEEN = """  No training step dropped a sequence by chance: only what its training cases lacked was trained for.
+"""
 
 SEGRESNET = """
 The arm's network is not nnU-Net's own: {trainer}.py holds its trainer and, run as above, is
