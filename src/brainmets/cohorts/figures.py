@@ -59,14 +59,15 @@ def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
 
 
 def head_levels(tables: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Per sequence and cohort, the grey values within each case's head after normalisation.
+    """Per sequence of either cohort, the grey values within each case's head after normalisation.
 
     ``tables`` maps "source" and "target" to the rows of ``likeness.appearance``. One line per case from the 5th to the
     95th percentile, with a mark at the median.
     """
     figure = Drawing(figsize=(7.5, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(SEQUENCES), sharey=True)
-    for axis, sequence in zip(axes, SEQUENCES, strict=True):
+    names = [name for name in SEQUENCES if any(name in set(table.sequence) for table in tables.values())]
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, sequence in zip(axes, names, strict=True):
         start = 0
         for cohort, table in tables.items():
             colour, marker = COHORT_STYLE[cohort]

@@ -27,6 +27,9 @@ import nnunetv2.preprocessing.preprocessors.default_preprocessor as preprocessin
 import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
@@ -49,8 +52,23 @@ from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
-PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
-"""nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
+UNET_PLAN, RESIDUAL_PLAN = "nnUNetPlans", "nnUNetResEncUNetPlans"
+PLANNERS: Mapping[str, type[ExperimentPlanner]] = {UNET_PLAN: ExperimentPlanner, RESIDUAL_PLAN: ResEncUNetPlanner}
+"""nnU-Net's planner of each plan, by nnU-Net's own name of the plan. Every study has the first, which says how images
+are preprocessed; a study has another where one of its arms does."""
+
+
+def identifier(cohort: str, plan_name: str) -> str:
+    """nnU-Net's identifier of a cohort's plan: the target's own, or the same plan moved to the source.
+
+    >>> identifier("source", "nnUNetPlans")
+    'nnUNetPlans_from_target'
+    """
+    return plan_name if cohort == "target" else f"{plan_name}_from_target"
+
+
+PLANS = {cohort: identifier(cohort, UNET_PLAN) for cohort in DATASETS}
+"""The identifier of each cohort's plan of the U-Net, which its images are preprocessed by."""
 
 READER = "NibabelIOWithReorient"
 """nnU-Net's reader that turns every image to RAS. With its usual one the network sees the axes of the file: cohorts
@@ -66,6 +84,12 @@ WRITTEN = "written.json"
 NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.[A-Z]\w*")
 LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
 """The classes that a plan may name: no name of a module's own imports, through which any function can be reached."""
+
+PREPROCESSING = (
+    "data_identifier", "preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm",
+    "resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs",
+)  # fmt: skip
+"""What all plans of a cohort must agree on, since its images are preprocessed once."""
 
 PER_SEQUENCE = ("normalization_schemes", "use_mask_for_norm")
 """What a plan has one value of for each channel; compared for the sequences that both cohorts have."""
@@ -158,33 +182,45 @@ def extract_fingerprint(files: StudyPaths, cohort: str, workers: int) -> dict[st
         return extractor.run(overwrite_existing=True)
 
 
-def plan_target(files: StudyPaths, gpu_memory_gb: float, base_features: int) -> dict[str, Any]:
-    """Let nnU-Net plan on the target's fingerprint and write the plan.
+def plan_target(
+    files: StudyPaths, gpu_memory_gb: float, base_features: int, plan_name: str = UNET_PLAN
+) -> dict[str, Any]:
+    """Let nnU-Net plan on the target's fingerprint and write the plan ``plan_name`` (of ``PLANNERS``).
 
     ``gpu_memory_gb`` and ``base_features`` (feature maps of the first level) are the planner's levers: patch,
     batch and depth of the network follow from them. Returns the plan.
     """
     use_nnunet_folders(files)
-    planner = ExperimentPlanner(DATASETS["target"], gpu_memory_gb, plans_name=PLANS["target"])
+    planner = PLANNERS[plan_name](DATASETS["target"], gpu_memory_gb, plans_name=identifier("target", plan_name))
     planner.UNet_base_num_features = base_features
     with contextlib.redirect_stdout(io.StringIO()):  # pages of intermediate plans; the notebook shows the result
         return planner.plan_experiment()
 
 
-def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
+def move_plan_to_source(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[str, Any]:
     """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan.
 
     Where the cohorts have other sequences, the plan's values of single channels follow their names (``by_name``).
+    Another plan than the U-Net's reads the arrays that the U-Net's names: nnU-Net's command would name others.
     """
     use_nnunet_folders(files)
-    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], PLANS["target"], PLANS["source"])
-    plan = read_plan(files, "source")
+    identifiers = [identifier(cohort, plan_name) for cohort in ("target", "source")]
+    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], *identifiers)
+    written = read_plan(files, "source", plan_name)
+    moved = deepcopy(written)
     source, target = (channels.names(read_dataset(files, cohort)) for cohort in ("source", "target"))
     if source != target:
         own = _read(files, "source", "dataset_fingerprint.json")[INTENSITIES]
-        moved = by_name(plan, target, dict(zip(source, own.values(), strict=True)))
-        write_json(files.nnunet_preprocessed / DATASETS["source"] / f"{PLANS['source']}.json", moved)
-    return read_plan(files, "source")
+        moved = by_name(moved, target, dict(zip(source, own.values(), strict=True)))
+    shared = read_plan(files, "source") if plan_name != UNET_PLAN else moved
+    moved["configurations"][CONFIGURATION]["data_identifier"] = _data_identifier(shared)
+    if moved != written:
+        write_json(plan_path(files, "source", plan_name), moved)
+    return moved
+
+
+def _data_identifier(plan: Mapping[str, Any]) -> str:
+    return str(plan["configurations"][CONFIGURATION]["data_identifier"])
 
 
 def by_name(plan: Mapping[str, Any], of: Sequence[str], intensities: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,9 +311,20 @@ def record(files: StudyPaths, cohort: str) -> None:
 def outputs(files: StudyPaths, cohort: str) -> list[Path]:
     """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
     folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], arrays_folder(files, cohort)
-    names = (f"{PLANS[cohort]}.json", "dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
+    names = ("dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
     found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
-    return [*(folder / name for name in names), *found]
+    return [*plan_paths(files, cohort), *(folder / name for name in names), *found]
+
+
+def plan_path(files: StudyPaths, cohort: str, plan_name: str) -> Path:
+    """Where a cohort's plan ``plan_name`` lies."""
+    return files.nnunet_preprocessed / DATASETS[cohort] / f"{identifier(cohort, plan_name)}.json"
+
+
+def plan_paths(files: StudyPaths, cohort: str) -> list[Path]:
+    """The U-Net's plan of a cohort, and those of other networks that are there."""
+    paths = {name: plan_path(files, cohort, name) for name in PLANNERS}
+    return [path for name, path in paths.items() if name == UNET_PLAN or path.is_file()]
 
 
 def require_whole(files: StudyPaths, cohort: str) -> None:
@@ -309,10 +356,10 @@ def _put_times_back(folder: Path) -> None:
 
 def arrays_folder(files: StudyPaths, cohort: str) -> Path:
     """The folder, named in the plan, of a cohort's preprocessed arrays. Raises ``ValueError`` where it is no name."""
-    identifier = str(read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"])
-    if not re.fullmatch(r"\w+", identifier):
-        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {identifier!r}, which is no folder's name")
-    return files.nnunet_preprocessed / DATASETS[cohort] / identifier
+    folder = _data_identifier(read_plan(files, cohort))
+    if not re.fullmatch(r"\w+", folder):
+        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {folder!r}, which is no folder's name")
+    return files.nnunet_preprocessed / DATASETS[cohort] / folder
 
 
 def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -334,14 +381,16 @@ def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
 
 def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
-    configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
-    names = sorted(read_dataset(files, cohort)["dataset"])
+    configuration, dataset = read_plan(files, cohort)["configurations"][CONFIGURATION], read_dataset(files, cohort)
+    names, sequences = sorted(dataset["dataset"]), channels.names(dataset)
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
     stored = StudyDataset(str(arrays_folder(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
-        rows += likeness.appearance(case, np.asarray(images), np.asarray(labels)[0], configuration["spacing"])
+        there = [name for name in sequences if name not in channels.absent_of(dataset, case)]
+        own = np.asarray(images)[[sequences.index(name) for name in there]]
+        rows += likeness.appearance(case, own, np.asarray(labels)[0], configuration["spacing"], there)
     return pd.DataFrame(rows)
 
 
@@ -358,12 +407,12 @@ def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none.
+def read_plan(files: StudyPaths, cohort: str, plan_name: str = UNET_PLAN) -> dict[str, Any]:
+    """A cohort's plan ``plan_name`` as nnU-Net wrote it; ``FileNotFoundError`` naming notebook 02 where there is none.
 
     Raises ``ValueError`` where it names a network that is not nnU-Net's (``require_known_network``).
     """
-    name = f"{PLANS[cohort]}.json"
+    name = f"{identifier(cohort, plan_name)}.json"
     plan = _read(files, cohort, name)
     require_known_network(plan, name)
     return plan
@@ -418,8 +467,8 @@ def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
     return read_json(path)
 
 
-def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
-    """What weights need equal, side by side: name -> {"source": value, "target": value}.
+def compare_plans(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[str, dict[str, Any]]:
+    """What weights need equal in both cohorts' plan, side by side: name -> {"source": value, "target": value}.
 
     Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose". Of what a plan says for each
     channel (``PER_SEQUENCE``) only the sequences that both cohorts have are listed, in each cohort's order.
@@ -428,7 +477,7 @@ def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
     reads = {cohort: channels.names(dataset) for cohort, dataset in datasets.items()}
     sides: dict[str, dict[str, Any]] = {}
     for cohort, dataset in datasets.items():
-        plan = read_plan(files, cohort)
+        plan = read_plan(files, cohort, plan_name)
         configuration = plan["configurations"][CONFIGURATION]
         values = {name: configuration[name] for name in ALIGNED}
         for name in PER_SEQUENCE:
@@ -452,6 +501,25 @@ def require_aligned(sides: Mapping[str, Mapping[str, Any]]) -> None:
             f"  {name}: source {pair['source']}, target {pair['target']}" for name, pair in differing.items()
         )
         raise AlignmentError(f"the plans are not aligned; run the whole of notebook 02 again:\n{lines}")
+
+
+def require_shared_images(files: StudyPaths, plan_name: str) -> None:
+    """Raise ``AlignmentError`` unless a plan asks of a cohort's images what the U-Net's plan, made first, asks."""
+    for cohort in DATASETS:
+        plans = [read_plan(files, cohort, name) for name in (UNET_PLAN, plan_name)]
+        asked = [
+            {name: plan["configurations"][CONFIGURATION].get(name) for name in PREPROCESSING}
+            | {name: plan[name] for name in ("transpose_forward", "image_reader_writer")}
+            for plan in plans
+        ]
+        if differing := [name for name, value in asked[0].items() if value != asked[1][name]]:
+            lines = "\n".join(
+                f"  {name}: {UNET_PLAN} {asked[0][name]}, {plan_name} {asked[1][name]}" for name in differing
+            )
+            raise AlignmentError(
+                f"the {cohort} cohort's plans ask for images that are preprocessed differently; run the whole of "
+                f"notebook 02 again:\n{lines}"
+            )
 
 
 def _shared(name: str, pair: Mapping[str, Any], side: int) -> Any:

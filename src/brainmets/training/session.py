@@ -245,7 +245,8 @@ def prepare(
         weights = _pretrained_weights(files, parameters, stage)
         _claim(files, stage, arm, fold, identity(files, parameters, stage), report)
         seed_everything(seeds.weights)
-        trainer = TRAINERS[arm].open(folder, read_plan(files, cohort), dataset, parameters, training_device())
+        plan = read_plan(files, cohort, TRAINERS[arm].plan_name)
+        trainer = TRAINERS[arm].open(folder, plan, dataset, parameters, training_device())
         trainer.batches_seed = seeds.batches
         trainer.cases = frozenset(cases)
         trainer.trained_with = _trained_with(parameters, seeds, trainer.device)
@@ -382,7 +383,8 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
       ``training.json`` records them.
     """
     cohort = STAGE_COHORTS[stage]
-    plan = {name: value for name, value in read_plan(files, cohort).items() if name != INTENSITIES}
+    whole = read_plan(files, cohort, TRAINERS[parameters.arm].plan_name)
+    plan = {name: value for name, value in whole.items() if name != INTENSITIES}
     cases = training_cases(files, parameters, stage)
     seeds = _seeds(parameters, stage)
     pretrained = files.checkpoint("pretraining", parameters.arm, parameters.fold) if stage == "finetune" else None
