@@ -30,7 +30,8 @@ SHAPE = (24, 24, 24)
 def model(threshold: float = 0.5, smallest_mm3: float = 0.0, candidate_threshold: float = 0.1) -> Any:
     point = Point("default", "finetune", threshold, smallest_mm3, 5, 9, 8, 3, True)
     return SimpleNamespace(
-        preparation=SETTINGS, reads=ALL_FOUR, aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold,
+        preparation=SETTINGS, reads=ALL_FOUR,
+        aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold,
         sha256="ab" * 32,
         card={
             "name": "demo", "study": "demo", "arm": "default", "strategy": "finetune", "folds": [0], "created": "x",
