@@ -25,6 +25,7 @@ from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
 from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
+from brainmets.screening import contents
 from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
 from brainmets.training.arms import TverskyBCELoss
@@ -433,6 +434,11 @@ def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyP
     assert type(ensemble.network) is ResidualEncoderUNet
     (written,) = predict_cases(ensemble, [case], tmp_path / "mine", lambda line: None)
     assert written.is_file()
+    whole = read_checkpoint(path, torch.device("cpu"))["init_args"]["plans"]
+    kept = {plans.CONFIGURATION: whole["configurations"][plans.CONFIGURATION]}
+    bundled = contents.plan_of(whole).content()
+    assert bundled["configurations"] == json.loads(json.dumps(kept))
+    assert bundled["plans_name"] == "nnUNetResEncUNetPlans"
     archive = export(planned_twice, "default_resenc", "scratch", [0], tmp_path / "model.zip", 0.5, False)
     with zipfile.ZipFile(archive) as content:
         folder = "Dataset502_Target/nnUNetTrainer__nnUNetResEncUNetPlans_default_resenc_scratch__3d_fullres"
