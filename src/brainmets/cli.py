@@ -712,6 +712,7 @@ def _screen_scans(args: argparse.Namespace) -> int:
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.preparation import batch
     from brainmets.screening import bundle, screen, source
+    from brainmets.screening.reads import LEAST
     from brainmets.screening.scans import Options
 
     _require_processes("--workers", args.workers)
@@ -720,14 +721,15 @@ def _screen_scans(args: argparse.Namespace) -> int:
     places = {f"INPUT {path}": path for path in args.input}
     require_apart({"--out": out}, {"MODEL": args.model, **places})
     require_apart({"--private": private}, {"MODEL": args.model, **places})
-    model = bundle.read(args.model)
-    inputs = source.find(args.input, args.said, model.reads)
+    inputs = source.find(args.input, args.said, LEAST)  # before the model is read, which may take a while
     read = {**inputs.raw, **{case: scan.reference.parent for case, scan in inputs.prepared.items()}}
     for case, folder in read.items():
         where = folder.resolve()  # an INPUT may hold links to it
         for option, place in (("--out", out), ("--private", private)):
             if place.is_relative_to(where) or where.is_relative_to(place):
                 raise ParameterError(f"{option}: {place} and the scans {case!r} lie one within the other")
+    model = bundle.read(args.model)
+    inputs = source.find(args.input, args.said, model.reads)
     for line in model.other_release():
         print(f"look at the model: {line}", file=sys.stderr)
     options = Options(

@@ -41,13 +41,10 @@ from brainmets.params.bounds import (
 from brainmets.preparation.quality import REFERENCE
 from brainmets.screening.reads import Reads
 from brainmets.statistics.froc import ALL_SIZES
-from brainmets.training.arms import TRAINERS
-from brainmets.training.plans import CONFIGURATION, DATASETS, PLANS, READER, description
+from brainmets.training.plans import CONFIGURATION, DATASETS, PLANNERS, READER, description, identifier
 from brainmets.vocabulary import SEQUENCES, Arm, HitRule, PatchRule, SequenceName, Strategy
 
 P = TypeVar("P", bound=BaseModel)
-OWN_PLANS = tuple(sorted({name for trainer in TRAINERS.values() if (name := getattr(trainer, "plan_name", ""))}))
-"""The plans of arms that have one of their own."""
 FORMAT = 1
 """Of a bundle; one with another number is not read."""
 
@@ -264,14 +261,14 @@ class Plan(Part):
     """nnU-Net's plan as notebook 02 writes it, with the one configuration that is trained."""
 
     dataset_name: Annotated[str, one_of(*DATASETS.values())]
-    plans_name: Annotated[str, one_of(*PLANS.values(), *OWN_PLANS)]
+    plans_name: Annotated[str, one_of(*(identifier(cohort, plan) for plan in PLANNERS for cohort in DATASETS))]
     original_median_spacing_after_transp: Along
     original_median_shape_after_transp: tuple[Voxels, Voxels, Voxels]
     image_reader_writer: Annotated[str, one_of(READER)]
     transpose_forward: Axes
     transpose_backward: Axes
     configurations: Configurations
-    experiment_planner_used: Annotated[str, one_of("ExperimentPlanner", "ResEncUNetPlanner")]
+    experiment_planner_used: Annotated[str, one_of(*(planner.__name__ for planner in PLANNERS.values()))]
     label_manager: Annotated[str, one_of("LabelManager")]
     foreground_intensity_properties_per_channel: dict[Literal["0", "1", "2", "3"], Greys]
     brainmets: ArmSettings

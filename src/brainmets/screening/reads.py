@@ -43,3 +43,5 @@ class Reads:
 
 ALL_FOUR = Reads()
 """What a model reads that does without none."""
+LEAST = Reads((REFERENCE,))
+"""What every model reads."""

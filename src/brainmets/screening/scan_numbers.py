@@ -99,8 +99,8 @@ def scan_numbers(
     ``images``: by sequence, (x, y, z) on one grid of ``affine`` (voxel to mm, RAS+), stripped or not; a constant
     around the head counts as background, whatever it is. ``sequences``: those that are to be there, the t1c among
     them; of the others nothing is measured, nor what compares with them. One of them that is missing, no volume, of
-    another shape, not finite or constant has ``usable`` 0 and no other number; without any all is NaN but these and the
-    voxel's sides.
+    another shape, not finite or constant has ``usable`` 0 and no other number; without any all is NaN but these and
+    the voxel's sides.
 
     ``spacing``: voxel's side along R, A, S. ``skull``: share of the sequences whose surroundings are no constant.
     ``OF_AUDIT``: see ``plausibility.examine``; ``OF_TISSUE``: Spearman's rank correlation of two sequences in the
