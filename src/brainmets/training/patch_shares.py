@@ -45,10 +45,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Shares:
-    """``centres``: one row per ``PLACES``, the "number" of lesions there, and the share of patches by rule.
+    """What ``expected`` gives.
 
-    These are of the patches that must hold foreground.
-
+    ``centres``: one row per ``PLACES``, the "number" of lesions there, and, by rule, the share of the patches that
+    must hold foreground.
     ``small``: one row per rule, the share of patches that hold a voxel of a small lesion: of those that must hold
     foreground, of the others, of all.
     """
