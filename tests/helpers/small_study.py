@@ -1,5 +1,6 @@
 """A study of a few coarse phantoms, audited and planned, for tests that train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from brainmets.params import Cohort, Training
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
 from brainmets.training import plans
+from brainmets.vocabulary import SEQUENCES
 
 ARMS: dict[str, Any] = {
     "default": {"learning_rate": 0.01},
@@ -38,14 +40,25 @@ def target_cohort(folder: Path, patients: int = 5, spacing_mm: float = 5.0) -> C
     return Cohort(folder=str(folder), layout=TARGET_LAYOUT, label_map=label_map, held_out=1)
 
 
-def ingest(files: StudyPaths, source: Cohort, target: Cohort, gpu_memory_gb: float, base_features: int = 4) -> None:
-    """What notebooks 01 and 02 do to the files of a study, without their tables."""
+def ingest(
+    files: StudyPaths,
+    source: Cohort,
+    target: Cohort,
+    gpu_memory_gb: float,
+    base_features: int = 4,
+    sequences: Sequence[str] = SEQUENCES,
+) -> None:
+    """What notebooks 01 and 02 do to the files of a study, without their tables.
+
+    ``sequences`` are the target's; the source has its own where it declares them.
+    """
     split = {}
     for name, declaration in (("source", source), ("target", target)):
-        cases = find_cases(declaration)
+        channels = declaration.sequences or sequences
+        cases = find_cases(declaration, channels)
         patients = {case.case: case.patient for case in cases}
         split[name] = splits.split_cohort(patients, declaration.held_out, 2, seed=1)
-        write_manifest(files.manifest(name), cases)
+        write_manifest(files.manifest(name), cases, channels)
         for case in cases:
             held_out = case.case in split[name]["held_out"]
             write_mapped_labels(case, declaration, files.held_out_labels(name) if held_out else files.labels(name))

@@ -29,7 +29,7 @@ from brainmets.provenance import Provenance
 from brainmets.statistics import figures
 from brainmets.statistics.descriptive import describe
 from brainmets.statistics.tables import COLUMNS, read_scores
-from brainmets.vocabulary import LESION_COLUMNS, region_mask
+from brainmets.vocabulary import LESION_COLUMNS, SEQUENCES, region_mask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -51,8 +51,8 @@ def make(
     files = StudyPaths(str(work_dir), study)
     cohort = sites.make_cohort(work_dir / "cohort", "target", patients, spacing_mm, seed=4)
     rename(cohort, names)
-    cases = pseudonyms.cases_of("target", Cohort(**declared(work_dir, bool(names))), files)
-    write_manifest(files.manifest("target"), cases)
+    cases = pseudonyms.cases_of("target", Cohort(**declared(work_dir, bool(names))), SEQUENCES, files)
+    write_manifest(files.manifest("target"), cases, SEQUENCES)
     split = splits.Split(held_out=[case.case for case in cases], folds=[splits.FoldCases(train=[], val=[])])
     splits.write(files, {"target": split})
     references = {}

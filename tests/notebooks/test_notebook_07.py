@@ -135,10 +135,10 @@ def small_study(work: Path, n_cases: int, beside: bool = False) -> None:
     label.write_bytes(b"of every case")
     files = StudyPaths(str(work.parent), work.name)
     of_cases = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in cases]
-    write_manifest(files.manifest("target"), of_cases)
+    write_manifest(files.manifest("target"), of_cases, SEQUENCES)
     folds = [splits.FoldCases(train=others[:2], val=others[2:]), splits.FoldCases(train=others[2:], val=others[:2])]
     of_source = [Case(case, case, dict.fromkeys(SEQUENCES, label), label) for case in source]
-    write_manifest(files.manifest("source"), of_source)
+    write_manifest(files.manifest("source"), of_source, SEQUENCES)
     rest = [case for case in source if case not in held_out_source]
     source_split = splits.Split(held_out=held_out_source, folds=[splits.FoldCases(train=rest, val=[])])
     splits.write(files, {"source": source_split, "target": splits.Split(held_out=held_out, folds=folds)})

@@ -13,6 +13,7 @@ from brainmets.cohorts.cohort import CohortError, find_cases
 from brainmets.cohorts.rules import PLAUSIBILITY
 from brainmets.params import Cohort
 from brainmets.phantoms import sites
+from brainmets.vocabulary import SEQUENCES
 
 
 def labels() -> np.ndarray:
@@ -33,7 +34,7 @@ def cohort(tmp_path: Path) -> Cohort:
 
 def audited(cohort: Cohort) -> Audit:
     """Without what plausibility says of volumes that are no heads."""
-    audit = audit_cohorts({"target": find_cases(cohort)}, {"target": cohort})["target"]
+    audit = audit_cohorts({"target": find_cases(cohort, SEQUENCES)}, {"target": cohort})["target"]
     doubted = audit.findings.rule.isin([rule.rule for rule in PLAUSIBILITY])
     audit.findings = audit.findings[~doubted].reset_index(drop=True)
     return audit
@@ -278,7 +279,7 @@ def test_a_scan_in_both_cohorts_is_an_error_even_in_disguise(tmp_path: Path) -> 
         name: Cohort(folder=str(tmp_path / name), layout=OWN_LAYOUT, label_map={1: "snfh"}, held_out=1)
         for name in ("source", "target")
     }
-    cases = {name: find_cases(cohort) for name, cohort in cohorts.items()}
+    cases = {name: find_cases(cohort, SEQUENCES) for name, cohort in cohorts.items()}
     found = audit_cohorts(cases, cohorts)["target"].findings
     same = found[found.finding.str.contains("holds the same image as")]
     assert same.file.tolist() == ["target_b/T1POST.nii.gz"]

@@ -33,7 +33,7 @@ def own(tmp_path: Path) -> Cohort:
 
 
 def test_cases_are_sorted_and_hold_every_file_in_channel_order(own: Cohort) -> None:
-    cases = find_cases(own)
+    cases = find_cases(own, SEQUENCES)
     assert [case.case for case in cases] == ["a", "b", "c"]
     assert [path.name for path in cases[0].channels(SEQUENCES)] == [
         "T1.nii.gz",
@@ -50,32 +50,34 @@ def test_brats_names_give_patient_and_time_point(tmp_path: Path) -> None:
     layout = declaration.files.model_dump()
     for case in ("BraTS-MET-00001-000", "BraTS-MET-00001-001", "BraTS-MET-00002-000"):
         write_case(tmp_path, layout, case)
-    assert [case.patient for case in find_cases(declaration)] == ["BraTS-MET-00001"] * 2 + ["BraTS-MET-00002"]
+    assert [case.patient for case in find_cases(declaration, SEQUENCES)] == ["BraTS-MET-00001"] * 2 + [
+        "BraTS-MET-00002"
+    ]
 
 
 def test_a_repeated_case_in_a_pattern_must_be_the_same_name(tmp_path: Path) -> None:
     declaration = Cohort(folder=str(tmp_path), layout="brats", label_map={}, held_out=0)
     write_case(tmp_path, declaration.files.model_dump(), "P-000")
     write_image(tmp_path / "P-000" / "other-t1c.nii.gz", np.ones((2, 2, 2), np.int16))
-    assert [case.case for case in find_cases(declaration)] == ["P-000"]
+    assert [case.case for case in find_cases(declaration, SEQUENCES)] == ["P-000"]
 
 
 def test_a_missing_folder_an_empty_one_and_a_missing_sequence_are_named(own: Cohort, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="nowhere is not there"):
-        find_cases(own.model_copy(update={"folder": str(tmp_path / "nowhere")}))
+        find_cases(own.model_copy(update={"folder": str(tmp_path / "nowhere")}), SEQUENCES)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CohortError, match=r"empty holds no case: no file matches '\{case\}/T1POST"):
-        find_cases(own.model_copy(update={"folder": str(tmp_path / "empty")}))
+        find_cases(own.model_copy(update={"folder": str(tmp_path / "empty")}), SEQUENCES)
     (tmp_path / "b" / "T2.nii.gz").unlink()
     with pytest.raises(CohortError, match=r"1 file\(s\) missing: b/T2\.nii\.gz"):
-        find_cases(own)
+        find_cases(own, SEQUENCES)
 
 
 @pytest.mark.parametrize("pattern", ["{case}/T9.nii.gz", "{case}/*.nii.gz", "{case}/T[12].nii.gz"])
 def test_a_pattern_that_finds_nothing_is_named(own: Cohort, pattern: str) -> None:
     layout = own.files.model_copy(update={"t2w": pattern})
     with pytest.raises(CohortError) as error:
-        find_cases(own.model_copy(update={"layout": layout}))
+        find_cases(own.model_copy(update={"layout": layout}), SEQUENCES)
     expected = f"no file matches layout.t2w: {pattern!r}, where other patterns find 3 case(s), such as 'a'; correct"
     assert expected in str(error.value)
 
@@ -85,11 +87,11 @@ def test_one_file_under_two_names_is_refused(own: Cohort, tmp_path: Path) -> Non
     (tmp_path / "b" / "T1.nii.gz").unlink()
     (tmp_path / "b" / "T1.nii.gz").symlink_to(tmp_path / "b" / "T2.nii.gz")
     with pytest.raises(CohortError, match=r"t1n of case b and t2w of case b are one file \(T2\.nii\.gz\)"):
-        find_cases(own)
+        find_cases(own, SEQUENCES)
     (tmp_path / "b" / "T1.nii.gz").unlink()
     (tmp_path / "b" / "T1.nii.gz").symlink_to(tmp_path / "a" / "T1.nii.gz")
     with pytest.raises(CohortError, match=r"t1n of case a and t1n of case b are one file"):
-        find_cases(own)
+        find_cases(own, SEQUENCES)
 
 
 def meta_image(folder: Path) -> None:
@@ -114,7 +116,7 @@ def test_files_of_another_format_are_named(
                 path.unlink()
         export(tmp_path / case)
     with pytest.raises(CohortError) as error:
-        find_cases(own)
+        find_cases(own, SEQUENCES)
     assert (
         f". The folder holds {named}: prepared cases are NIfTI: have raw scans (DICOM, MetaImage, NRRD) prepared"
         in str(error.value)
@@ -125,18 +127,18 @@ def test_brackets_in_a_pattern_are_a_files_own(own: Cohort, tmp_path: Path) -> N
     for case in ("a", "b", "c"):
         (tmp_path / case / "T2.nii.gz").rename(tmp_path / case / "T2[1].nii.gz")
     layout = own.files.model_copy(update={"t2w": "{case}/T2[1].nii.gz"})
-    cases = find_cases(own.model_copy(update={"layout": layout}))
+    cases = find_cases(own.model_copy(update={"layout": layout}), SEQUENCES)
     assert [case.images["t2w"].name for case in cases] == ["T2[1].nii.gz"] * 3
 
 
 def test_a_name_without_a_patient_is_refused(own: Cohort) -> None:
     layout = own.files.model_copy(update={"patient": r"P(\d+)"})
     with pytest.raises(CohortError, match=r"case 'a'.*finds no patient"):
-        find_cases(own.model_copy(update={"layout": layout}))
+        find_cases(own.model_copy(update={"layout": layout}), SEQUENCES)
 
 
 def test_labels_are_mapped_and_keep_the_grid(own: Cohort, tmp_path: Path) -> None:
-    case = find_cases(own)[0]
+    case = find_cases(own, SEQUENCES)[0]
     path = write_mapped_labels(case, own, tmp_path / "out")
     mapped = nib.load(path)
     values = np.asanyarray(mapped.dataobj)
@@ -148,7 +150,7 @@ def test_labels_are_mapped_and_keep_the_grid(own: Cohort, tmp_path: Path) -> Non
 
 
 def test_label_maps_of_an_earlier_split_are_gone(own: Cohort, tmp_path: Path) -> None:
-    first, second, third = find_cases(own)
+    first, second, third = find_cases(own, SEQUENCES)
     folder = tmp_path / "labels"
     write_label_maps([first, second], own, folder)
     write_label_maps([third], own, folder)
@@ -156,8 +158,8 @@ def test_label_maps_of_an_earlier_split_are_gone(own: Cohort, tmp_path: Path) ->
 
 
 def test_the_manifest_reads_back_as_written(own: Cohort, tmp_path: Path) -> None:
-    cases = find_cases(own)
-    assert list(read_manifest(write_manifest(tmp_path / "manifest.json", cases)).values()) == cases
+    cases = find_cases(own, SEQUENCES)
+    assert list(read_manifest(write_manifest(tmp_path / "manifest.json", cases, SEQUENCES)).values()) == cases
 
 
 @pytest.mark.parametrize(
@@ -178,21 +180,21 @@ def test_names_that_cannot_be_kept_apart_as_files_are_refused(
 ) -> None:
     """Pictures of "a b" and of "a_b" had one file; nnU-Net takes x_seg for the label map of x."""
     named = own.model_copy(update={"pseudonyms": False})
-    assert len(find_cases(named)) == 3
+    assert len(find_cases(named, SEQUENCES)) == 3
     write_case(tmp_path, OWN_LAYOUT, name)
     with pytest.raises(CohortError, match=re.escape(told) + ".*rename the files.*pseudonyms: true"):
-        find_cases(named)
-    assert name in {case.case for case in find_cases(own)}, "a pseudonym stands for any name"
+        find_cases(named, SEQUENCES)
+    assert name in {case.case for case in find_cases(own, SEQUENCES)}, "a pseudonym stands for any name"
 
 
 @pytest.mark.parametrize("pseudonyms", [True, False])
 def test_a_case_with_a_leading_dot_is_neither_taken_nor_dropped(own: Cohort, tmp_path: Path, pseudonyms: bool) -> None:
     write_case(tmp_path, OWN_LAYOUT, ".a")
     with pytest.raises(CohortError, match=r"1 case\(s\) with a name that starts with a dot, such as '\.a'.*Delete"):
-        find_cases(own.model_copy(update={"pseudonyms": pseudonyms}))
+        find_cases(own.model_copy(update={"pseudonyms": pseudonyms}), SEQUENCES)
 
 
 def test_letters_of_every_script_are_letters(own: Cohort, tmp_path: Path) -> None:
     for name in ("Ødegård-2", "患者1", "7.5_a"):
         write_case(tmp_path, OWN_LAYOUT, name)
-    assert len(find_cases(own.model_copy(update={"pseudonyms": False}))) == 6
+    assert len(find_cases(own.model_copy(update={"pseudonyms": False}), SEQUENCES)) == 6

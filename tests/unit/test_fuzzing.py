@@ -186,7 +186,7 @@ def manifest(folder: Path) -> Path:
     cases = [
         Case(case=name, patient=name, images=dict.fromkeys(SEQUENCES, label), label=label) for name in ("P1", "P2")
     ]
-    return write_manifest(place / "manifest.json", cases)
+    return write_manifest(place / "manifest.json", cases, SEQUENCES)
 
 
 def drawn(folder: Path) -> Path:

@@ -51,6 +51,7 @@ from brainmets.training.plans import read_folds
 from brainmets.training.preprocessed import StudyDataset
 from brainmets.training.session import prepare
 from brainmets.training.watching import batch_figure
+from brainmets.vocabulary import SEQUENCES
 
 LESION = np.zeros((6, 5, 4), np.int16)
 LESION[1:3, 1:3, 1:3] = 1
@@ -74,12 +75,12 @@ def own(tmp_path: Path) -> Cohort:
 def test_a_listed_case_may_be_without_a_label_map_and_the_manifest_says_which_it_is(
     own: Cohort, tmp_path: Path
 ) -> None:
-    cases = find_cases(own)
+    cases = find_cases(own, SEQUENCES)
     assert [(one.case, one.lesion_free, one.label is None) for one in cases] == [
         ("a", False, False), ("b", False, False), ("c", True, False), ("d", True, True)
     ]  # fmt: skip
     assert [len(one.paths) for one in cases] == [5, 5, 5, 4]
-    manifest = write_manifest(tmp_path / "work" / "study" / "audit" / "target" / "manifest.json", cases)
+    manifest = write_manifest(tmp_path / "work" / "study" / "audit" / "target" / "manifest.json", cases, SEQUENCES)
     again = read_manifest(manifest)
     assert [again[name].lesion_free for name in "abcd"] == [False, False, True, True]
     assert again["d"].label is None
@@ -87,7 +88,7 @@ def test_a_listed_case_may_be_without_a_label_map_and_the_manifest_says_which_it
 
 
 def test_a_case_without_a_label_map_gets_an_empty_one_on_the_grid_of_its_t1c(own: Cohort, tmp_path: Path) -> None:
-    written = nib.load(write_mapped_labels(find_cases(own)[3], own, tmp_path / "labels"))
+    written = nib.load(write_mapped_labels(find_cases(own, SEQUENCES)[3], own, tmp_path / "labels"))
     t1c = nib.load(Path(own.folder) / "d" / "T1POST.nii.gz")
     assert np.array_equal(written.affine, t1c.affine)
     assert written.shape == t1c.shape
@@ -98,7 +99,7 @@ def test_a_label_map_that_is_missing_without_a_word_stays_an_error(own: Cohort) 
     for path in ("a/GT.nii.gz", "d/T2.nii.gz"):
         (Path(own.folder) / path).unlink()
     with pytest.raises(CohortError, match=r"2 file\(s\) missing: a/GT.nii.gz, d/T2.nii.gz.*where `lesion_free` lists"):
-        find_cases(own)
+        find_cases(own, SEQUENCES)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_list_that_says_nothing_or_too_much_is_refused(own: Cohort, content: s
     listed = Path(own.lesion_free)
     listed.unlink() if content is None else listed.write_text(content)
     with pytest.raises(CohortError, match=message):
-        find_cases(own)
+        find_cases(own, SEQUENCES)
 
 
 def test_a_listed_case_is_found_under_its_pseudonym(
@@ -127,15 +128,15 @@ def test_a_listed_case_is_found_under_its_pseudonym(
     listed = tmp_path / "free.csv"
     listed.write_text("case\nKowalczyk_c\nKowalczyk_d\n")
     files = StudyPaths(str(tmp_path / "work"), "tiny")
-    cases = cases_of("target", own.model_copy(update={"pseudonyms": True}), files)
+    cases = cases_of("target", own.model_copy(update={"pseudonyms": True}), SEQUENCES, files)
     free = {one.own_name: one.lesion_free for one in cases}
     assert free == {"Kowalczyk_a": False, "Kowalczyk_b": False, "Kowalczyk_c": True, "Kowalczyk_d": True}
-    manifest = write_manifest(files.manifest("target"), cases)
+    manifest = write_manifest(files.manifest("target"), cases, SEQUENCES)
     assert "Kowalczyk" not in manifest.read_text()
     assert sum(one.label is None for one in read_manifest(manifest).values()) == 1
     listed.write_text("case\nKowalczyk_x\n")
     with pytest.raises(CohortError) as refused:
-        cases_of("target", own.model_copy(update={"pseudonyms": True}), files)
+        cases_of("target", own.model_copy(update={"pseudonyms": True}), SEQUENCES, files)
     assert "Kowalczyk" not in str(refused.value)
     assert "Kowalczyk_x" in files.unusable("target").read_text()
 
@@ -143,7 +144,7 @@ def test_a_listed_case_is_found_under_its_pseudonym(
 def test_the_audit_takes_the_list_at_its_word_and_no_further(own: Cohort) -> None:
     """Of four cases without a lesion in the label map it asks about the one that nobody listed."""
     write_image(Path(own.folder) / "b" / "GT.nii.gz", np.zeros((6, 5, 4), np.int16))
-    audit = audit_cohorts({"target": find_cases(own)}, {"target": own})["target"]
+    audit = audit_cohorts({"target": find_cases(own, SEQUENCES)}, {"target": own})["target"]
     asked = audit.findings[audit.findings.rule == "no lesion"]
     assert asked.case.tolist() == ["b"]
     audit.require_no_errors()
@@ -152,11 +153,11 @@ def test_the_audit_takes_the_list_at_its_word_and_no_further(own: Cohort) -> Non
     assert audit.loads["d"] == 0
     write_image(Path(own.folder) / "c" / "GT.nii.gz", LESION)
     with pytest.raises(CohortError, match=r"c: c/GT.nii.gz: holds 1 lesion\(s\), 0.016 mL, and `lesion_free` lists"):
-        audit_cohorts({"target": find_cases(own)}, {"target": own})["target"].require_no_errors()
+        audit_cohorts({"target": find_cases(own, SEQUENCES)}, {"target": own})["target"].require_no_errors()
 
 
 def test_the_audits_pictures_show_a_case_without_a_label_map(own: Cohort) -> None:
-    assert len(montage(find_cases(own), own, "all").axes) == 16
+    assert len(montage(find_cases(own, SEQUENCES), own, "all").axes) == 16
 
 
 # --- what calls for a step to run again ----------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_lesion_free_phantoms_come_after_the_others_which_stay_as_they_are(tmp_p
     declared = target_cohort(tmp_path / "without", patients=2).model_copy(
         update={"folder": str(folder), "phantoms": phantoms}
     )
-    assert [one.lesion_free for one in find_cases(declared)] == [False, False, True, True]
+    assert [one.lesion_free for one in find_cases(declared, SEQUENCES)] == [False, False, True, True]
     with pytest.raises(FileExistsError, match="lesion_free 2 there, 0 asked for"):
         sites.make_cohort(folder, "target", 2, 5.0, seed=2)
 
@@ -266,7 +267,7 @@ def test_a_fold_with_a_lesion_free_case_is_trained(lesion_free_study: StudyPaths
     session = prepare(files, training_parameters(FromScratch, files, arm=arm, fold=fold, epochs=2), "scratch")
     images, regions = session.first_batch()
     assert not regions.any()
-    assert batch_figure(images, regions, "two patches").axes
+    assert batch_figure(images, regions, session.sequences, "two patches").axes
     session.run(lambda line: None)
     assert np.isfinite(session.curves().training_loss).all()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from brainmets.params import Cohort
 from brainmets.phantoms import sites
 from brainmets.phantoms.lesions import ENHANCING, NECROSIS, NON_ENHANCING, OEDEMA
 
@@ -248,3 +249,73 @@ def test_progress_names_every_case(tmp_path):
     lines: list[str] = []
     sites.make_cohort(tmp_path / "t", "target", 2, 5.0, seed=5, progress=lines.append)
     assert lines == ["phantom 1 of 2: P01", "phantom 2 of 2: P02"]
+
+
+def test_with_nothing_declared_the_bytes_are_those_of_before(tmp_path):
+    folder = sites.make_cohort(tmp_path / "t", "target", 1, 5.0, seed=5)
+    images = {path.name: nib.load(path).get_fdata() for path in sorted((folder / "P01").iterdir())}
+    assert {name: int(image.sum()) for name, image in images.items()} == {
+        "P01_FLAIR.nii.gz": 2341768, "P01_LABEL.nii.gz": 2143, "P01_T1.nii.gz": 2142825,
+        "P01_T1GD.nii.gz": 2180686, "P01_T2.nii.gz": 2694641,
+    }  # fmt: skip
+    assert set(json.loads((folder / "phantoms.json").read_text())) == {
+        "generator", "site", "patients", "spacing_mm", "seed", "lesion_free", "cases",
+    }  # fmt: skip
+
+
+def test_the_last_patients_with_lesions_lack_a_sequence(tmp_path):
+    lacking = {"t2w": 2, "t1n": 1}
+    folder = sites.make_cohort(tmp_path / "lacking", "target", 3, 5.0, seed=5, lesion_free=1, lacking=lacking)
+    whole = sites.make_cohort(tmp_path / "whole", "target", 3, 5.0, seed=5, lesion_free=1)
+    absent = {"P02/P02_T2.nii.gz", "P03/P03_T2.nii.gz", "P03/P03_T1.nii.gz"}
+    images = {name: digest for name, digest in digests(whole).items() if name.endswith(".nii.gz")}
+    assert absent < set(images)
+    assert {name: digest for name, digest in digests(folder).items() if name.endswith(".nii.gz")} == {
+        name: digest for name, digest in images.items() if name not in absent
+    }
+    with pytest.raises(FileExistsError, match=r"lacking \{'t2w': 2, 't1n': 1\} there, \{\} asked for"):
+        sites.make_cohort(folder, "target", 3, 5.0, seed=5, lesion_free=1)
+    with pytest.raises(FileExistsError, match=r"lacking \{\} there, \{'t2w': 2, 't1n': 1\} asked for"):
+        sites.make_cohort(whole, "target", 3, 5.0, seed=5, lesion_free=1, lacking=lacking)
+    assert sites.make_cohort(folder, "target", 3, 5.0, seed=5, lesion_free=1, lacking=lacking) == folder
+
+
+def test_both_scans_of_a_patient_lack_a_sequence(tmp_path):
+    folder = sites.make_cohort(tmp_path / "source", "source", 2, 5.0, seed=5, lacking={"t2f": 1})
+    assert [path.parent.name for path in sorted(folder.glob("*/*-t2f.nii.gz"))] == ["BraTS-MET-00001-000"]
+
+
+def test_phantoms_have_the_sequences_of_their_layout_alone(tmp_path):
+    layout = {"t1c": "{case}/{case}_T1GD.nii.gz", "label": "{case}/{case}_LABEL.nii.gz"}
+    asked = {"site": "target", "patients": 2, "spacing_mm": 5.0, "seed": 5}
+    declared = Cohort(folder=str(tmp_path / "t1c"), layout=layout, label_map={}, held_out=1, phantoms=asked)
+    sites.make_declared(declared)
+    written = sorted(path.name for path in tmp_path.glob("t1c/*/*.nii.gz"))
+    assert written == ["P01_LABEL.nii.gz", "P01_T1GD.nii.gz", "P02_LABEL.nii.gz", "P02_T1GD.nii.gz"]
+    with pytest.raises(FileExistsError, match=r"sequences \['t1c'\] there, \['t1n', 't1c', 't2w', 't2f'\] asked for"):
+        sites.make_cohort(tmp_path / "t1c", "target", 2, 5.0, seed=5)
+    with pytest.raises(ValueError, match=r"lacking: \{'t1c': 1\} leaves a patient without any of t1c"):
+        sites.make_cohort(tmp_path / "none", "target", 2, 5.0, seed=5, sequences=["t1c"], lacking={"t1c": 1})
+    sites.make_declared(declared.model_copy(update={"phantoms": None, "folder": str(tmp_path / "own")}))
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("spacing", [2.0, 3.0])
+def test_small_lesions_are_below_5_mm(spacing):
+    """One to eight voxels of 2 mm, one or two of 3 mm, several a patient, and some as large as in any phantom."""
+    diameters, counts = [], []
+    for number in range(1, 6):
+        phantom = sites.make_patient("source", number, spacing, seed=2, sizes="small")
+        pieces, count = ndimage.label(np.isin(phantom.labels, (1, 3)), np.ones((3, 3, 3)))
+        counts.append(count)
+        diameters += [*np.cbrt(6 / np.pi * np.bincount(pieces.ravel())[1:] * spacing**3)]
+    assert min(counts) >= 4
+    assert max(counts) <= 10
+    assert 0.6 < np.mean(np.array(diameters) < 5) < 0.95
+    assert max(diameters) > 8
+
+
+def test_a_folder_of_mixed_phantoms_is_no_folder_of_small_ones(tmp_path):
+    folder = sites.make_cohort(tmp_path / "small", "target", 1, 5.0, seed=5, lesions="small")
+    with pytest.raises(FileExistsError, match="lesions 'small' there, 'mixed' asked for"):
+        sites.make_cohort(folder, "target", 1, 5.0, seed=5)

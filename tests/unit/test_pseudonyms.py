@@ -21,6 +21,7 @@ from brainmets.cohorts.pseudonyms import cases_of, known_cases
 from brainmets.params import Cohort, ParameterError
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
+from brainmets.vocabulary import SEQUENCES
 
 NOTEBOOK = study_on_disk.REPOSITORY / "notebooks" / "01_data_audit.ipynb"
 NAMES = ["Kowalczyk_1975_a", "Kowalczyk_1975_b", "Kowalczyk", "Øre {x} y"]
@@ -52,7 +53,7 @@ def cohort(folder: Path, names: list[str], **changes: object) -> Cohort:
 
 
 def test_cases_patients_and_files_have_pseudonyms_and_the_key_says_whose(checkout: Path, files: StudyPaths) -> None:
-    cases = cases_of("target", cohort(checkout / "cohort", NAMES), files)
+    cases = cases_of("target", cohort(checkout / "cohort", NAMES), SEQUENCES, files)
     assert len({case.case for case in cases}) == 4
     assert {case.patient for case in cases} == {f"target-0000{number}" for number in (1, 2, 3)}
     scans = [case.case for case in cases if case.own_name.startswith("Kowalczyk_1975")]
@@ -74,7 +75,7 @@ def test_cases_patients_and_files_have_pseudonyms_and_the_key_says_whose(checkou
 
 def test_names_that_look_like_numbers_are_names(checkout: Path, files: StudyPaths) -> None:
     """As case names, "1" and "001" were searched for in the whole report."""
-    cases = cases_of("target", cohort(checkout / "cohort", ["1", "2", "001", "002"]), files)
+    cases = cases_of("target", cohort(checkout / "cohort", ["1", "2", "001", "002"]), SEQUENCES, files)
     assert sorted(case.case for case in cases) == [f"target-0000{number}-000" for number in (1, 2, 3, 4)]
 
 
@@ -83,10 +84,10 @@ def test_the_order_is_not_that_of_the_names_and_without_the_key_it_is_found_agai
 ) -> None:
     names = [f"2023-{month:02d}-{day:02d}" for month in (1, 2, 3) for day in (4, 5, 6)]
     declaration = cohort(checkout / "cohort", names)
-    first = {case.own_name: case.case for case in cases_of("target", declaration, files)}
+    first = {case.own_name: case.case for case in cases_of("target", declaration, SEQUENCES, files)}
     assert [first[name] for name in names] != sorted(first.values())
     files.key("target").unlink()
-    assert {case.own_name: case.case for case in cases_of("target", declaration, files)} == first
+    assert {case.own_name: case.case for case in cases_of("target", declaration, SEQUENCES, files)} == first
     # the order rests on the images: a list of names alone does not give it
     files.key("target").unlink()
     shutil.rmtree(checkout / "cohort")
@@ -94,14 +95,17 @@ def test_the_order_is_not_that_of_the_names_and_without_the_key_it_is_found_agai
     for name, other in swapped.items():
         write_case(checkout / "made", OWN_LAYOUT, other)
         shutil.copytree(checkout / "made" / other, checkout / "cohort" / name)
-    again = {case.own_name: case.case for case in cases_of("target", declaration, files)}
+    again = {case.own_name: case.case for case in cases_of("target", declaration, SEQUENCES, files)}
     assert again == {name: first[other] for name, other in swapped.items()}
 
 
 def test_pseudonyms_stay_and_new_cases_come_after_them(checkout: Path, files: StudyPaths) -> None:
     folder = checkout / "cohort"
-    before = {case.own_name: case.case for case in cases_of("target", cohort(folder, ["m", "n"]), files)}
-    after = {case.own_name: case.case for case in cases_of("target", cohort(folder, ["a", "m", "m_b", "z"]), files)}
+    before = {case.own_name: case.case for case in cases_of("target", cohort(folder, ["m", "n"]), SEQUENCES, files)}
+    after = {
+        case.own_name: case.case
+        for case in cases_of("target", cohort(folder, ["a", "m", "m_b", "z"]), SEQUENCES, files)
+    }
     assert {name: after[name] for name in before} == before
     assert {after["a"], after["z"]} == {"target-00003-000", "target-00004-000"}
     assert after["m_b"] == before["m"].removesuffix("000") + "001"
@@ -109,31 +113,34 @@ def test_pseudonyms_stay_and_new_cases_come_after_them(checkout: Path, files: St
 
 def test_a_key_that_others_can_read_is_refused(checkout: Path, files: StudyPaths) -> None:
     declaration = cohort(checkout / "cohort", ["a", "b"])
-    cases_of("target", declaration, files)
+    cases_of("target", declaration, SEQUENCES, files)
     files.key("target").chmod(0o640)
     with pytest.raises(CohortError, match=r"target: the key file key\.csv can be used by others.*chmod 600"):
-        cases_of("target", declaration, files)
+        cases_of("target", declaration, SEQUENCES, files)
 
 
 def test_a_name_that_is_a_formula_is_none_in_the_key(checkout: Path, files: StudyPaths) -> None:
-    cases_of("target", cohort(checkout / "cohort", ["=cmd()", "b"]), files)
+    cases_of("target", cohort(checkout / "cohort", ["=cmd()", "b"]), SEQUENCES, files)
     assert '"\'=cmd()"' in files.key("target").read_text()
-    assert {case.own_name for case in cases_of("target", cohort(checkout / "cohort", []), files)} == {"=cmd()", "b"}
+    assert {case.own_name for case in cases_of("target", cohort(checkout / "cohort", []), SEQUENCES, files)} == {
+        "=cmd()",
+        "b",
+    }
 
 
 def test_why_a_cohort_cannot_be_read_is_told_in_private(checkout: Path, files: StudyPaths) -> None:
     declaration = cohort(checkout / "cohort", NAMES)
     (checkout / "cohort" / NAMES[0] / "T1.nii.gz").unlink()
     with pytest.raises(CohortError) as refused:
-        cases_of("target", declaration, files)
+        cases_of("target", declaration, SEQUENCES, files)
     assert "private/target/unusable.txt in the study's folder" in str(refused.value)
     assert refused.value.__suppress_context__, "a traceback would show it"
     assert "Kowalczyk" not in str(refused.value)
     assert f"1 file(s) missing: {NAMES[0]}/T1.nii.gz" in files.unusable("target").read_text()
     with pytest.raises(CohortError, match=r"1 file.s. missing: Kowalczyk_1975_a"):
-        known_cases("target", declaration, files)  # what -n says to the user's own terminal
+        known_cases("target", declaration, SEQUENCES, files)  # what -n says to the user's own terminal
     write_case(checkout / "cohort", OWN_LAYOUT, NAMES[0])
-    cases_of("target", declaration, files)
+    cases_of("target", declaration, SEQUENCES, files)
     assert not files.unusable("target").exists()
 
 
@@ -145,15 +152,15 @@ def test_held_out_lists_pseudonyms_alone(checkout: Path, files: StudyPaths) -> N
     listed = cohort(folder, NAMES, held_out=["target-00001-000"])
     for find in (cases_of, known_cases):
         with pytest.raises(CohortError, match=r"target\.held_out lists pseudonyms, and the key .*restore it, or give"):
-            find("target", listed, files)
-    cases_of("target", cohort(folder, NAMES), files)
-    found, known = cases_of("target", listed, files), known_cases("target", listed, files)
+            find("target", listed, SEQUENCES, files)
+    cases_of("target", cohort(folder, NAMES), SEQUENCES, files)
+    found, known = cases_of("target", listed, SEQUENCES, files), known_cases("target", listed, SEQUENCES, files)
     assert {case.case: case.patient for case in found} == {case.case: case.patient for case in known}
     assert cohort(folder, NAMES, held_out=["Kowalczyk"], pseudonyms=False).held_out == ["Kowalczyk"]
 
 
 def test_a_look_without_a_key_writes_nothing(checkout: Path, files: StudyPaths) -> None:
-    cases = known_cases("target", cohort(checkout / "cohort", NAMES), files)
+    cases = known_cases("target", cohort(checkout / "cohort", NAMES), SEQUENCES, files)
     assert {case.case for case in cases} == set(NAMES)
     assert not files.work.exists()
 
@@ -163,7 +170,10 @@ def test_cases_that_notebook_00_prepared_keep_their_new_names(checkout: Path, fi
     made = files.preparation("target").prepared("site-00001-000")
     made.parent.mkdir(parents=True)
     made.write_text("{}")
-    assert [case.case for case in cases_of("target", declaration, files)] == ["site-00001-000", "target-00001-000"]
+    assert [case.case for case in cases_of("target", declaration, SEQUENCES, files)] == [
+        "site-00001-000",
+        "target-00001-000",
+    ]
     assert "site" not in files.key("target").read_text()
 
 
@@ -174,8 +184,8 @@ def test_a_prefix_of_raw_scans_is_none_of_pseudonyms(checkout: Path) -> None:
 
 def test_without_pseudonyms_names_stay_and_older_links_go(checkout: Path, files: StudyPaths) -> None:
     names = ["a", "b"]
-    cases_of("target", cohort(checkout / "cohort", names), files)
-    cases = cases_of("target", cohort(checkout / "cohort", names, pseudonyms=False), files)
+    cases_of("target", cohort(checkout / "cohort", names), SEQUENCES, files)
+    cases = cases_of("target", cohort(checkout / "cohort", names, pseudonyms=False), SEQUENCES, files)
     assert [case.case for case in cases] == names
     assert cases[0].label == checkout / "cohort" / "a" / "GT.nii.gz"
     assert not files.links("target").exists()
@@ -184,7 +194,7 @@ def test_without_pseudonyms_names_stay_and_older_links_go(checkout: Path, files:
 def test_scans_of_a_patient_are_still_noticed_by_their_names(checkout: Path, files: StudyPaths) -> None:
     names = ["Anna_2020-01-01", "Anna_2021-01-01", "Berta_2020-01-01", "Carla_2020-01-01"]
     declaration = cohort(checkout / "cohort", names, layout={**OWN_LAYOUT, "patient": "(.+)"})
-    cases = cases_of("target", declaration, files)
+    cases = cases_of("target", declaration, SEQUENCES, files)
     findings = audit_cohorts({"target": cases}, {"target": declaration})["target"].findings
     (told,) = [text for text in findings.finding if "look like scans of one" in text]
     assert told.count("target-0000") == 2
@@ -200,7 +210,7 @@ def test_a_checkout_that_moved_finds_its_cohort(
 ) -> None:
     declaration = cohort(checkout / "cohort", ["a", "b"], pseudonyms=pseudonymous)
     declaration = declaration.model_copy(update={"folder": "cohort"})
-    write_manifest(files.manifest("target"), cases_of("target", declaration, files))
+    write_manifest(files.manifest("target"), cases_of("target", declaration, SEQUENCES, files), SEQUENCES)
     assert str(checkout) not in files.manifest("target").read_text()
     moved = checkout.rename(checkout.with_name("elsewhere"))
     monkeypatch.setenv("BRAINMETS_ROOT", str(moved))
@@ -213,7 +223,7 @@ def test_a_checkout_that_moved_finds_its_cohort(
 @pytest.mark.parametrize("pseudonymous", [True, False])
 def test_a_cohort_that_moved_is_told(checkout: Path, files: StudyPaths, tmp_path: Path, pseudonymous: bool) -> None:
     declaration = cohort(tmp_path / "hospital", ["a", "b"], pseudonyms=pseudonymous)
-    write_manifest(files.manifest("target"), cases_of("target", declaration, files))
+    write_manifest(files.manifest("target"), cases_of("target", declaration, SEQUENCES, files), SEQUENCES)
     require_files(read_manifest(files.manifest("target")).values())
     (tmp_path / "hospital").rename(tmp_path / "clinic")
     with pytest.raises(CohortError, match=r"10 file.s. .* are no longer where notebook 01 found them, such as \S+gz"):
@@ -235,8 +245,8 @@ def two_studies(checkout: Path) -> tuple[StudyPaths, StudyPaths]:
             labels = np.zeros((6, 5, 4), np.int16)
             labels[number] = 1
             nib.save(nib.Nifti1Image(labels, np.eye(4)), folder / name / "GT.nii.gz")
-        cases = cases_of("target", declaration, files)
-        write_manifest(files.manifest("target"), cases)
+        cases = cases_of("target", declaration, SEQUENCES, files)
+        write_manifest(files.manifest("target"), cases, SEQUENCES)
         patients = {case.case: case.patient for case in cases}
         splits.write(files, {"target": splits.split_cohort(patients, ["c"] if number else ["a"], 2, 1)})
         found.append(files)

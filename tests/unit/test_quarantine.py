@@ -23,6 +23,7 @@ from brainmets.cohorts.rules import QUARANTINED
 from brainmets.cohorts.splits import SplitError, split_cohort
 from brainmets.params import Cohort
 from brainmets.paths import StudyPaths
+from brainmets.vocabulary import SEQUENCES
 
 NAMES = ("P1_a", "P1_b", "P2_a", "P3_a", "P4_a")
 
@@ -50,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 def audited(folder: Path, held_out: int | list[str] = 1) -> tuple[dict[str, Audit], dict[str, list[Case]]]:
     """Audits and the cases that stay."""
     cohorts = {"source": declared(folder / "source", 0), "target": declared(folder / "target", held_out)}
-    cases = {name: find_cases(cohort) for name, cohort in cohorts.items()}
+    cases = {name: find_cases(cohort, SEQUENCES) for name, cohort in cohorts.items()}
     audits = audit_cohorts(cases, cohorts)
     return audits, quarantine(audits, cases, cohorts)
 
@@ -166,7 +167,7 @@ def test_each_file_is_opened_once_and_a_line_tells_of_each_case(folder: Path, mo
     monkeypatch.setattr(Path, "open", counted)
     monkeypatch.setattr(nib, "load", None)
     cohort = declared(folder / "target")
-    cases = find_cases(cohort)
+    cases = find_cases(cohort, SEQUENCES)
     lines: list[str] = []
     audit_cohorts({"target": cases}, {"target": cohort}, progress=lines.append)
     assert sorted(path for path in opened if path.suffix == ".gz") == sorted((folder / "target").rglob("*.nii.gz"))
@@ -178,7 +179,7 @@ def test_each_file_is_opened_once_and_a_line_tells_of_each_case(folder: Path, mo
 def test_cases_in_parallel_give_what_one_after_the_other_gives(folder: Path) -> None:
     checksum_off(folder / "target" / "P3_a" / "T2.nii.gz")
     cohort = declared(folder / "target")
-    cases = {"target": find_cases(cohort)}
+    cases = {"target": find_cases(cohort, SEQUENCES)}
     one, two = (audit_cohorts(cases, {"target": cohort}, workers)["target"] for workers in (1, 2))
     assert one.findings.equals(two.findings)
     assert one.cases.equals(two.cases)

@@ -25,6 +25,7 @@ from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import locked
 from brainmets.statistics import declared
+from brainmets.vocabulary import SEQUENCES
 
 STEPS = 16  # 2 for the data, 3 trainings of 2 arms, 6 evaluations, statistics, case review
 
@@ -437,7 +438,7 @@ def test_held_out_cases_are_listed_by_their_pseudonyms(
     write_own_cohort(checkout, FOUR, pseudonyms=True)
     read = Study.read(checkout.params)
     files = StudyPaths(read.content["work_dir"], read.content["study"])
-    cases_of("target", Cohort(**read.content["target"]), files)
+    cases_of("target", Cohort(**read.content["target"]), SEQUENCES, files)
     for name, told in (("target-00004-000", ""), ("target-00005-000", "did you mean 'target-0000")):
         write_own_cohort(checkout, (), held_out=[name])
         if not told:

@@ -87,26 +87,28 @@ class Case:
         return images if self.label is None else [*images, self.label]
 
 
-def find_cases(declaration: Cohort) -> list[Case]:
-    """Every case of a declared cohort, sorted by name.
+def find_cases(declaration: Cohort, sequences: Iterable[str]) -> list[Case]:
+    """Every case of a declared cohort, sorted by name, with those of ``sequences`` that it has.
 
-    A case is a name for which at least one of the five patterns finds a file; those in ``raw.left_out`` are passed
-    over. Raises ``CohortError`` where the folder is missing or holds no case, where a pattern finds no file or a case
-    lacks one (a case that is declared lesion-free may be without its label map), where ``lesion_free`` lists a case
-    that there is not, where a name does not give a patient or cannot be part of a file's name, or where two files are
-    one. Only names are read, but where nothing fits: then the message names the other formats of images that the
-    folder holds.
+    Nothing else is looked for: a case is a name for which at least one of their patterns, or the label map's, finds a
+    file; those in ``raw.left_out`` are passed over. A case may lack the sequences that ``may_lack`` names, but not all
+    images. Raises ``CohortError`` where the folder is missing or holds no case, where a pattern is not given or finds
+    no file or a case lacks another one (a case that is declared lesion-free may be without its label map), where
+    ``lesion_free`` lists a case that there is not, where a name does not give a patient or cannot be part of a file's
+    name, or where two files are one. Only names are read, but where nothing fits: then the message names the other
+    formats of images that the folder holds.
     """
     folder = resolve(declaration.folder)
     if not folder.is_dir():
         raise CohortError(f"the cohort's folder {declaration.folder} is not there; correct `folder` in the parameters")
-    patterns = {name: getattr(declaration.files, name) for name in (*SEQUENCES, "label")}
+    wanted = [name for name in SEQUENCES if name in set(sequences)]
+    patterns = _patterns(declaration, wanted)
     found = {name: _names(folder, pattern) for name, pattern in patterns.items()}
     left_out = set(declaration.raw.left_out) if declaration.raw else set()
     names = sorted({case for cases in found.values() for case in cases} - left_out)
     if not names:
         raise CohortError(
-            f"{declaration.folder} holds no case: no file matches {patterns['t1c']!r}; "
+            f"{declaration.folder} holds no case: no file matches {patterns[reference_sequence(wanted)]!r}; "
             f"correct `folder` or `layout` in the parameters{_other_formats(folder)}"
         )
     if unmatched := [f"layout.{name}: {patterns[name]!r}" for name, cases in found.items() if not cases]:
@@ -124,33 +126,47 @@ def find_cases(declaration: Cohort) -> list[Case]:
             f"{declaration.lesion_free_list} lists {len(stray)} case(s) that {declaration.folder} does not hold, "
             f"such as {stray[0]!r}: correct the list (names as the files have them)"
         )
+    needed = [name for name in wanted if name not in declaration.may_lack]
     missing = [
         pattern.format(case=case)
         for case in names
         for name, pattern in patterns.items()
-        if not (folder / pattern.format(case=case)).is_file() and not (name == "label" and case in lesion_free)
+        if name in needed or (name == "label" and case not in lesion_free)
+        if not (folder / pattern.format(case=case)).is_file()
     ]
     if missing:
         raise CohortError(
             f"{declaration.folder}: {len(missing)} file(s) missing: {', '.join(missing[:10])}"
-            f"{' ...' if len(missing) > 10 else ''}; every case needs t1n, t1c, t2w, t2f and a label map: "
+            f"{' ...' if len(missing) > 10 else ''}; every case needs {', '.join([*needed, 'a label map'])}: "
             "add the files or move the case out of the folder (a patient without lesions needs no label map where "
-            f"`lesion_free` lists the case){_other_formats(folder)}"
+            f"`lesion_free` lists the case, and a sequence may be absent where `may_lack` names it)"
+            f"{_other_formats(folder)}"
         )
-    cases = [
-        Case(
-            case=name,
-            patient=patient_of(name, declaration),
-            images={sequence: files[sequence] for sequence in SEQUENCES},
-            label=files["label"] if files["label"].is_file() else None,
-            lesion_free=name in lesion_free,
-            own_name=name,
+    cases = []
+    for name in names:
+        files = {what: path for what, path in files_of(declaration, name).items() if path.is_file()}
+        images = {sequence: files[sequence] for sequence in wanted if sequence in files}
+        if not images:
+            raise CohortError(
+                f"{declaration.folder}: case {name!r} has none of {', '.join(wanted)}: add the files or move the case "
+                "out of the folder"
+            )
+        cases.append(
+            Case(name, patient_of(name, declaration), images, files.get("label"), name in lesion_free, own_name=name)
         )
-        for name in names
-        for files in [files_of(declaration, name)]
-    ]
     _refuse_one_file_twice(cases, declaration)
     return cases
+
+
+def _patterns(declaration: Cohort, sequences: Iterable[str]) -> dict[str, str]:
+    """The patterns of ``sequences`` and of the label map; ``CohortError`` where one is not given."""
+    given = declaration.files.patterns
+    if absent := [name for name in sequences if name not in given]:
+        raise CohortError(
+            f"{declaration.folder}: layout.{absent[0]} is missing: give the pattern of its files, or leave it out of "
+            "`sequences`"
+        )
+    return {name: given[name] for name in (*sequences, "label")}
 
 
 def listed_lesion_free(declaration: Cohort) -> set[str]:
@@ -214,7 +230,7 @@ def _refuse_one_file_twice(cases: Iterable[Case], declaration: Cohort) -> None:
     """Raise ``CohortError`` where two files of the declaration are one on disk: a link, or a path written two ways."""
     names: dict[Path, str] = {}
     for case in cases:
-        for what, path in zip((*SEQUENCES, "label"), case.paths, strict=False):
+        for what, path in zip((*case.sequences, "label"), case.paths, strict=False):
             name = f"{what} of case {case.case}"
             other = names.setdefault(path.resolve(), name)
             if other != name:
@@ -257,9 +273,9 @@ def _names(folder: Path, pattern: str) -> list[str]:
 
 
 def files_of(declaration: Cohort, case: str) -> dict[str, Path]:
-    """Where a case's files lie or would lie, by sequence and "label"; nothing is looked for."""
-    folder, layout = resolve(declaration.folder), declaration.files
-    return {name: folder / getattr(layout, name).format(case=case) for name in (*SEQUENCES, "label")}
+    """Where a case's files lie or would lie, by every sequence of the layout and "label"; nothing is looked for."""
+    folder = resolve(declaration.folder)
+    return {name: folder / pattern.format(case=case) for name, pattern in declaration.files.patterns.items()}
 
 
 def patient_of(case: str, declaration: Cohort) -> str:
@@ -274,9 +290,9 @@ def patient_of(case: str, declaration: Cohort) -> str:
 
 
 def read_mapped_labels(case: Case, declaration: Cohort) -> tuple[npt.NDArray[np.uint8], nifti.Grid]:
-    """A case's label map (x, y, z) in BraTS labels, and its grid; zeros on the t1c's grid where it has none."""
+    """A case's label map (x, y, z) in BraTS labels, and its grid; zeros on the reference's grid where it has none."""
     if case.label is None:
-        grid = nifti.read_grid(case.images["t1c"])
+        grid = nifti.read_grid(case.reference)
         return np.zeros(grid.shape, np.uint8), grid
     return nifti.read_labels(case.label, declaration.values), nifti.read_grid(case.label)
 
@@ -284,7 +300,7 @@ def read_mapped_labels(case: Case, declaration: Cohort) -> tuple[npt.NDArray[np.
 def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``.
 
-    A lesion-free case without a label map gets an empty one, on the grid of its t1c.
+    A lesion-free case without a label map gets an empty one, on the grid of its reference.
     """
     labels, grid = read_mapped_labels(case, declaration)
     return nifti.write(folder / f"{case.case}.nii.gz", labels, grid.affine)
@@ -300,8 +316,8 @@ def write_label_maps(cases: Iterable[Case], declaration: Cohort, folder: Path) -
 # --- the manifest --------------------------------------------------------------------------------------------------
 
 
-def write_manifest(path: Path, cases: list[Case]) -> Path:
-    """Write where each case's files lie, for the steps that follow.
+def write_manifest(path: Path, cases: list[Case], sequences: Iterable[str]) -> Path:
+    """Write where each case's files lie, for the steps that follow, and the cohort's ``sequences`` in channel order.
 
     A path is written from the manifest's own folder where the file lies in the same checkout or the same study's
     folder, which may then be moved; any other is absolute. ``path`` ends with study, "audit", cohort and name; the
@@ -318,31 +334,55 @@ def write_manifest(path: Path, cases: list[Case]) -> Path:
     }
     content = {case.case: [case.patient, "" if case.label is None else sha256(case.label)] for case in cases}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return write_json(path, {**_place(path), "digest": digest, "cases": entries})
+    channels = [name for name in SEQUENCES if name in set(sequences)]
+    return write_json(path, {**_place(path), "sequences": channels, "digest": digest, "cases": entries})
 
 
 def read_manifest(path: Path) -> dict[str, Case]:
-    """The cases by name, as ``write_manifest`` wrote them.
+    """The cases by name, as ``write_manifest`` wrote them; the images of each in channel order.
 
     Raises ``CohortError`` for the manifest of another study and for one that was changed since.
     """
-    content = _manifest(path)
+    content, channels = _manifest(path), read_sequences(path)
     try:
-        return {
+        cases = {
             name: Case(
                 case=name,
                 patient=entry["patient"],
-                images={sequence: _found(entry["images"][sequence], path.parent) for sequence in SEQUENCES},
+                images={
+                    sequence: _found(entry["images"][sequence], path.parent)
+                    for sequence in channels
+                    if sequence in entry["images"]
+                },
                 label=None if entry["label"] is None else _found(entry["label"], path.parent),
                 lesion_free=bool(entry["lesion_free"]),
             )
             for name, entry in content["cases"].items()
         }
+        if any(not case.images or len(case.images) < len(content["cases"][name]["images"])
+               for name, case in cases.items()):  # fmt: skip
+            raise KeyError("images")
+        return cases
     except (AttributeError, KeyError, TypeError):
         raise CohortError(
             f"{path.name} of the {path.parent.name} cohort does not hold patient, images and label of each case: "
             f"{RERUN}"
         ) from None
+
+
+def read_sequences(path: Path) -> tuple[str, ...]:
+    """The channels of the networks that are trained on the cohort of a manifest; a case may lack some of them.
+
+    Raises ``CohortError`` as ``read_manifest`` does.
+    """
+    stated = _manifest(path)["sequences"]
+    channels = tuple(name for name in SEQUENCES if isinstance(stated, list) and name in stated)
+    if not channels or list(channels) != stated:
+        raise CohortError(
+            f"{path.name} of the {path.parent.name} cohort does not name its sequences in the order "
+            f"{', '.join(SEQUENCES)}: {RERUN}"
+        )
+    return channels
 
 
 def digest_of(manifest: Path) -> str:
@@ -365,7 +405,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path.name} of the {path.parent.name} cohort is not there: run notebook 01 first")
     content = read_json(path)
     place = _place(path)
-    if {"digest", "cases", *place} - set(content):
+    if {"digest", "sequences", "cases", *place} - set(content):
         raise CohortError(f"{path.name} of the {path.parent.name} cohort is none of this version's: {RERUN}")
     if {name: content[name] for name in place} != place:
         raise CohortError(

@@ -25,20 +25,21 @@ from brainmets.provenance import sha256
 KEY_COLUMNS = ("patient", "case", "pseudonym")
 
 
-def cases_of(cohort: str, declaration: Cohort, files: StudyPaths) -> list[Case]:
-    """Every case of a cohort ("source" or "target"), by name, under its pseudonym where the declaration asks for it.
+def cases_of(cohort: str, declaration: Cohort, sequences: Sequence[str], files: StudyPaths) -> list[Case]:
+    """Every case of a cohort ("source" or "target") with its ``sequences``, by name.
 
+    Each stands under its pseudonym where the declaration asks for it.
     Writes the key (``files.key``) and the links (``files.links``). Raises ``CohortError`` for a damaged key and as
     ``find_cases`` does; with pseudonyms the latter's message, which names cases, goes into ``files.unusable`` alone.
     """
     shutil.rmtree(files.links(cohort), ignore_errors=True)
     files.unusable(cohort).unlink(missing_ok=True)
     if not declaration.pseudonyms:
-        return find_cases(declaration)
+        return find_cases(declaration, sequences)
     files.private(cohort).mkdir(parents=True, exist_ok=True)
     files.private(cohort).chmod(0o700)
     try:
-        found = find_cases(declaration)
+        found = find_cases(declaration, sequences)
     except CohortError as error:
         told = write_text(files.unusable(cohort), f"{error}\n").relative_to(files.work)
         raise CohortError(
@@ -47,15 +48,15 @@ def cases_of(cohort: str, declaration: Cohort, files: StudyPaths) -> list[Case]:
         ) from None
     prepared, unnamed = _sides(cohort, files, found)
     key = _key(cohort, declaration, files)
-    images = {case.patient: case.images["t1c"] for case in reversed(unnamed)}
+    images = {case.patient: case.reference for case in reversed(unnamed)}
     names = key.names(map(_scan, unnamed), order=lambda patient: sha256(images[patient]) + patient)
     linked = [_linked(_renamed(case, names[_scan(case)]), files.links(cohort)) for case in unnamed]
     return sorted([*prepared, *linked], key=lambda case: case.case)
 
 
-def known_cases(cohort: str, declaration: Cohort, files: StudyPaths) -> list[Case]:
+def known_cases(cohort: str, declaration: Cohort, sequences: Sequence[str], files: StudyPaths) -> list[Case]:
     """The same cases with nothing written and no file opened: those that have no pseudonym yet keep their own name."""
-    found = find_cases(declaration)
+    found = find_cases(declaration, sequences)
     if not declaration.pseudonyms:
         return found
     prepared, unnamed = _sides(cohort, files, found)

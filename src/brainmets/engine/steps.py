@@ -197,7 +197,7 @@ def cohort_listing(study: Study) -> dict[str, list[tuple[str, int, int]]]:
             continue
         folder = resolve(declaration.folder)
         try:
-            cases = find_cases(declaration)
+            cases = find_cases(declaration, study.sequences_of(name))
         except CohortError:
             if declaration.raw is None:
                 raise
@@ -226,9 +226,12 @@ def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: 
     """Whether a prepared case has all its files, and was made from the raw files that the sorting has for it now."""
     plan = files.preparation(cohort).plan
     planned = read_json(plan)["cases"].get(case, {}) if plan.is_file() else {}
-    needed = files_of(Cohort(**study.content[cohort]), case)
-    if not planned.get("label"):  # lesion-free
-        del needed["label"]
+    declaration = Cohort(**study.content[cohort])
+    optional = {
+        *declaration.may_lack,
+        *(() if planned.get("label") else ("label",)),
+    }  # none of the latter: lesion-free
+    needed = {name: path for name, path in files_of(declaration, case).items() if name not in optional}
     whole = all(one.is_file() for one in needed.values())
     return whole and read_json(path).get("files") == planned.get("digest")
 

@@ -270,7 +270,9 @@ def _check_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audit) -
         raise ParameterError(f"{where} is empty; it must hold the {cohort} cohort's cases")
     try:
         files = StudyPaths(audit.work_dir, audit.study)
-        patients = {case.case: case.patient for case in known_cases(cohort, declaration, files)}
+        patients = {
+            case.case: case.patient for case in known_cases(cohort, declaration, audit.sequences_of(cohort), files)
+        }
     except CohortError as error:
         raise ParameterError(f"{origin}: {cohort}: {error}") from None
     _check_split(origin, cohort, declaration, audit, patients)
@@ -284,7 +286,9 @@ def _check_raw_cohort(origin: str, cohort: str, declaration: Cohort, audit: Audi
     patients = {case: patient_of(case, declaration) for case in raw_cases}
     with suppress(CohortError):  # nothing is prepared yet
         files = StudyPaths(audit.work_dir, audit.study)
-        patients |= {case.case: case.patient for case in known_cases(cohort, declaration, files)}
+        patients |= {
+            case.case: case.patient for case in known_cases(cohort, declaration, audit.sequences_of(cohort), files)
+        }
     _check_split(origin, cohort, declaration, audit, patients)
 
 

@@ -127,6 +127,10 @@ class Study:
         chosen = [name for name in self.strategies if training_cases is None or name in COMPARED_STRATEGIES]
         return [name for name in chosen if notebook in ("06_evaluation", STAGE_NOTEBOOKS[STRATEGY_STAGES[name]])]
 
+    def sequences_of(self, cohort: str) -> list[str]:
+        """The channels of the networks that are trained on a cohort."""
+        return list(self.content[cohort].get("sequences") or self.content["sequences"])
+
     def raw_cases(self, cohort: str) -> list[str]:
         """The cases that notebook 00 prepares: those in ``raw``, or as the raw folder was last sorted; else none.
 

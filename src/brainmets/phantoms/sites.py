@@ -8,7 +8,7 @@ ingestion as real cohorts. ``docs/data_card.md`` says how the phantoms are made 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -21,7 +21,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from brainmets.files import read_json, write_json, write_text
-from brainmets.params.models import LESION_FREE_PHANTOMS
+from brainmets.params.models import LESION_FREE_PHANTOMS, Cohort
+from brainmets.paths import resolve
 from brainmets.phantoms.anatomy import (
     BRAIN_CENTRE_MM,
     HEAD_REACH_MM,
@@ -31,13 +32,15 @@ from brainmets.phantoms.anatomy import (
     bend_template,
     smooth_field,
 )
-from brainmets.phantoms.lesions import ENHANCING, NECROSIS, NON_ENHANCING, OEDEMA, Lesion, paint, place_lesions
+from brainmets.phantoms.lesions import ENHANCING, NECROSIS, NON_ENHANCING, OEDEMA, Lesion, Sizes, paint, place_lesions
 from brainmets.vocabulary import LABELS, SEQUENCES
 
 SiteName = Literal["source", "target"]
 MANIFEST = "phantoms.json"
 GENERATOR = 2
 """Raised whenever the same arguments would give other voxels."""
+PLAIN: dict[str, Any] = {"lesion_free": 0, "sequences": [*SEQUENCES], "lesions": "mixed", "lacking": {}}
+"""What a cohort's manifest need not say: an earlier version had none of these arguments."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,16 @@ def make_patient(
     timepoint: int = 0,
     n_lesions: int | None = None,
     rescan: int = 0,
+    sizes: Sizes = "mixed",
 ) -> Phantom:
     """One scan of phantom ``patient`` (a number from 1).
 
     ``spacing_mm`` is the cube root of the voxel volume: at 1 mm the source site gives 240 x 240 x 155 voxels; the
     target site's voxels are twice as thick as wide, and 0.63 mm gives 512 x 432 x 192 of 0.5 x 0.5 x 1 mm. Time
     points of a patient share the head and the lesions' places; each lesion has grown or shrunk. ``n_lesions``
-    overrides the draw of 1 to 8. Each ``rescan`` from 1 shows the same time point once more: the grid shifted by up
-    to half a voxel along each axis (never turned), with noise, shading, gain and tissue levels drawn anew. Raises
-    ``ValueError`` for a spacing outside 0.4 to 5 mm.
+    overrides the draw of 1 to 8, or of 4 to 10 where ``sizes`` is "small" (see ``place_lesions``). Each ``rescan``
+    from 1 shows the same time point once more: the grid shifted by up to half a voxel along each axis (never turned),
+    with noise, shading, gain and tissue levels drawn anew. Raises ``ValueError`` for a spacing outside 0.4 to 5 mm.
     """
     if not 0.4 <= spacing_mm <= 5:
         raise ValueError(f"spacing_mm: {spacing_mm} must lie between 0.4 and 5 mm")
@@ -154,8 +158,9 @@ def make_patient(
     grid = whole.crop(box)
     shape = deepcopy(head)
     anatomy = bend_template(head, grid, BRAIN_CENTRE_MM)
-    count = int(head.integers(1, 9)) if n_lesions is None else n_lesions
-    lesions = place_lesions(head, grid, anatomy, count, growth=1.3)
+    fewest, most = (1, 8) if sizes == "mixed" else (4, 10)
+    count = int(head.integers(fewest, most + 1)) if n_lesions is None else n_lesions
+    lesions = place_lesions(head, grid, anatomy, count, growth=1.3, sizes=sizes)
     if timepoint:
         lesions = [lesion.grown(float(scan.uniform(0.55, 1.3))) for lesion in lesions]
     if rescan:
@@ -195,6 +200,15 @@ def case_names(site: SiteName, patients: int) -> list[tuple[str, int, int]]:
     ]
 
 
+def make_declared(declaration: Cohort, progress: Callable[[str], None] | None = None) -> None:
+    """Make the phantoms that a declared cohort asks for, with the sequences that its layout names; else nothing."""
+    if declaration.phantoms is None:
+        return
+    sequences = [name for name in SEQUENCES if name in declaration.files.patterns]
+    asked = declaration.phantoms.model_dump()
+    make_cohort(resolve(declaration.folder), **asked, sequences=sequences, progress=progress)
+
+
 def make_cohort(
     folder: Path,
     site: SiteName,
@@ -202,22 +216,32 @@ def make_cohort(
     spacing_mm: float,
     seed: int,
     lesion_free: int = 0,
+    lesions: Sizes = "mixed",
+    lacking: Mapping[str, int] | None = None,
+    sequences: Sequence[str] = SEQUENCES,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a cohort of phantoms to ``folder``, whole or not at all, and return ``folder``.
 
-    One subfolder per case with the four sequences (int16) and the label map (uint8) as .nii.gz, and a manifest
-    ``phantoms.json``. ``lesion_free`` further patients, with the numbers that follow, have no lesion: a table,
-    ``lesion_free.csv``, lists their cases, of which every second has no label map and the others an empty one.
-    The same arguments give the same bytes, and the same patients whatever ``lesion_free``. A folder that already
+    One subfolder per case with its ``sequences`` (int16) and the label map (uint8) as .nii.gz, and a manifest
+    ``phantoms.json``. ``lesions``: see ``place_lesions``. ``lacking`` gives, per sequence, how many patients have no
+    such image: the last of those with lesions. ``lesion_free`` further patients, with the numbers that follow, have no
+    lesion: a table, ``lesion_free.csv``, lists their cases, of which every second has no label map and the others an
+    empty one.
+    The same arguments give the same bytes, and the same voxels whatever ``lesion_free``, ``lacking`` and
+    ``sequences``. Raises ``ValueError`` where ``lacking`` leaves a case without an image. A folder that already
     holds this cohort is left as it is; anything else in its place raises ``FileExistsError``. ``progress`` is called
     with one line per case.
     """
     if patients < 1:
         raise ValueError(f"patients: {patients} must be 1 or more")
+    lacking = dict(lacking or {})
+    if all(lacking.get(name) for name in sequences):
+        raise ValueError(f"lacking: {lacking} leaves a patient without any of {', '.join(sequences)}")
+    plain = {"lesion_free": lesion_free, "sequences": [*sequences], "lesions": lesions, "lacking": lacking}
     arguments: dict[str, Any] = {
         "generator": GENERATOR, "site": site, "patients": patients, "spacing_mm": spacing_mm, "seed": seed,
-        "lesion_free": lesion_free,
+        **{name: value for name, value in plain.items() if name == "lesion_free" or value != PLAIN[name]},
     }  # fmt: skip
     if already_made(folder, arguments):
         return folder
@@ -225,9 +249,15 @@ def make_cohort(
     healthy = [case for case, patient, _ in cases if patient > patients]
     with folder_aside(folder) as aside:
         for number, (case, patient, timepoint) in enumerate(cases, start=1):
-            phantom = make_patient(site, patient, spacing_mm, seed, timepoint, 0 if case in healthy else None)
+            count = 0 if case in healthy else None
+            phantom = make_patient(site, patient, spacing_mm, seed, timepoint, count, sizes=lesions)
+            images = {
+                name: phantom.images[name]
+                for name in sequences
+                if not patients - lacking.get(name, 0) < patient <= patients
+            }
             (aside / case).mkdir(parents=True)
-            for name, voxels in {**phantom.images, "label": phantom.labels}.items():
+            for name, voxels in {**images, "label": phantom.labels}.items():
                 if name == "label" and case in healthy[1::2]:
                     continue
                 image = nib.Nifti1Image(voxels, phantom.affine)
@@ -263,9 +293,9 @@ def already_made(folder: Path, arguments: dict[str, Any]) -> bool:
             f"{folder} exists and was not made by the phantom generator (no {MANIFEST} in it): "
             "name another folder for the phantoms, or remove the phantoms entry of this cohort to read it as it is"
         )
-    made = {"lesion_free": 0, **read_json(manifest)}  # an earlier version had none
+    made, asked = {**PLAIN, **read_json(manifest)}, {**PLAIN, **arguments}
     differing = [f"{name} {made.get(name)!r} there, {value!r} asked for"
-                 for name, value in arguments.items() if made.get(name) != value]  # fmt: skip
+                 for name, value in asked.items() if made.get(name) != value]  # fmt: skip
     if differing:
         raise FileExistsError(
             f"{folder} holds other phantoms ({'; '.join(differing)}): delete it or name another folder"

@@ -83,8 +83,7 @@ class Sorted:
 
 def make_phantoms(declaration: Cohort, say: Say) -> None:
     """Make what a cohort of phantoms asks for: the prepared ones first, which claim the folder, then the raw."""
-    if declaration.phantoms:
-        sites.make_cohort(resolve(declaration.folder), **declaration.phantoms.model_dump(), progress=say)
+    sites.make_declared(declaration, progress=say)
     if declaration.raw and declaration.raw.phantoms:
         folder = resolve(declaration.raw.folder)
         make_scanner_cohort(folder, **declaration.raw.phantoms.model_dump(), progress=say)

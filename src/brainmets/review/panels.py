@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from brainmets.figures import Drawing, wrapped
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, stand_in
 from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.one_to_one import LEAST_IOU
 from brainmets.vocabulary import (
@@ -42,7 +42,7 @@ AREA_TITLES = {
     INVENTED: "too much (false positive)",
 }
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
-"""The sequence that shows a region best."""
+"""The sequence that shows a region best; its ``stand_in`` is drawn where a case lacks it."""
 
 Window = tuple[slice, slice]
 
@@ -80,6 +80,11 @@ def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
     return (int(extent.argmax()) if extent.any() else reference.shape[2] // 2), 0.0
 
 
+def drawn_sequence(case: ReviewCase, region: str) -> str:
+    """The sequence that shows a region best of those that the case has."""
+    return stand_in(BEST_SEQUENCE[region], case.images)
+
+
 def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None = None) -> Drawing:
     """All models of a case in one figure: rows are strategies, columns the arms; on the left the plain image.
 
@@ -88,7 +93,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     that the model predicts of it.
     """
     z, area = worst_slice(case, region)
-    sequence = BEST_SEQUENCE[region]
+    sequence = drawn_sequence(case, region)
     image = case.images[sequence][:, :, z]
     shown = brightness(case.images[sequence])
     reference = region_mask(case.reference[:, :, z], region)
@@ -172,8 +177,8 @@ class LesionPicture(NamedTuple):
 
 
 def lesion_pictures(case: ReviewCase, missed: pd.DataFrame) -> list[LesionPicture]:
-    """Contrast-enhanced T1 through the middle of each of the case's lesions in ``ranking.missed_lesions``."""
-    image, pictures = case.images["t1c"], []
+    """Contrast-enhanced T1 (or its ``stand_in``) through each of the case's lesions in ``ranking.missed_lesions``."""
+    image, pictures = case.images[drawn_sequence(case, LESION_REGION)], []
     shown = brightness(image)
     for lesion in missed.to_dict("records"):
         x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))
