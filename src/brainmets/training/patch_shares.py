@@ -89,7 +89,9 @@ def expected(cases: Cases, rules: tuple[PatchRule, ...], voxel_mm3: float, cut: 
                 centres[rule][PLACES.index(ANYWHERE)] += 1
             small[rule] += [forced if found else holds.anywhere, holds.anywhere]
     number = len(cases.identifiers)
-    table = pd.DataFrame({"number": counted, **{rule: share / number for rule, share in centres.items()}}, PLACES)
+    table = pd.DataFrame({"number": counted}, PLACES)
+    for rule, share in centres.items():
+        table[rule] = share / number
     with_foreground, others = np.transpose([small[rule] / number for rule in rules])
     held = {
         "with foreground": with_foreground,
