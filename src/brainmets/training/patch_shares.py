@@ -45,10 +45,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Shares:
-    """``centres``: one row per ``PLACES``, the "number" of lesions there, and the share of patches by rule.
+    """What ``expected`` gives.
 
-    These are of the patches that must hold foreground.
-
+    ``centres``: one row per ``PLACES``, the "number" of lesions there, and, by rule, the share of the patches that
+    must hold foreground.
     ``small``: one row per rule, the share of patches that hold a voxel of a small lesion: of those that must hold
     foreground, of the others, of all.
     """
@@ -89,7 +89,9 @@ def expected(cases: Cases, rules: tuple[PatchRule, ...], voxel_mm3: float, cut: 
                 centres[rule][PLACES.index(ANYWHERE)] += 1
             small[rule] += [forced if found else holds.anywhere, holds.anywhere]
     number = len(cases.identifiers)
-    table = pd.DataFrame({"number": counted, **{rule: share / number for rule, share in centres.items()}}, PLACES)
+    table = pd.DataFrame({"number": counted}, PLACES)
+    for rule, share in centres.items():
+        table[rule] = share / number
     with_foreground, others = np.transpose([small[rule] / number for rule in rules])
     held = {
         "with foreground": with_foreground,
