@@ -30,7 +30,7 @@ from brainmets.training.transplant import (
     turns,
     with_margin,
 )
-from brainmets.training.transplant_places import find_places, grey_white_junction, three_classes
+from brainmets.training.transplant_places import Tissue, find_places, grey_white_junction, three_classes
 
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -218,10 +218,10 @@ def layers(dark_to_bright: tuple[float, float, float]) -> npt.NDArray[np.float32
 def test_the_junction_is_where_grey_meets_white_and_not_where_fluid_does() -> None:
     inside = np.zeros((30, 30, 60), bool)
     inside[4:-4, 4:-4, 4:-4] = True
-    junction = grey_white_junction(layers((0, 10, 14)), inside, ISOTROPIC)
+    junction, fluid_below = grey_white_junction(layers((0, 10, 14)), inside, ISOTROPIC)
     assert set(np.argwhere(junction)[:, 2]) == {39, 40}, "voxels 20 to 39 are grey, 40 to 59 white"
     assert not junction[~inside].any()
-    assert not grey_white_junction(layers((0, 10, 14)), np.zeros_like(inside), ISOTROPIC).any()
+    assert fluid_below == pytest.approx(5, abs=0.5)
 
 
 def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -> None:
@@ -236,6 +236,11 @@ def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -
     assert away.min() > 3, "nor near a lesion"
     assert found.clearance_mm[away.argmin()] == pytest.approx(away.min(), abs=0.01)
     assert find_places(np.stack([absent, t1n]), labels, ("t1n", "t1c"), ISOTROPIC).rule == "grey-white junction on t1c"
+    assert [one.channel for one in found.tissue] == [0, 1]
+    assert found.tissue[0].lowest == pytest.approx(5, abs=0.5)
+    assert found.tissue[1].highest == 10
+    nowhere = find_places(np.stack([t1n]), np.where(labels == 0, -1, labels), ("t1n",), ISOTROPIC)
+    assert len(nowhere.voxels) == 0
     anywhere = find_places(t1n[None], labels, ("t2f",), ISOTROPIC)
     assert anywhere.rule == "anywhere inside"
     assert anywhere.voxels.min(0).tolist() == [3, 3, 5], "more than 3 mm from the first voxel that is not the head's"
@@ -340,6 +345,28 @@ def test_a_patch_without_room_gets_none_and_is_counted(tmp_path: Path) -> None:
     assert [dataset.report()[name] for name in COUNTED] == [6, 6, 5]
     outside = (0, 0, 0)
     assert whole(transplants(tmp_path / "far", TWO, patch=[6, 6, 6]), "b", 1, outside)[2] is None
+
+
+def test_a_lesion_comes_on_no_fluid_and_no_vessel(tmp_path: Path) -> None:
+    """A head whose left half is dark on the first sequence, and whose lower half is bright on the second."""
+    images, labels = head(2, {})
+    dataset = transplants(tmp_path, {"a": TWO["a"], "b": (images, labels)})
+    fluid, vessel = np.arange(40) < 20, np.arange(40) > 21
+    images[0, :, :, fluid] -= 1
+    images[1, :, vessel] += 1
+    (tmp_path / "b.b2nd").unlink()
+    blosc2.asarray(images, urlpath=str(tmp_path / "b.b2nd"))
+    where = [whole(dataset, "b", seed)[2] for seed in range(20)]
+    assert any(fluid[graft.voxels[graft.lesion][:, 2]].mean() > 0.5 for graft in where if graft)
+    assert any(vessel[graft.voxels[graft.lesion][:, 1]].mean() > 0.5 for graft in where if graft)
+    tissue = (Tissue(0, 0.5, np.inf), Tissue(1, -np.inf, 1.5))
+    dataset.places["b"] = dataset.places["b"]._replace(tissue=tissue)
+    where = [whole(dataset, "b", seed)[2] for seed in range(20)]
+    assert sum(graft is not None for graft in where) > 10
+    for graft in where:
+        if graft:
+            assert fluid[graft.voxels[graft.lesion][:, 2]].mean() < 0.11
+            assert vessel[graft.voxels[graft.lesion][:, 1]].mean() < 0.11
 
 
 def test_a_graft_lies_in_the_final_patch_whole(tmp_path: Path) -> None:

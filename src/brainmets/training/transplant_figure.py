@@ -76,8 +76,15 @@ def _example(
     middle = np.argwhere(lesion[z]).mean(0).round().astype(int)
     half = np.maximum(np.round(WINDOW_MM / 2 / spacing[1:]).astype(int), 1)
     rows, columns = (slice(max(0, at - wide), at + wide + 1) for at, wide in zip(middle, half, strict=True))
-    shown = (volume[z, rows, columns] for volume in (before, after, joined))
-    return Example(case, graft.donor.case, graft.donor.diameter_mm, *shown, aspect=float(spacing[1] / spacing[2]))
+    return Example(
+        case,
+        graft.donor.case,
+        graft.donor.diameter_mm,
+        before[z, rows, columns],
+        after[z, rows, columns],
+        joined[z, rows, columns],
+        float(spacing[1] / spacing[2]),
+    )
 
 
 def transplant_figure(shown: Sequence[Example], sequence: str, title: str) -> Drawing:
@@ -99,7 +106,8 @@ def transplant_figure(shown: Sequence[Example], sequence: str, title: str) -> Dr
         _strip(panel, example)
         panel.set_title(f"{number}: {example.diameter_mm:.1f} mm", fontsize=8)
     keys_below(
-        figure, [Line2D([], [], color=REGION_COLOURS[one], linestyle=REGION_LINES[one], label=one) for one in NETWORK_REGIONS]
+        figure,
+        [Line2D([], [], color=REGION_COLOURS[one], linestyle=REGION_LINES[one], label=one) for one in NETWORK_REGIONS],
     )
     return figure
 
