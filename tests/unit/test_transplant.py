@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from brainmets.training.transplant import (
     turns,
     with_margin,
 )
+from brainmets.training.transplant_figure import drawn, examples, transplant_figure
 from brainmets.training.transplant_places import Tissue, find_places, grey_white_junction, three_classes
 
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
@@ -394,6 +396,38 @@ def test_a_share_is_a_share(tmp_path: Path) -> None:
     assert dataset.report()["share_achieved"] == pytest.approx(0.25, abs=0.09)
 
 
+# --- pictures ---
+
+
+def test_the_pictures_show_transplants_and_take_no_number_from_the_training(tmp_path: Path) -> None:
+    dataset = transplants(tmp_path, TWO)
+    before = dataset.report()
+    shown = [*islice(examples(dataset, 1, (0, 1, 2), seed=1), 6)]
+    assert dataset.report() == before
+    assert [(one.case, one.donor) for one in shown] == [("a", "b"), ("b", "a")] * 3
+    for one in shown:
+        assert ((one.before != one.after) & (one.labels == 3)).any()
+        assert np.array_equal(one.before[one.labels == -1], one.after[one.labels == -1])
+        assert one.after[one.labels == 3].mean() > one.before[one.labels == 0].mean() + 1, "bright on the second"
+    again = [*islice(examples(dataset, 1, (0, 1, 2), seed=1), 6)]
+    np.testing.assert_array_equal(shown[5].after, again[5].after)
+    turned_about = next(examples(dataset, 1, (2, 1, 0), seed=1))
+    assert not np.array_equal(turned_about.after, shown[0].after), "z is the axis that the plan says"
+    figure = drawn(shown, "t1c", "two heads")
+    panels = [panel for panel in figure.axes if panel.images]
+    assert len(panels) == 6
+    strip, example = panels[0].images[0].get_array(), shown[0]
+    side = example.before.shape[1]
+    np.testing.assert_array_equal(strip[:, :side], example.before)
+    np.testing.assert_array_equal(strip[:, side + 1 : 2 * side + 1], example.after)
+
+
+def test_heads_without_room_give_an_empty_picture(tmp_path: Path) -> None:
+    full = {name: head(3, {(20, 20, 20): 17.0}) for name in "ab"}
+    assert [*examples(transplants(tmp_path, full), 1, (0, 1, 2), seed=1)] == []
+    assert "no donor has room" in drawn([], "t1c", "nothing").texts[-1].get_text()
+
+
 # --- a training ---
 
 
@@ -472,4 +506,9 @@ def test_the_record_says_how_many_patches_got_a_lesion_also_after_a_stop(own_stu
     assert session.results()["trained_with"]["transplants"] == record
     for name, value in session.trainer.bare_network.state_dict().items():
         assert torch.equal(value, undisturbed[name]), name
-    assert "transplants" not in prepared(own_study, 0.0).trainer.trained_with
+    figure = transplant_figure(session.trainer, "twenty")
+    assert sum(bool(panel.images) for panel in figure.axes) == 20
+    without = prepared(own_study, 0.0).trainer
+    assert "transplants" not in without.trained_with
+    with pytest.raises(ValueError, match="default has no transplants"):
+        transplant_figure(without, "none")

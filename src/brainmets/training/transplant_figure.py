@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from brainmets.figures import Drawing, keys_below
-from brainmets.training.seeds import RandomStream
+from brainmets.training.seeds import RandomStream, derived_seed
+from brainmets.training.trainer import StudyTrainer
 from brainmets.training.transplant import Transplants
-from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES, region_mask
+from brainmets.vocabulary import (
+    NETWORK_REGIONS,
+    REGION_COLOURS,
+    REGION_LINES,
+    SEQUENCE_TITLES,
+    reference_sequence,
+    region_mask,
+)
 
+SHOWN = 20
 WINDOW_MM = 36.0
 """Side of what is shown around a lesion."""
 COLUMNS = 4
@@ -56,7 +66,7 @@ def _example(
     transplants: Transplants, case: str, channel: int, order: Sequence[int], spacing: npt.NDArray[np.floating]
 ) -> Example | None:
     places = transplants.places[case].voxels
-    if not len(places):
+    if not len(places) or not transplants.present[case][channel]:
         return None
     lower = places[np.random.randint(len(places))] - transplants.final_patch // 2  # noqa: NPY002 - the stream's
     upper = lower + transplants.final_patch
@@ -87,7 +97,23 @@ def _example(
     )
 
 
-def transplant_figure(shown: Sequence[Example], sequence: str, title: str) -> Drawing:
+def transplant_figure(trainer: StudyTrainer, title: str) -> Drawing:
+    """``SHOWN`` transplants such as those of a training whose arm has the setting, on the reference sequence.
+
+    The training has made its loaders before (``TrainingSession.first_batch``). Raises ``ValueError`` where it has no
+    transplants.
+    """
+    if trainer.transplants is None:
+        raise ValueError(f"{trainer.arm} has no transplants: set its lesion_transplant, and draw a batch first")
+    sequences = list(trainer.dataset_json["channel_names"].values())
+    sequence = reference_sequence(sequences)
+    seed = derived_seed(trainer.batches_seed, "transplants", "shown")
+    order = trainer.plans_manager.transpose_backward
+    shown = examples(trainer.transplants, sequences.index(sequence), order, seed)
+    return drawn([*islice(shown, SHOWN)], sequence, title)
+
+
+def drawn(shown: Sequence[Example], sequence: str, title: str) -> Drawing:
     """A picture of three parts for each of ``shown``: before, after, after with the outlines of its regions.
 
     Grey goes from the 1st to the 99.5th percentile of both states; an inner region has the thinner line, so that none

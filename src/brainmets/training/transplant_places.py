@@ -21,7 +21,7 @@ SMOOTHED_MM = 0.8
 """Standard deviation of the smoothing before the split."""
 VENTRICLE_MM = 3.0
 """No place is nearer to fluid this thick: half fluid and half white matter looks like grey matter."""
-VESSELS_ABOVE = 99.5
+VESSELS_ABOVE = 99.0
 """Percentile of the t1c inside the head, above which there are vessels, choroid plexus or what nobody labelled."""
 MOST_PLACES = 20_000
 """Places that are kept of a case, evenly over all that there are: 160 kB."""
