@@ -485,6 +485,7 @@ def test_the_folds_training_cases_alone_give_lesions(own_study: StudyPaths) -> N
     assert {donor.case for donor in dataset.donors} <= set(session.cases)
 
 
+@pytest.mark.slow
 def test_the_record_says_how_many_patches_got_a_lesion_also_after_a_stop(own_study: StudyPaths) -> None:
     session = prepared(own_study, 1.0)
     session.run(lambda line: None)
