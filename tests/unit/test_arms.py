@@ -87,6 +87,19 @@ def test_deep_supervision_halves_the_weight_at_each_coarser_output(small_study: 
     assert trainer.loss.loss.positive_weight == 11
 
 
+def test_lesion_transplant_is_nnunet_on_patches_with_transplanted_lesions(small_study: StudyPaths) -> None:
+    settings = {
+        "default": {"learning_rate": 0.01},
+        "lesion_transplant": {"learning_rate": 0.01, "lesion_transplant": 0.5},
+    }
+    stock, ours = (trainer_of(small_study, arm, arms=settings) for arm in settings)
+    assert (type(ours.optimizer), ours.initial_lr) == (torch.optim.SGD, 0.01)
+    assert (str(ours.loss), str(ours.network)) == (str(stock.loss), str(stock.network))
+    for trainer, share in ((stock, None), (ours, 0.5)):
+        trainer.get_dataloaders()
+        assert getattr(trainer.transplants, "share", None) == share
+
+
 @pytest.mark.parametrize(
     ("arm", "own"),
     [

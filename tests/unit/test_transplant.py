@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from brainmets.training.transplant import (
     turns,
     with_margin,
 )
-from brainmets.training.transplant_places import find_places, grey_white_junction, three_classes
+from brainmets.training.transplant_figure import drawn, examples, transplant_figure
+from brainmets.training.transplant_places import Tissue, find_places, grey_white_junction, three_classes
 
 SEQUENCES = ("t1n", "t1c", "t2w", "t2f")
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -218,10 +220,10 @@ def layers(dark_to_bright: tuple[float, float, float]) -> npt.NDArray[np.float32
 def test_the_junction_is_where_grey_meets_white_and_not_where_fluid_does() -> None:
     inside = np.zeros((30, 30, 60), bool)
     inside[4:-4, 4:-4, 4:-4] = True
-    junction = grey_white_junction(layers((0, 10, 14)), inside, ISOTROPIC)
+    junction, fluid_below = grey_white_junction(layers((0, 10, 14)), inside, ISOTROPIC)
     assert set(np.argwhere(junction)[:, 2]) == {39, 40}, "voxels 20 to 39 are grey, 40 to 59 white"
     assert not junction[~inside].any()
-    assert not grey_white_junction(layers((0, 10, 14)), np.zeros_like(inside), ISOTROPIC).any()
+    assert fluid_below == pytest.approx(5, abs=0.5)
 
 
 def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -> None:
@@ -236,6 +238,11 @@ def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -
     assert away.min() > 3, "nor near a lesion"
     assert found.clearance_mm[away.argmin()] == pytest.approx(away.min(), abs=0.01)
     assert find_places(np.stack([absent, t1n]), labels, ("t1n", "t1c"), ISOTROPIC).rule == "grey-white junction on t1c"
+    assert [one.channel for one in found.tissue] == [0, 1]
+    assert found.tissue[0].lowest == pytest.approx(5, abs=0.5)
+    assert found.tissue[1].highest == 10
+    nowhere = find_places(np.stack([t1n]), np.where(labels == 0, -1, labels), ("t1n",), ISOTROPIC)
+    assert len(nowhere.voxels) == 0
     anywhere = find_places(t1n[None], labels, ("t2f",), ISOTROPIC)
     assert anywhere.rule == "anywhere inside"
     assert anywhere.voxels.min(0).tolist() == [3, 3, 5], "more than 3 mm from the first voxel that is not the head's"
@@ -342,6 +349,28 @@ def test_a_patch_without_room_gets_none_and_is_counted(tmp_path: Path) -> None:
     assert whole(transplants(tmp_path / "far", TWO, patch=[6, 6, 6]), "b", 1, outside)[2] is None
 
 
+def test_a_lesion_comes_on_no_fluid_and_no_vessel(tmp_path: Path) -> None:
+    """A head whose left half is dark on the first sequence, and whose lower half is bright on the second."""
+    images, labels = head(2, {})
+    dataset = transplants(tmp_path, {"a": TWO["a"], "b": (images, labels)})
+    fluid, vessel = np.arange(40) < 20, np.arange(40) > 21
+    images[0, :, :, fluid] -= 1
+    images[1, :, vessel] += 1
+    (tmp_path / "b.b2nd").unlink()
+    blosc2.asarray(images, urlpath=str(tmp_path / "b.b2nd"))
+    where = [whole(dataset, "b", seed)[2] for seed in range(20)]
+    assert any(fluid[graft.voxels[graft.lesion][:, 2]].mean() > 0.5 for graft in where if graft)
+    assert any(vessel[graft.voxels[graft.lesion][:, 1]].mean() > 0.5 for graft in where if graft)
+    tissue = (Tissue(0, 0.5, np.inf), Tissue(1, -np.inf, 1.5))
+    dataset.places["b"] = dataset.places["b"]._replace(tissue=tissue)
+    where = [whole(dataset, "b", seed)[2] for seed in range(20)]
+    assert sum(graft is not None for graft in where) > 10
+    for graft in where:
+        if graft:
+            assert fluid[graft.voxels[graft.lesion][:, 2]].mean() < 0.11
+            assert vessel[graft.voxels[graft.lesion][:, 1]].mean() < 0.11
+
+
 def test_a_graft_lies_in_the_final_patch_whole(tmp_path: Path) -> None:
     dataset = transplants(tmp_path, {"a": TWO["a"], "b": head(2, {}, side=60)}, patch=[22, 22, 22])
     for seed in range(10):
@@ -365,6 +394,38 @@ def test_a_share_is_a_share(tmp_path: Path) -> None:
             dataset.load_case("b")
             dataset.begin_patch([8] * 3, [32] * 3)
     assert dataset.report()["share_achieved"] == pytest.approx(0.25, abs=0.09)
+
+
+# --- pictures ---
+
+
+def test_the_pictures_show_transplants_and_take_no_number_from_the_training(tmp_path: Path) -> None:
+    dataset = transplants(tmp_path, TWO)
+    before = dataset.report()
+    shown = [*islice(examples(dataset, 1, (0, 1, 2), seed=1), 6)]
+    assert dataset.report() == before
+    assert [(one.case, one.donor) for one in shown] == [("a", "b"), ("b", "a")] * 3
+    for one in shown:
+        assert ((one.before != one.after) & (one.labels == 3)).any()
+        assert np.array_equal(one.before[one.labels == -1], one.after[one.labels == -1])
+        assert one.after[one.labels == 3].mean() > one.before[one.labels == 0].mean() + 1, "bright on the second"
+    again = [*islice(examples(dataset, 1, (0, 1, 2), seed=1), 6)]
+    np.testing.assert_array_equal(shown[5].after, again[5].after)
+    turned_about = next(examples(dataset, 1, (2, 1, 0), seed=1))
+    assert not np.array_equal(turned_about.after, shown[0].after), "z is the axis that the plan says"
+    figure = drawn(shown, "t1c", "two heads")
+    panels = [panel for panel in figure.axes if panel.images]
+    assert len(panels) == 6
+    strip, example = panels[0].images[0].get_array(), shown[0]
+    side = example.before.shape[1]
+    np.testing.assert_array_equal(strip[:, :side], example.before)
+    np.testing.assert_array_equal(strip[:, side + 1 : 2 * side + 1], example.after)
+
+
+def test_heads_without_room_give_an_empty_picture(tmp_path: Path) -> None:
+    full = {name: head(3, {(20, 20, 20): 17.0}) for name in "ab"}
+    assert [*examples(transplants(tmp_path, full), 1, (0, 1, 2), seed=1)] == []
+    assert "no donor has room" in drawn([], "t1c", "nothing").texts[-1].get_text()
 
 
 # --- a training ---
@@ -424,6 +485,7 @@ def test_the_folds_training_cases_alone_give_lesions(own_study: StudyPaths) -> N
     assert {donor.case for donor in dataset.donors} <= set(session.cases)
 
 
+@pytest.mark.slow
 def test_the_record_says_how_many_patches_got_a_lesion_also_after_a_stop(own_study: StudyPaths) -> None:
     session = prepared(own_study, 1.0)
     session.run(lambda line: None)
@@ -445,4 +507,9 @@ def test_the_record_says_how_many_patches_got_a_lesion_also_after_a_stop(own_stu
     assert session.results()["trained_with"]["transplants"] == record
     for name, value in session.trainer.bare_network.state_dict().items():
         assert torch.equal(value, undisturbed[name]), name
-    assert "transplants" not in prepared(own_study, 0.0).trainer.trained_with
+    figure = transplant_figure(session.trainer, "twenty")
+    assert sum(bool(panel.images) for panel in figure.axes) == 20
+    without = prepared(own_study, 0.0).trainer
+    assert "transplants" not in without.trained_with
+    with pytest.raises(ValueError, match="default has no transplants"):
+        transplant_figure(without, "none")

@@ -21,7 +21,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from scipy import ndimage
 
 from brainmets.training.preprocessed import open_array
-from brainmets.training.transplant_places import NEIGHBOURS, Places, find_places
+from brainmets.training.transplant_places import NEIGHBOURS, Places, Tissue, find_places
 from brainmets.vocabulary import LABELS, REGIONS
 
 SMALLEST_MM, LARGEST_MM = 2.0, 15.0
@@ -39,6 +39,8 @@ GAINS = (2 / 3, 3 / 2)
 """Bounds of the factor that turns a donor's contrast into the recipient's: a ring is a small sample."""
 MIDDLE = 0.7
 """The share of a patch's side within which a lesion's centre lies, so that augmentation seldom turns it out."""
+NO_TISSUE = 0.1
+"""The share of a lesion that may come on fluid, or on a vessel."""
 DONORS_TRIED, PLACES_TRIED = 5, 10
 """How many donors, and places of each, are tried before a patch counts as one without room."""
 COUNTED = ("patches", "patches_drawn_for", "patches_with_lesion")
@@ -314,17 +316,23 @@ class Transplants:
             piece = self._turned(donor)
             for _ in range(PLACES_TRIED):
                 place = near[np.random.randint(len(near))].astype(np.intp)  # noqa: NPY002
-                if graft := self.placed(recipient, donor, piece, place, middle):
+                if graft := self.placed(recipient, places.tissue, donor, piece, place, middle):
                     return graft
         return None
 
     def placed(
-        self, recipient: tuple[Any, Any], donor: Donor, piece: Piece, place: Voxel, middle: npt.NDArray[np.floating]
+        self,
+        recipient: tuple[Any, Any],
+        tissue: Sequence[Tissue],
+        donor: Donor,
+        piece: Piece,
+        place: Voxel,
+        middle: npt.NDArray[np.floating],
     ) -> Graft | None:
         """The graft of ``piece`` with its centre on ``place`` of the ``recipient``'s images and labels, or ``None``.
 
         It has room where the lesion and its margin hold label 0 alone (within the head and no other lesion's) and lie
-        in the final patch around ``middle``.
+        in the final patch around ``middle``, and where the lesion comes on ``tissue``, but for ``NO_TISSUE`` of it.
         """
         shape = np.asarray(piece.mask.shape)
         lower = place - shape // 2
@@ -336,6 +344,10 @@ class Transplants:
         if (labels[piece.touched] != 0).any():
             return None
         images = crop_and_pad_nd(recipient[0], box, 0)
+        for channel, lowest, highest in tissue:
+            values = images[channel][piece.mask]
+            if np.mean((values < lowest) | (values > highest)) > NO_TISSUE:
+                return None
         if (blended := blend(piece, images, labels)) is None:
             return None
         changed = np.argwhere(donor_share(piece.mask) > 0)

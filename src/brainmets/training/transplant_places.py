@@ -21,6 +21,8 @@ SMOOTHED_MM = 0.8
 """Standard deviation of the smoothing before the split."""
 VENTRICLE_MM = 3.0
 """No place is nearer to fluid this thick: half fluid and half white matter looks like grey matter."""
+VESSELS_ABOVE = 99.0
+"""Percentile of the t1c inside the head, above which there are vessels, choroid plexus or what nobody labelled."""
 MOST_PLACES = 20_000
 """Places that are kept of a case, evenly over all that there are: 160 kB."""
 T1 = ("t1n", "t1c")
@@ -28,15 +30,24 @@ T1 = ("t1n", "t1c")
 NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 
+class Tissue(NamedTuple):
+    """The values that brain tissue has on one sequence: no fluid below ``lowest``, no vessel above ``highest``."""
+
+    channel: int
+    lowest: float
+    highest: float
+
+
 class Places(NamedTuple):
     """Where lesions may go: voxels (place, axis) int16, and how far each is from edge and lesions, in mm.
 
-    ``rule``: "grey-white junction on t1n" or "on t1c", or "anywhere inside".
+    ``rule``: "grey-white junction on t1n" or "on t1c", or "anywhere inside". ``tissue``: what else must hold there.
     """
 
     voxels: npt.NDArray[np.int16]
     clearance_mm: npt.NDArray[np.float16]
     rule: str
+    tissue: tuple[Tissue, ...]
 
 
 def find_places(
@@ -53,23 +64,30 @@ def find_places(
     free = labels == 0
     clearance = ndimage.distance_transform_edt(np.pad(free, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
     inside = clearance > EDGE_MM
-    for sequence in T1:
-        if sequence in sequences and (image := images[sequences.index(sequence)]).any():
-            junction = grey_white_junction(image, inside, spacing_mm)
-            if junction.any():
-                return _kept(junction, clearance, f"grey-white junction on {sequence}")
-    return _kept(inside, clearance, "anywhere inside")
+    present = {name: index for index, name in enumerate(sequences) if images[index].any()}
+    tissue, mask, rule = [], inside, "anywhere inside"
+    if inside.any() and (guide := next((name for name in T1 if name in present), None)):
+        junction, fluid_below = grey_white_junction(images[present[guide]], inside, spacing_mm)
+        tissue.append(Tissue(present[guide], fluid_below, np.inf))
+        if junction.any():
+            mask, rule = junction, f"grey-white junction on {guide}"
+    if inside.any() and "t1c" in present:
+        highest = float(np.percentile(images[present["t1c"]][inside], VESSELS_ABOVE))
+        tissue.append(Tissue(present["t1c"], -np.inf, highest))
+    voxels = np.argwhere(mask)
+    if len(voxels) > MOST_PLACES:
+        voxels = voxels[np.linspace(0, len(voxels) - 1, MOST_PLACES).astype(int)]
+    z, y, x = voxels.T
+    return Places(voxels.astype(np.int16), clearance[z, y, x].astype(np.float16), rule, tuple(tissue))
 
 
 def grey_white_junction(
     image: npt.NDArray[np.floating], inside: npt.NDArray[np.bool_], spacing_mm: Sequence[float]
-) -> npt.NDArray[np.bool_]:
-    """Where grey and white matter of a T1 image touch: both lie within a voxel, and no thick fluid is near.
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Where grey and white matter of a T1 image touch, and the value below which there is fluid.
 
-    ``inside``: the voxels to look at; nothing else is marked, and an empty mask gives an empty one.
+    Marked are voxels of ``inside``, which may not be empty, with both kinds within a voxel and no thick fluid near.
     """
-    if not inside.any():
-        return np.zeros_like(inside)
     smooth = ndimage.gaussian_filter(image.astype(np.float32, copy=False), [SMOOTHED_MM / mm for mm in spacing_mm])
     fluid_below, white_above = three_classes(smooth[inside])
     fluid, white = inside & (smooth < fluid_below), inside & (smooth >= white_above)
@@ -78,7 +96,7 @@ def grey_white_junction(
     junction = ndimage.binary_dilation(white, NEIGHBOURS) & ndimage.binary_dilation(grey, NEIGHBOURS) & (grey | white)
     if thick.any():
         junction &= ndimage.distance_transform_edt(~thick, sampling=spacing_mm) > VENTRICLE_MM
-    return junction
+    return junction, fluid_below
 
 
 def three_classes(values: npt.NDArray[np.floating]) -> tuple[float, float]:
@@ -104,10 +122,3 @@ def three_classes(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         if np.allclose(before, bounds, rtol=0, atol=1e-6):
             break
     return round(float(bounds[0]), 6), round(float(bounds[1]), 6)
-
-
-def _kept(mask: npt.NDArray[np.bool_], clearance: npt.NDArray[np.floating], rule: str) -> Places:
-    voxels = np.argwhere(mask)
-    if len(voxels) > MOST_PLACES:
-        voxels = voxels[np.linspace(0, len(voxels) - 1, MOST_PLACES).astype(int)]
-    return Places(voxels.astype(np.int16), clearance[tuple(voxels.T)].astype(np.float16), rule)
