@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import other_sequences
 import pytest
 import small_study as small_study_module
 from fake_checkout import FakeCheckout
 
 from brainmets.paths import StudyPaths
+from brainmets.vocabulary import SEQUENCES
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,11 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     target = small_study_module.target_cohort(folder / "target")
     small_study_module.ingest(files, source, target, gpu_memory_gb=0.005)
     return files
+
+
+@pytest.fixture(scope="session")
+def mixed_study(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
+    """A planned study: source of four sequences, a case without t2w; target of t1c and t2f, a case without t2f."""
+    return other_sequences.ingest(
+        tmp_path_factory.mktemp("mixed"), ["t1c", "t2f"], SEQUENCES, lacking={"source": "t2w", "target": "t2f"}
+    )

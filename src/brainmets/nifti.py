@@ -265,6 +265,20 @@ def write(path: Path, voxels: npt.NDArray[Any], affine: Affine) -> Path:
     return path
 
 
+def write_zeros(path: Path, like: Path) -> Path:
+    """Write a volume of zeros on the grid of the image ``like``, to the last digit of its header's geometry."""
+    reference: Any = nib.load(like)
+    header = reference.header.copy()
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):  # free text, of whoever wrote the image
+        header[name] = b""
+    header.extensions.clear()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    with replacing(path) as aside:
+        nib.save(nib.Nifti1Image(np.zeros(reference.shape, np.uint8), reference.affine, header), aside)
+    return path
+
+
 def write_channels(
     path: Path, channels: Iterable[npt.NDArray[np.uint16]], number: int, affine: Affine, slope: float
 ) -> Path:

@@ -1,9 +1,11 @@
 """Each arm as it really trains: optimiser, learning rate, loss, network; the default arm equals stock nnU-Net."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -11,18 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_study import training_parameters
 
-from brainmets.params import FromScratch
+from brainmets.cohorts.cohort import read_manifest
+from brainmets.files import read_json, write_json
+from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
 from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
-from brainmets.training.arms import TverskyBCELoss
+from brainmets.training.arms import TverskyBCELoss, own_plans
+from brainmets.training.export import export
+from brainmets.training.inference import Ensemble, predict_cases
+from brainmets.training.lesion_loss import lesion_term, zones_of
+from brainmets.training.preprocessed import DamagedError
 from brainmets.training.seeds import seed_everything, training_seeds
-from brainmets.training.session import prepare
-from brainmets.training.trainer import StudyTrainer, choose_convolutions
+from brainmets.training.session import TrainingSession, identity, prepare
+from brainmets.training.trainer import StudyTrainer, choose_convolutions, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +257,198 @@ def test_gradients_are_clipped_to_a_norm_of_twelve(small_study: StudyPaths, arm:
     gradients = [value.grad for value in trainer.network.parameters() if value.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
     assert norm.item() == pytest.approx(12, rel=1e-3)
+
+
+# --- arms beyond the paper ---
+
+
+LESION_DICE = {"lesion_dice": {"learning_rate": 0.01, "lesion_weight": 0.5}}
+
+
+def test_lesion_dice_adds_half_its_term_to_nnunets_loss(small_study: StudyPaths) -> None:
+    ours = trainer_of(small_study, "lesion_dice", arms=LESION_DICE)
+    stock = trainer_of(small_study, "default")
+    assert (type(ours.optimizer), ours.optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.01)
+    assert ours.loss.weight_factors == stock.loss.weight_factors
+    for batches in ours.get_dataloaders():
+        targets = next(batches)["target"]
+        torch.manual_seed(1)
+        outputs = [torch.randn(target.shape) for target in targets[:-1]]
+        term = lesion_term(outputs[0], targets[0], targets[-1])
+        assert term > 0
+        torch.testing.assert_close(ours.loss(outputs, targets), stock.loss(outputs, targets[:-1]) + 0.5 * term)
+        for sample, zones in zip(targets[0], targets[-1], strict=True):
+            np.testing.assert_array_equal(zones_of(sample.numpy().astype(bool)), zones.numpy())
+
+
+def test_lesion_dice_differs_in_its_loss_and_its_zones_alone(small_study: StudyPaths) -> None:
+    parameters = training_parameters(FromScratch, small_study, arm="lesion_dice", arms=LESION_DICE)
+    session = prepare(small_study, parameters, "scratch")
+    description = session.description()
+    assert set(description.index[description["set by"] == "the arm"]) == {"loss"}
+    assert description.loc["loss", "lesion_dice"] == "LesionDiceLoss"
+    images, regions = session.first_batch()
+    assert regions.shape[1] == 3 and regions.shape[2:] == images.shape[2:]
+    stock = trainer_of(small_study, "default").get_dataloaders()
+    for mine, theirs in zip(session.trainer.get_dataloaders(), stock, strict=True):
+        names = [type(one).__name__ for one in mine.data_loader.transforms.transforms]
+        assert names == [*(type(one).__name__ for one in theirs.data_loader.transforms.transforms), "AppendZones"]
+
+
+@pytest.mark.parametrize("precision", ["nnunet", "bfloat16"])
+def test_lesion_dice_trains_and_goes_on_as_if_never_stopped(small_study: StudyPaths, precision: str) -> None:
+    """Three epochs at once, and stopped after the second: the same weights."""
+    weights = []
+    for seed in (31, 31):
+        parameters = training_parameters(
+            FromScratch, small_study, arm="lesion_dice", arms=LESION_DICE, seed=seed, precision=precision
+        )
+        session = prepare(small_study, parameters, "scratch")
+        session.run(lambda line: None)
+        assert np.isfinite(session.curves()[["training_loss", "validation_loss"]]).all(axis=None)
+        weights.append({name: value.clone() for name, value in session.trainer.network.state_dict().items()})
+        (session.folder / trainer_module.FINAL).unlink()  # what is left is the checkpoint of the epoch before
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_lesion_dice_needs_every_label(small_study: StudyPaths) -> None:
+    trainer = trainer_of(small_study, "lesion_dice", arms=LESION_DICE)
+    trainer.enable_deep_supervision = False
+    with pytest.raises(ValueError, match="lesion_dice: needs regions without an ignore label"):
+        trainer._build_loss()
+
+
+RESENC = {"default": {"learning_rate": 0.01}, "default_resenc": {"learning_rate": 0.01}}
+
+
+@pytest.fixture(scope="module")
+def planned_twice(small_study: StudyPaths, tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
+    """The small study with the residual encoder's plan beside the U-Net's, as notebook 02 makes it for the arm."""
+    files = StudyPaths(str(tmp_path_factory.mktemp("resenc")), "small")  # the study that its manifests name
+    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training"))
+    (name,) = own_plans(RESENC)
+    plans.plan_target(files, 0.02, 4, name)
+    plans.move_plan_to_source(files, name)
+    plans.require_aligned(plans.compare_plans(files, name))
+    plans.require_shared_images(files, name)
+    for cohort in plans.DATASETS:
+        plans.record(files, cohort)
+    return files
+
+
+def resenc(files: StudyPaths, model: type = FromScratch, stage: str = "scratch", **changed: object) -> TrainingSession:
+    parameters = training_parameters(model, files, arm="default_resenc", arms=RESENC, **{"epochs": 1, **changed})
+    return prepare(files, parameters, stage)
+
+
+def test_the_residual_encoder_is_nnunets_own_plan(planned_twice: StudyPaths) -> None:
+    """As nnU-Net's planner makes it by itself, for the same memory and features."""
+    session = resenc(planned_twice)
+    trainer = session.trainer
+    assert type(trainer.bare_network) is ResidualEncoderUNet
+    assert trainer.plans_manager.plans_name == "nnUNetResEncUNetPlans"
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert isinstance(trainer.loss.loss, DC_and_BCE_loss)
+    plans.use_nnunet_folders(planned_twice)
+    planner = ResEncUNetPlanner(plans.DATASETS["target"], 0.02)
+    planner.UNet_base_num_features = 4
+    stock = planner.plan_experiment()["configurations"][plans.CONFIGURATION]
+    mine = plans.read_plan(planned_twice, "target", plans.RESIDUAL_PLAN)["configurations"][plans.CONFIGURATION]
+    assert json.loads(json.dumps(mine)) == json.loads(json.dumps(stock, default=lambda array: array.tolist()))
+    assert [*trainer.configuration_manager.patch_size] == [*map(int, mine["patch_size"])]
+    description = session.description()
+    assert not set(description.index[description["set by"] == "the arm"])
+    assert description.loc["network", "default_resenc"] == "ResidualEncoderUNet"
+    outputs = trainer.network(torch.zeros(1, 4, *trainer.configuration_manager.patch_size))
+    assert len(outputs) == len(trainer.loss.weight_factors) == len(trainer.bare_network.decoder.seg_layers)
+
+
+def test_the_other_arms_keep_their_plan_and_its_files(small_study: StudyPaths, planned_twice: StudyPaths) -> None:
+    for cohort in plans.DATASETS:
+        assert plans.arrays_folder(planned_twice, cohort).name == plans.arrays_folder(small_study, cohort).name
+        for files in (small_study, planned_twice):
+            plan = plans.read_plan(files, cohort, plans.UNET_PLAN)
+            assert plan == plans.read_plan(small_study, cohort)
+        names = [{path.name for path in plans.outputs(files, cohort)} for files in (small_study, planned_twice)]
+        assert names[1] - names[0] == {f"{plans.identifier(cohort, plans.RESIDUAL_PLAN)}.json"}
+        assert not names[0] - names[1]
+    one, other = (
+        identity(files, training_parameters(FromScratch, files), "scratch") for files in (small_study, planned_twice)
+    )
+    assert one == other, "a study's trainings are not repeated because another plan lies beside theirs"
+    parameters = training_parameters(FromScratch, planned_twice, arm="default_resenc", arms=RESENC)
+    assert identity(planned_twice, parameters, "scratch")["plan"] != one["plan"]
+
+
+@pytest.mark.parametrize(("memory", "features"), [(0.01, 4), (0.02, 8), (0.04, 4), (0.04, 8)])
+def test_tiny_residual_encoders_are_valid(planned_twice: StudyPaths, memory: float, features: int) -> None:
+    kept = {path: path.read_bytes() for path in plans.plan_paths(planned_twice, "target")}
+    try:
+        plan = plans.plan_target(planned_twice, memory, features, plans.RESIDUAL_PLAN)
+        configuration = plan["configurations"][plans.CONFIGURATION]
+        network = configuration["architecture"]["arch_kwargs"]
+        assert network["features_per_stage"][0] == features
+        assert len(network["n_blocks_per_stage"]) == network["n_stages"] == len(network["strides"]) >= 2
+        strides = np.prod(network["strides"], axis=0)
+        assert not np.mod(configuration["patch_size"], strides).any()
+        assert configuration["batch_size"] >= 2
+    finally:
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_the_residual_encoder_is_pretrained_and_fine_tuned(planned_twice: StudyPaths) -> None:
+    before = resenc(planned_twice, Pretraining, "pretraining")
+    assert before.trainer.plans_manager.plans_name == "nnUNetResEncUNetPlans_from_target"
+    before.run(lambda line: None)
+    session = resenc(planned_twice, FineTuning, "finetune", epochs=2, transfer_head=False, freeze_encoder_epochs=1)
+    table = session.transfer_table()
+    heads = table[table.status == "skipped"].key
+    assert len(heads) and all(".seg_layers." in key for key in heads)
+    assert set(table.status) == {"loaded", "skipped"}
+    encoder = {name: value.clone() for name, value in session.trainer.bare_network.encoder.state_dict().items()}
+    for name, value in encoder.items():
+        torch.testing.assert_close(value, before.trainer.bare_network.encoder.state_dict()[name])
+    session.run(lambda line: None)
+    first = read_checkpoint(session.folder / trainer_module.PREVIOUS, torch.device("cpu"))["network_weights"]
+    last = session.trainer.bare_network.state_dict()
+    taken = before.trainer.bare_network.state_dict()
+    assert all(torch.equal(first[f"encoder.{name}"], value) for name, value in encoder.items()), "frozen for an epoch"
+    assert not all(torch.equal(last[f"encoder.{name}"], value) for name, value in encoder.items())
+    assert not any(torch.equal(first[key], taken[key]) for key in heads if key.endswith("weight"))
+
+
+def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyPaths, tmp_path: Path) -> None:
+    session = resenc(planned_twice, seed=3)
+    session.run(lambda line: None)
+    case = next(iter(read_manifest(planned_twice.manifest("target")).values()))
+    path = planned_twice.checkpoint("scratch", "default_resenc", 0)
+    ensemble = Ensemble.load([path], torch.device("cpu"), tile_step=0.5, mirroring=False)
+    assert type(ensemble.network) is ResidualEncoderUNet
+    (written,) = predict_cases(ensemble, [case], tmp_path / "mine", lambda line: None)
+    assert written.is_file()
+    archive = export(planned_twice, "default_resenc", "scratch", [0], tmp_path / "model.zip", 0.5, False)
+    with zipfile.ZipFile(archive) as content:
+        folder = "Dataset502_Target/nnUNetTrainer__nnUNetResEncUNetPlans_default_resenc_scratch__3d_fullres"
+        plan = json.loads(content.read(f"{folder}/plans.json"))
+    assert "brainmets" not in plan
+    assert plan["configurations"]["3d_fullres"]["architecture"]["network_class_name"].endswith(".ResidualEncoderUNet")
+
+
+def test_a_plan_that_asks_for_other_images_is_refused(planned_twice: StudyPaths) -> None:
+    path = plans.plan_path(planned_twice, "source", plans.RESIDUAL_PLAN)
+    original, changed = path.read_bytes(), read_json(path)
+    changed["configurations"][plans.CONFIGURATION]["spacing"] = [9, 9, 9]
+    write_json(path, changed)
+    try:
+        with pytest.raises(plans.AlignmentError, match=r"source cohort's plans .*\n  spacing: nnUNetPlans \["):
+            plans.require_shared_images(planned_twice, plans.RESIDUAL_PLAN)
+        with pytest.raises(DamagedError, match=r"nnUNetResEncUNetPlans_from_target\.json"):
+            resenc(planned_twice, Pretraining, "pretraining", seed=9)
+    finally:
+        path.write_bytes(original)
+
+
+def test_an_arm_without_its_plan_is_told_so(small_study: StudyPaths) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nnUNetResEncUNetPlans\.json is not in .* run notebook 02"):
+        resenc(small_study)

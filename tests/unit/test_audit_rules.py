@@ -14,7 +14,7 @@ from brainmets.cohorts import plausibility, rules
 from brainmets.cohorts.audit import audit_cohorts
 from brainmets.cohorts.cohort import find_cases
 from brainmets.cohorts.rules import FINDING_COLUMNS, RULES, Rule
-from brainmets.cohorts.sides import absent_regions
+from brainmets.cohorts.sides import absent_regions, sequence_sets
 from brainmets.cohorts.splits import Split
 from brainmets.params import Cohort
 from brainmets.phantoms import sites
@@ -214,6 +214,26 @@ def of_preparation(severity: str) -> Callable[[Path], pd.DataFrame]:
     return example
 
 
+def t1c_alone(folder: Path) -> pd.DataFrame:
+    audits = audit_cohorts({"target": find_cases(declared(folder), ["t1c"])}, {"target": declared(folder)})
+    return audits["target"].findings
+
+
+def without_t2w(folder: Path) -> pd.DataFrame:
+    image(folder).unlink()
+    return findings_of(folder, target=declared(folder).model_copy(update={"may_lack": ["t2w"]}))
+
+
+def of_sets(**sequences: str) -> Callable[[Path], pd.DataFrame]:
+    """Cases "a", "b", ... with these sequences, of which "c" is held out."""
+
+    def example(folder: Path) -> pd.DataFrame:
+        table = pd.DataFrame({"case": list(sequences), "sequences": list(sequences.values())})
+        return sequence_sets(table, Split(held_out=["c"], folds=[]))
+
+    return example
+
+
 EXAMPLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "empty file": to_image(lambda path: path.write_bytes(b"")),
     "unreadable": to_image(lambda path: path.write_text("not found")),
@@ -252,6 +272,10 @@ EXAMPLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "no tumour": of_all_labels(),
     "old labels": of_all_labels(1, 4),
     "repeated patient": repeated_patient,
+    "rules passed over": t1c_alone,
+    "lacks a sequence": without_t2w,
+    "sets of sequences": of_sets(a="t1n t1c t2w t2f", b="t1n t1c t2w t2f", c="t1n t1c t2w t2f", d="t1n t1c t2f"),
+    "untaught set of sequences": of_sets(a="t1n t1c t2w t2f", b="t1n t1c t2w t2f", c="t1n t1c t2f"),
     "not taught": of_split("c"),
     "nothing to find": of_split("ab", tumour="ab"),
     "not tested": of_split("ab"),
@@ -269,7 +293,7 @@ DOUBTED = {rule.rule for rule in plausibility.RULES}
 def test_every_rule_has_an_example_and_a_name_of_its_own() -> None:
     """Those on plausibility have theirs in test_plausibility.py; one shows here that they reach the findings."""
     declared = [*rules.FILES, *rules.GEOMETRY, *rules.VALUES, *rules.LABELS, *rules.REPEATS, *rules.COHORTS]
-    declared += [*rules.SIDES, *rules.PREPARATION, *rules.PLAUSIBILITY]
+    declared += [*rules.SCOPE, *rules.LACKING, *rules.SIDES, *rules.PREPARATION, *rules.PLAUSIBILITY]
     assert len(RULES) == len(declared)
     assert set(RULES) - DOUBTED == set(EXAMPLES) - DOUBTED
     assert set(EXAMPLES) & DOUBTED

@@ -26,6 +26,7 @@ from brainmets.review.explain import (
 )
 from brainmets.scoring.probabilities import entropy_bits
 from brainmets.training.inference import NetworkImage
+from brainmets.vocabulary import SEQUENCES
 
 
 class Linear(torch.nn.Module):
@@ -79,12 +80,12 @@ def test_a_withheld_sequence_is_its_mean_in_the_head(use_mask):
     assert np.array_equal(head, HEAD)
     level = before[2][HEAD].mean()
     assert level == pytest.approx(0, abs=1e-6) if use_mask else level > 1  # 0 would be darker than any tissue
-    with explain.withheld(image.data, "t2w", head):
+    with explain.withheld(image.data[2], head):
         assert image.data[2][HEAD] == pytest.approx(level)
         assert np.array_equal(image.data[2][~HEAD], before[2][~HEAD])  # air stays air
         assert np.array_equal(image.data[[0, 1, 3]], before[[0, 1, 3]])
     assert np.array_equal(image.data, before)
-    with explain.withheld(image.data, explain.NOTHING, head):
+    with explain.withheld(None, head):
         assert np.array_equal(image.data, before)
     assert explain.head_levels(image.data, head)[2] == pytest.approx(level)
     assert not explain.head_levels(image.data, np.zeros_like(HEAD)).any()
@@ -93,7 +94,7 @@ def test_a_withheld_sequence_is_its_mean_in_the_head(use_mask):
 def test_a_sequence_is_given_back_after_an_error():
     image = normalised(False)
     before = image.data.copy()
-    with pytest.raises(KeyError), explain.withheld(image.data, "t1n", HEAD):
+    with pytest.raises(KeyError), explain.withheld(image.data[0], HEAD):
         raise KeyError
     assert np.array_equal(image.data, before)
 
@@ -119,7 +120,7 @@ def test_explanation_equals_the_plain_computation_on_whole_volumes():
     ensemble = one_layer.ensemble(FOLDS)
     shape = (6, 6, 6)
     review = ReviewCase("P1", {}, np.where(image.labels > 0, image.labels, 0).astype(np.uint8).T, {}, np.eye(4))
-    one = explain._explain(ensemble, image, "P1", review, 2, ("default", "finetune"), "brats_2023")
+    one = explain._explain(ensemble, image, SEQUENCES, review, 2, ("default", "finetune"), "brats_2023")
     logits = np.array([np.einsum("rc,czyx->rzyx", weight, image.data) for weight, _ in FOLDS])
     logits += np.array([bias for _, bias in FOLDS])[:, :, None, None, None]
     folds = 1 / (1 + np.exp(-logits))

@@ -5,15 +5,14 @@ from itertools import product
 import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from small_study import training_parameters
+from small_study import ARMS, training_parameters
 
 from brainmets.params import FineTuning, ParameterError, Pretraining
 from brainmets.paths import StudyPaths
-from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferSchedule, lower_transferred
 from brainmets.training.session import TrainingSession, prepare
 
-every_arm = pytest.mark.parametrize("arm", sorted(TRAINERS))
+every_arm = pytest.mark.parametrize("arm", sorted(ARMS))
 
 
 def quiet(line: str) -> None:

@@ -267,7 +267,7 @@ def test_a_fold_with_a_lesion_free_case_is_trained(lesion_free_study: StudyPaths
     session = prepare(files, training_parameters(FromScratch, files, arm=arm, fold=fold, epochs=2), "scratch")
     images, regions = session.first_batch()
     assert not regions.any()
-    assert batch_figure(images, regions, "two patches").axes
+    assert batch_figure(images, regions, session.sequences, "two patches").axes
     session.run(lambda line: None)
     assert np.isfinite(session.curves().training_loss).all()
 

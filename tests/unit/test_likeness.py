@@ -33,7 +33,7 @@ def cohort(change: Change = as_it_is, normalise: Callable[[np.ndarray], np.ndarr
         patient = sites.make_patient("source", number, 4.0, seed=5)
         images = change({name: image.astype(float) for name, image in patient.images.items()})
         stack = np.stack([normalise(images[sequence]) for sequence in SEQUENCES])
-        rows += appearance(f"P{number}", stack, patient.labels, (4.0, 4.0, 4.0))
+        rows += appearance(f"P{number}", stack, patient.labels, (4.0, 4.0, 4.0), SEQUENCES)
     return pd.DataFrame(rows)
 
 
@@ -92,6 +92,6 @@ def test_a_choice_of_nnunet_that_differs_is_shown(reference: pd.DataFrame) -> No
 
 
 def test_a_box_without_a_head_gives_no_number() -> None:
-    rows = appearance("P", np.zeros((4, 8, 8, 8)), np.zeros((8, 8, 8)), (3.0, 3.0, 3.0))
+    rows = appearance("P", np.zeros((4, 8, 8, 8)), np.zeros((8, 8, 8)), (3.0, 3.0, 3.0), SEQUENCES)
     assert [row["head_L"] for row in rows] == [0] * 4
     assert all(np.isnan(row["p50"]) and np.isnan(row["et"]) for row in rows)

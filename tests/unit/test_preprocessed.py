@@ -29,6 +29,7 @@ from brainmets.training.inference import Ensemble
 from brainmets.training.plans import CONFIGURATION, CONTENT, DATASETS, WRITTEN, preprocess, read_plan
 from brainmets.training.preprocessed import DamagedError, StudyDataset, open_array, read_places, require_finite
 from brainmets.training.session import prepare
+from brainmets.vocabulary import SEQUENCES
 
 
 @pytest.fixture
@@ -123,11 +124,12 @@ def test_a_label_that_no_one_knows_is_named(study: StudyPaths, tmp_path: Path) -
         preprocess(study, "target", workers=1)
 
 
-def test_four_images_pass_and_three_do_not() -> None:
+def test_as_many_images_pass_as_there_are_sequences_and_fewer_do_not() -> None:
     images = np.arange(4 * 8, dtype=np.float32).reshape(4, 2, 2, 2)
-    require_finite(images, "case")
-    with pytest.raises(ValueError, match=r"case: 3 preprocessed image"):
-        require_finite(images[:3], "case")
+    require_finite(images, "case", SEQUENCES)
+    require_finite(images[:2], "case", ("t1c", "t2f"))
+    with pytest.raises(ValueError, match=r"case: 3 preprocessed image\(s\), 4 sequences"):
+        require_finite(images[:3], "case", SEQUENCES)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

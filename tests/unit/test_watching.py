@@ -9,6 +9,7 @@ import pytest
 
 from brainmets.figures import Drawing
 from brainmets.training import watching
+from brainmets.vocabulary import SEQUENCES
 
 
 class Handle:
@@ -83,7 +84,7 @@ def test_the_batch_is_shown_where_the_tumour_is_largest_with_an_outline_per_regi
     regions = np.zeros((3, 3, 5, 8, 8), bool)
     regions[0, 0, 1, 2:6, 2:6] = regions[0, 1, 1, 3:5, 3:5] = True  # WT and TC in the second slice, no ET
     regions[0, 0, 3, 3, 3] = True
-    panels = watching.batch_figure(images, regions, "a batch").axes
+    panels = watching.batch_figure(images, regions, SEQUENCES, "a batch").axes
     assert len(panels) == 8, "two of the three patches, four sequences each"
     assert [panel.get_title() for panel in panels[:4]] == ["T1", "T1 after contrast", "T2", "FLAIR"]
     assert panels[0].get_ylabel() == "patch 1, slice 2 of 5"

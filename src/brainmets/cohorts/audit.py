@@ -29,14 +29,15 @@ from brainmets.cohorts import audit_page, plausibility
 from brainmets.cohorts.cohort import Case, CohortError
 from brainmets.cohorts.examination import Examination, Scan, examine
 from brainmets.cohorts.fingerprint import pairs_of_one_scan
+from brainmets.cohorts.plausibility import passed_over
 from brainmets.cohorts.rules import FINDING_COLUMNS, OF_A_COHORT, QUARANTINED, finding, noted
 from brainmets.parallel import results
 from brainmets.params import Cohort
 from brainmets.paths import COHORTS, StudyPaths
-from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS
+from brainmets.vocabulary import LABELS, REGION_ORDER, REGIONS, SEQUENCE_TITLES, SEQUENCES
 
 CASE_COLUMNS = (
-    "case", "patient", "shape", "spacing_mm", "orientation",
+    "case", "patient", "sequences", "shape", "spacing_mm", "orientation",
     *(f"{region}_mL" for region in REGION_ORDER), "lesions", "smallest_lesion_mm3",
 )  # fmt: skip
 QUARANTINE_COLUMNS = ("case", "rule", "finding")
@@ -60,8 +61,9 @@ class Suspect(NamedTuple):
 class Audit:
     """What the audit of one cohort gives.
 
-    ``cases`` has ``CASE_COLUMNS`` (shape and spacing in the file's axis order, spacing in mm; ``lesions`` counts
-    26-connected components of WT); ``findings`` has ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
+    ``cases`` has ``CASE_COLUMNS`` (``sequences`` that the case has, with spaces between them; shape and spacing in the
+    file's axis order, spacing in mm; ``lesions`` counts 26-connected components of WT); ``findings`` has
+    ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
     cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``numbers``: ``case`` and
     ``plausibility.NUMBERS``. ``scans`` are the images that could be read; ``on_level`` are those with another value
     than 0 around the head, and that value. ``pictures``: by case,
@@ -131,7 +133,7 @@ def _examine_all(
     progress: Callable[[str], None] | None,
 ) -> dict[tuple[str, str], Examination]:
     """By cohort and case."""
-    jobs = [_Job(name, case, cohorts[name]) for name in cohorts for case in cases[name]]
+    jobs = [_Job(name, case, cohorts[name], channels(cases[name])) for name in cohorts for case in cases[name]]
     workers = min(workers, len(jobs))
     found: dict[tuple[str, str], Examination] = {}
     began = time.monotonic()
@@ -150,15 +152,21 @@ def _examine_all(
 
 
 class _Job(NamedTuple):
-    """A case to be examined, its cohort's name and declaration."""
+    """A case to be examined, its cohort's name, declaration and sequences."""
 
     cohort: str
     case: Case
     declaration: Cohort
+    sequences: tuple[str, ...]
 
 
 def _examine(job: _Job) -> Examination:
-    return examine(job.case, job.declaration)
+    return examine(job.case, job.declaration, job.sequences)
+
+
+def channels(cases: Sequence[Case]) -> tuple[str, ...]:
+    """The sequences of a cohort, in channel order: those that any case has, since one that none has is not found."""
+    return tuple(name for name in SEQUENCES if any(name in case.images for case in cases))
 
 
 def _collected(
@@ -189,11 +197,13 @@ def write_page(path: Path, cohort: str, audit: Audit) -> Path:
     for severity, case, file, text in shown[["severity", "case", "file", "finding"]].itertuples(index=False):
         found.setdefault(str(case), []).append(audit_page.Finding(str(severity), str(file), str(text)))
     table = audit.numbers.merge(audit.cases, on="case", how="left")
+    read = {name for names in table.sequences.dropna() for name in str(names).split()}
+    titles = [SEQUENCE_TITLES[name] for name in SEQUENCES if name in (read or SEQUENCES)]
     rows = []
     for numbers in table.to_dict("records"):
         case = str(numbers["case"])
         words = audit_page.in_words({str(name): value for name, value in numbers.items()})
-        rows.append(audit_page.Row(cohort, case, audit.pictures.get(case), words, found.get(case, [])))
+        rows.append(audit_page.Row(cohort, case, audit.pictures.get(case), words, found.get(case, []), titles))
     return audit_page.write_page(path, rows, [(cohort, finding) for finding in found.get("all", [])])
 
 
@@ -307,7 +317,16 @@ def _of_the_cohort(table: pd.DataFrame, cases: Sequence[Case], declaration: Coho
         *_repeated_patients(cases, declaration),
         *_old_labels(table, declaration),
         *_no_tumour(table),
+        *_passed_over(cases),
     ]
+
+
+def _passed_over(cases: Sequence[Case]) -> Iterator[dict[str, str]]:
+    """What the rules cannot see where fewer than the four sequences are read of the cohort."""
+    read = channels(cases)
+    if absent := [name for name in SEQUENCES if name not in read and cases]:
+        rules = ", ".join(passed_over(read)) or "none"
+        yield finding("rules passed over", "all", "", sequences=", ".join(read), absent=", ".join(absent), rules=rules)
 
 
 def _empty_regions(table: pd.DataFrame, declaration: Cohort) -> Iterator[dict[str, str]]:

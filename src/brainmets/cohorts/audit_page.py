@@ -17,7 +17,7 @@ import jinja2
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from brainmets import nifti
@@ -27,7 +27,7 @@ from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
 Voxels = npt.NDArray[Any]
 
 HEIGHT, WIDTH = 176, 152
-"""Of one sequence's picture in pixels; four stand side by side."""
+"""Of one sequence's picture in pixels; the cohort's stand side by side."""
 FIELD_MM = 1.05
 """Millimetres per pixel at the least: 185 mm from front to back, 160 from side to side. Larger slices are shrunk."""
 JPEG_QUALITY = 82
@@ -40,7 +40,7 @@ PAGES = jinja2.Environment(
 
 
 class Finding(NamedTuple):
-    """What the audit says of a case; ``severity`` is "error" or "warning", ``file`` may be empty."""
+    """What the audit says of a case; ``severity`` is "error", "warning" or "info", ``file`` may be empty."""
 
     severity: str
     file: str
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 class Row(NamedTuple):
     """One case of the page. ``picture``: of ``thumbnail``, None where the images could not be read; ``numbers``: in
-    words, by title, in the order in which they are shown.
+    words, by title, in the order in which they are shown; ``titles``: of the sequences in the picture.
     """
 
     cohort: str
@@ -57,10 +57,11 @@ class Row(NamedTuple):
     picture: bytes | None
     numbers: Mapping[str, str]
     findings: Sequence[Finding]
+    titles: Sequence[str] = tuple(SEQUENCE_TITLES.values())
 
     @property
     def worst(self) -> str:
-        """The severity of the gravest finding; empty where there is none."""
+        """The severity of the gravest finding; empty where there is none, or nothing but what is as declared."""
         return next((name for name in ("error", "warning") if any(name == one.severity for one in self.findings)), "")
 
 
@@ -95,7 +96,7 @@ def write_page(path: Path, rows: Sequence[Row], of_all: Sequence[tuple[str, Find
         rows=[_shown(row) for row in ranked],
         of_all=[(cohort, finding._asdict()) for cohort, finding in of_all],
         counts={name: sum(row.worst == name for row in rows) for name in order},
-        titles=[SEQUENCE_TITLES[name] for name in SEQUENCES],
+        width=WIDTH,
     )
     with replacing(path) as aside:
         aside.touch(mode=0o600)
@@ -104,7 +105,7 @@ def write_page(path: Path, rows: Sequence[Row], of_all: Sequence[tuple[str, Find
 
 
 def _shown(row: Row) -> dict[str, Any]:
-    order = ("error", "warning")
+    order = ("error", "warning", "info")
     return {
         "cohort": row.cohort,
         "case": row.case,
@@ -112,15 +113,21 @@ def _shown(row: Row) -> dict[str, Any]:
         "numbers": dict(row.numbers),
         "findings": [one._asdict() for one in sorted(row.findings, key=lambda one: order.index(one.severity))],
         "worst": row.worst,
+        "titles": list(row.titles),
     }
 
 
-def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None, grid: nifti.Grid) -> bytes:
-    """The four sequences side by side on one axial slice, with the label's outline, as a JPEG of some 20 kB.
+def thumbnail(
+    images: Mapping[str, Voxels],
+    labels: npt.NDArray[np.uint8] | None,
+    grid: nifti.Grid,
+    sequences: Sequence[str] = SEQUENCES,
+) -> bytes:
+    """The ``sequences`` side by side on one axial slice, with the label's outline, as a JPEG of some 20 kB.
 
     ``images``: by sequence (3D, file axes), ``labels``: in BraTS labels, all on ``grid``; a sequence that is absent is
-    an empty picture, and what is not finite in 32 bits is shown as 0. The slice goes through the middle of the largest
-    lesion, or of the volume where there is none. The patient's right is on the left, the front above.
+    an empty field that says so, and what is not finite in 32 bits is shown as 0. The slice goes through the middle of
+    the largest lesion, or of the volume where there is none. The patient's right is on the left, the front above.
     """
     drawn = np.zeros(grid.shape, np.uint8) if labels is None else labels
     lesions, along = nifti.to_ras(drawn, grid.affine)
@@ -130,13 +137,20 @@ def thumbnail(images: Mapping[str, Voxels], labels: npt.NDArray[np.uint8] | None
     upright = {name: nifti.to_ras(image, grid.affine)[0][:, :, height] for name, image in images.items()}
     centre, scale = _window(list(upright.values()), sides)
     tiles = [
-        _tile(upright[name], outline, sides, centre, scale) if name in upright
-        else np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-        for name in SEQUENCES
+        _tile(upright[name], outline, sides, centre, scale) if name in upright else _empty(SEQUENCE_TITLES[name])
+        for name in sequences
     ]  # fmt: skip
     written = BytesIO()
     Image.fromarray(np.concatenate(tiles, axis=1)).save(written, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return written.getvalue()
+
+
+def _empty(title: str) -> npt.NDArray[np.uint8]:
+    """The field of a sequence that is not there, as RGB (``HEIGHT``, ``WIDTH``, 3): dark, with its name."""
+    field = Image.new("RGB", (WIDTH, HEIGHT), "black")
+    middle = (WIDTH // 2, HEIGHT // 2)
+    ImageDraw.Draw(field).text(middle, f"no {title}", fill=(190, 190, 190), anchor="mm")
+    return np.asarray(field)
 
 
 def _slice(labels: npt.NDArray[np.uint8], grid: nifti.Grid) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,15 +22,15 @@ from brainmets.cohorts.matching import CLEAR, Edges, edges, match_each
 from brainmets.cohorts.rules import finding, noted
 from brainmets.params import Cohort
 from brainmets.paths import resolve
-from brainmets.vocabulary import REGION_ORDER, SEQUENCES, region_mask
+from brainmets.vocabulary import REGION_ORDER, SEQUENCES, reference_sequence, region_mask
 
 REGISTER = (
     "register the scans of this patient to each other, onto one grid (resampling by the header alone leaves them "
     "apart where the patient moved)"
 )
 FOLLOW = (
-    "bring it onto the t1c's grid together with the image that it was drawn on, by the same transform and with the "
-    "nearest neighbour"
+    "bring it onto the {first}'s grid together with the image that it was drawn on, by the same transform and with "
+    "the nearest neighbour"
 )
 LEAST_SPREAD = 1e-8
 """nnU-Net divides by the standard deviation or by this, whichever is larger."""
@@ -49,9 +49,8 @@ class Scan(NamedTuple):
 class Examination:
     """What was seen of one case: its row of ``audit.CASE_COLUMNS``, ``plausibility.NUMBERS``, findings, images.
 
-    ``picture`` is ``audit_page.thumbnail`` of what lies on the t1c's grid; ``scans`` are the images that were read;
-    ``on_level`` are those with another value than 0 around the head, and
-    that value.
+    ``picture`` is ``audit_page.thumbnail`` of what lies on the reference's grid; ``scans`` are the images that were
+    read; ``on_level`` are those with another value than 0 around the head, and that value.
     """
 
     row: dict[str, Any]
@@ -86,24 +85,28 @@ class Examination:
             self.find("unreadable", path, why=error.strerror)
 
 
-def examine(case: Case, declaration: Cohort) -> Examination:
+def examine(case: Case, declaration: Cohort, sequences: Sequence[str]) -> Examination:
     """Read a case's files, each once, and look at them together. Never raises for what a file holds.
 
-    A lesion-free case without a label map counts as one whose label map is empty.
+    The case's reference, its t1c where it has one, is what the other files are compared with. What it lacks of the
+    cohort's ``sequences`` is a finding. A lesion-free case without a label map counts as one whose label map is empty.
     """
-    one = Examination({"case": case.case, "patient": case.patient}, resolve(declaration.folder))
+    row = {"case": case.case, "patient": case.patient, "sequences": " ".join(case.sequences)}
+    one = Examination(row, resolve(declaration.folder))
+    _note_absent(one, case, sequences)
     first: nifti.Grid | None = None
+    reference = reference_sequence(case.images)
     images: dict[str, npt.NDArray[Any]] = {}
     structure: dict[str, Edges | None] = {}
     scans: dict[str, Scan] = {}
-    for sequence in ("t1c", *(name for name in SEQUENCES if name != "t1c")):
+    for sequence in (reference, *(name for name in case.sequences if name != reference)):
         path = case.images[sequence]
         with one.reading(path):
             values, grid = nifti.read_volume(path)
-            if sequence == "t1c":
+            if sequence == reference:
                 first = grid
                 _describe_grid(one, grid)
-            on_grid = _check_grid(one, grid, first, REGISTER)
+            on_grid = _check_grid(one, grid, first, reference, REGISTER)
             if _check_intensities(one, path, values):
                 scans[sequence] = Scan(case.case, case.patient, one.named(path), fingerprint(values, grid.affine))
                 if on_grid:
@@ -115,19 +118,30 @@ def examine(case: Case, declaration: Cohort) -> Examination:
     if case.label is not None:
         with one.reading(case.label):
             stored, grid = nifti.read_volume(case.label)
-            on_grid = _check_grid(one, grid, first, FOLLOW)
+            on_grid = _check_grid(one, grid, first, reference, FOLLOW.format(first=reference))
             drawn = nifti.as_labels(stored, case.label, declaration.values)
             _describe_lesions(one, case.label, drawn, grid, case.lesion_free)
             labels = drawn if on_grid else None
     elif first is not None:
         labels = np.zeros(first.shape, np.uint8)
-        _describe_lesions(one, case.images["t1c"], labels, first, case.lesion_free)
+        _describe_lesions(one, case.reference, labels, first, case.lesion_free)
     if first is not None:
         one.numbers, remarks = plausibility.examine(images, labels, first)
         for remark in remarks:
-            one.note(remark.rule, case.images.get(remark.file, case.label or case.images["t1c"]), remark.text)
-        one.picture = thumbnail(images, labels, first) if images else None
+            one.note(remark.rule, case.images.get(remark.file, case.label or case.reference), remark.text)
+        one.picture = thumbnail(images, labels, first, sequences) if images else None
     return one
+
+
+def _note_absent(one: Examination, case: Case, sequences: Sequence[str]) -> None:
+    """Note what the case lacks of the cohort's sequences, and which rules say less of it than of the others."""
+    if absent := [name for name in sequences if name not in case.images]:
+        usual = plausibility.passed_over(sequences)
+        rules = [rule for rule in plausibility.passed_over(case.sequences) if rule not in usual]
+        text = finding(
+            "lacks a sequence", case.case, "", absent=" and no ".join(absent), rules=", ".join(rules) or "none"
+        )
+        one.findings.append(text)
 
 
 def _describe_grid(one: Examination, grid: nifti.Grid) -> None:
@@ -136,36 +150,40 @@ def _describe_grid(one: Examination, grid: nifti.Grid) -> None:
     one.row["orientation"] = grid.orientation
 
 
-def _check_grid(one: Examination, grid: nifti.Grid, first: nifti.Grid | None, remedy: str) -> bool:
-    """Note another grid than the t1c's, if that could be read; gives whether they are known to be one."""
+def _check_grid(one: Examination, grid: nifti.Grid, first: nifti.Grid | None, name: str, remedy: str) -> bool:
+    """Note another grid than that of the reference, sequence ``name``, if that could be read.
+
+    Gives whether the two are known to be one.
+    """
     if not grid.oriented:
         one.find("no orientation", grid.path)
     if first is None or grid.same(first):
         return first is not None
     if grid.shape != first.shape:
-        one.find("other shape", grid.path, shape=grid.shape, reference=first.shape, remedy=remedy)
+        one.find("other shape", grid.path, shape=grid.shape, first=name, reference=first.shape, remedy=remedy)
     elif grid.to_ras().same(first.to_ras()):
-        one.find("other axes", grid.path, axes=grid.orientation, reference=first.orientation)
+        one.find("other axes", grid.path, axes=grid.orientation, first=name, reference=first.orientation)
     else:
         one.find(
-            "other place", grid.path, affine=np.round(grid.affine, 3).tolist(),
+            "other place", grid.path, affine=np.round(grid.affine, 3).tolist(), first=name,
             reference=np.round(first.affine, 3).tolist(), apart=f"{grid.distance_mm(first):.3g}", remedy=remedy,
         )  # fmt: skip
     return False
 
 
 def _check_match(one: Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
-    """Note what shows the head in another place than the t1c does, on the same grid."""
+    """Note what shows the head in another place than the reference does, on the same grid."""
     shown = {sequence: one for sequence, one in structure.items() if one is not None}
-    reference = shown.pop("t1c", None)
+    first = reference_sequence(case.images)
+    reference = shown.pop(first, None)
     if reference is None:
         return
     for sequence, found in zip(shown, match_each(reference, list(shown.values())), strict=True):
         path = case.images[sequence]
         if found.clear < CLEAR:
-            one.find("no common anatomy", path)
+            one.find("no common anatomy", path, first=first)
         elif found.distance_mm:
-            one.find("not registered", path, away=f"{found.distance_mm:.0f}")
+            one.find("not registered", path, first=first, away=f"{found.distance_mm:.0f}")
 
 
 def _check_intensities(one: Examination, path: Path, values: npt.NDArray[Any]) -> bool:

@@ -22,16 +22,22 @@ COHORT_STYLE = {"source": ("#0173b2", "o"), "target": ("#de8f05", "s")}
 
 
 def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:
-    """One row per case, one column per sequence: the axial slice with most tumour, regions outlined.
+    """One row per case, one column per sequence that any has: the axial slice with most tumour, regions outlined.
 
-    An empty label map shows the middle slice. Each image is windowed to its own 1st to 99.5th percentile.
+    A sequence that a case lacks is an empty field that says so. An empty label map shows the middle slice.
+    Each image is windowed to its own 1st to 99.5th percentile.
     """
-    figure = Drawing(figsize=(8, 2.1 * len(cases)), layout="constrained")
-    axes = figure.subplots(len(cases), len(SEQUENCES), squeeze=False)
+    sequences = [name for name in SEQUENCES if any(name in case.images for case in cases)]
+    figure = Drawing(figsize=(max(4, 2 * len(sequences)), 2.1 * len(cases)), layout="constrained")
+    axes = figure.subplots(len(cases), len(sequences), squeeze=False)
     for row, case in zip(axes, cases, strict=True):
         labels, grid = read_mapped_labels(case, declaration)
         index, spacing = busiest_slice(labels), grid.spacing
-        for axis, sequence in zip(row, SEQUENCES, strict=True):
+        for axis, sequence in zip(row, sequences, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if sequence not in case.images:
+                axis.text(0.5, 0.5, f"no {sequence}", ha="center", va="center", transform=axis.transAxes)
+                continue
             image = nifti.read_volume(case.images[sequence])[0]
             low, high = np.percentile(image, (1, 99.5))
             axis.imshow(
@@ -42,9 +48,8 @@ def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:
                 mask = region_mask(labels[:, :, index].T, region)
                 if mask.any():
                     axis.contour(mask, [0.5], colors=REGION_COLOURS[region], linestyles=line, linewidths=0.9)
-            axis.set(xticks=[], yticks=[])
         row[0].set_ylabel(case.case, fontsize=7)
-    for axis, sequence in zip(axes[0], SEQUENCES, strict=True):
+    for axis, sequence in zip(axes[0], sequences, strict=True):
         axis.set_title(sequence)
     lines = [Line2D([], [], color=REGION_COLOURS[name], linestyle=line) for name, line in REGION_LINES.items()]
     figure.legend(lines, list(REGION_LINES), loc="outside lower center", ncols=len(REGIONS), frameon=False)
@@ -59,14 +64,16 @@ def busiest_slice(labels: npt.NDArray[np.uint8]) -> int:
 
 
 def head_levels(tables: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Per sequence and cohort, the grey values within each case's head after normalisation.
+    """Per sequence of either cohort, the grey values within each case's head after normalisation.
 
     ``tables`` maps "source" and "target" to the rows of ``likeness.appearance``. One line per case from the 5th to the
-    95th percentile, with a mark at the median.
+    95th percentile, with a mark at the median. A sequence that one cohort lacks shows the other's lines alone.
     """
-    figure = Drawing(figsize=(7.5, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(SEQUENCES), sharey=True)
-    for axis, sequence in zip(axes, SEQUENCES, strict=True):
+    read = {sequence for table in tables.values() for sequence in table.sequence}
+    sequences = [name for name in SEQUENCES if name in read]
+    figure = Drawing(figsize=(max(4, 1.9 * len(sequences)), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(sequences), sharey=True, squeeze=False)[0]
+    for axis, sequence in zip(axes, sequences, strict=True):
         start = 0
         for cohort, table in tables.items():
             colour, marker = COHORT_STYLE[cohort]

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from brainmets.cohorts.background import background, head
 from brainmets.cohorts.cohort import CohortError
-from brainmets.vocabulary import LABELS, SEQUENCES
+from brainmets.vocabulary import LABELS, SEQUENCES, reference_sequence
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 TUMOUR = ("et", "snfh")
@@ -38,20 +38,24 @@ scans 0.76 and more. Two T1 without any ET in the labels are not told apart."""
 
 
 def appearance(
-    case: str, images: npt.NDArray[Any], labels: npt.NDArray[Any], spacing: Sequence[float]
+    case: str,
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    spacing: Sequence[float],
+    sequences: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """One row per sequence of a preprocessed case.
+    """One row per sequence that a preprocessed case has.
 
-    ``images``: (4, z, y, x) in the order of ``SEQUENCES``; ``labels``: (z, y, x) in BraTS labels; ``spacing`` in mm in
-    the order of the axes. Keys: case, sequence, ``head_L`` (volume of the head on t1c in litres, holes filled),
+    ``images``: (sequence, z, y, x), one for each of ``sequences``; ``labels``: (z, y, x) in BraTS labels; ``spacing``
+    in mm in the order of the axes. Keys: case, sequence, ``head_L`` (volume of the head in litres, holes filled),
     ``p1`` to ``p99`` (percentiles within it), ``et`` and ``snfh`` (medians there, NaN where there is none).
     """
     step = tuple(slice(None, None, max(1, round(COARSE_MM / side))) for side in spacing)
     litres = float(np.prod([part.step * side for part, side in zip(step, spacing, strict=True)])) / 1e6
     coarse, parts = images[:, *step].astype(np.float32), labels[step]
-    inside = _head(coarse)
+    inside = _head(coarse, sequences.index(reference_sequence(sequences)))
     rows = []
-    for sequence, image in zip(SEQUENCES, coarse, strict=True):
+    for sequence, image in zip(sequences, coarse, strict=True):
         row: dict[str, Any] = {"case": case, "sequence": sequence, "head_L": np.count_nonzero(inside) * litres}
         values = np.percentile(image[inside], PERCENTILES) if inside.any() else np.full(len(PERCENTILES), np.nan)
         row |= {f"p{percentile}": float(value) for percentile, value in zip(PERCENTILES, values, strict=True)}
@@ -62,29 +66,42 @@ def appearance(
     return rows
 
 
-def _head(images: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """The largest piece of what differs from a constant background in any sequence; of t1c, where air is noise."""
+def _head(images: npt.NDArray[np.float32], reference: int) -> npt.NDArray[np.bool_]:
+    """The largest piece of what differs from a constant background in any sequence.
+
+    Where air is noise in all of them it is the head on the image at the place ``reference``.
+    """
     levels = [background(image.round(1)) for image in images]  # resampling leaves ripples around a constant
     apart = [np.abs(image - level) > FAINT for image, level in zip(images, levels, strict=True) if level is not None]
-    mask = ndimage.binary_fill_holes(ndimage.binary_opening(np.any(apart, axis=0))) if apart else head(images[1])
+    mask = (
+        ndimage.binary_fill_holes(ndimage.binary_opening(np.any(apart, axis=0))) if apart else head(images[reference])
+    )
     components, count = ndimage.label(mask)
     return components == 1 + np.argmax(np.bincount(components.ravel())[1:]) if count else mask
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Per sequence, the median over each cohort's cases (``<cohort>_level``, ``<cohort>_spread``: the interquartile
-    range within the head) and the ``distance`` of the two cohorts' grey values in shape, 0 where they are alike.
+    """Per sequence that both have, the median over each cohort's cases and how far the cohorts are apart.
+
+    Columns: ``<cohort>_level``, ``<cohort>_spread`` (the interquartile range within the head) and ``distance``, of the
+    two cohorts' grey values in shape, 0 where they are alike. Without a shared sequence there is no row.
     """
     rows = {}
     distances = _distances(tables)
-    for number, sequence in enumerate(SEQUENCES):
+    for number, sequence in enumerate(shared(tables)):
         row = {}
         for cohort, table in tables.items():
             of_sequence = table[table.sequence == sequence]
             row[f"{cohort}_level"] = of_sequence.p50.median()
             row[f"{cohort}_spread"] = (of_sequence.p75 - of_sequence.p25).median()
         rows[sequence] = row | {"distance": distances[number, number]}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("sequence")
+    columns = [*(f"{cohort}_{what}" for cohort in tables for what in ("level", "spread")), "distance"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("sequence")
+
+
+def shared(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The sequences that cases of every cohort have, in channel order."""
+    return [name for name in SEQUENCES if all(name in set(table.sequence) for table in tables.values())]
 
 
 def findings(tables: Mapping[str, pd.DataFrame], own_choice: Mapping[str, Sequence[bool]]) -> list[tuple[str, str]]:
@@ -126,11 +143,12 @@ def _swapped(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Pairs of sequences of which each looks like the other cohort's other one."""
     apart = _distances(tables)
     found = []
-    for one, other in combinations(range(len(SEQUENCES)), 2):
+    names = shared(tables)
+    for one, other in combinations(range(len(names)), 2):
         declared = apart[one, one] + apart[other, other]
         crossed = apart[one, other] + apart[other, one]
         if crossed < SWAPPED * declared:
-            first, second = SEQUENCES[one], SEQUENCES[other]
+            first, second = names[one], names[other]
             found.append(
                 f"the target's {first} looks like the source's {second}, and its {second} like the source's {first} "
                 f"(distance {crossed:.2f} crossed, {declared:.2f} as declared): one cohort's `layout` or files swap "
@@ -140,21 +158,21 @@ def _swapped(tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _distances(tables: Mapping[str, pd.DataFrame]) -> npt.NDArray[np.float64]:
-    """(4, 4): how the grey values of every source sequence (rows) differ from every target sequence (columns).
+    """How the grey values of every shared source sequence (rows) differ from every target sequence (columns).
 
     Each sequence has a profile: its percentiles and tumour levels less the median, over the interquartile range,
     medians over cases; the distance is the mean absolute difference of what both cohorts have.
     """
-    source, target = (_profiles(tables[cohort]) for cohort in ("source", "target"))
+    source, target = (_profiles(tables[cohort], shared(tables)) for cohort in ("source", "target"))
     apart = np.abs(source[:, None] - target[None])
     return np.asarray(np.nan_to_num(np.nanmean(apart, axis=2)))
 
 
-def _profiles(table: pd.DataFrame) -> npt.NDArray[np.float64]:
+def _profiles(table: pd.DataFrame, sequences: Sequence[str]) -> npt.NDArray[np.float64]:
     columns = [f"p{percentile}" for percentile in PERCENTILES] + list(TUMOUR)
     spread = (table.p75 - table.p25).replace(0, np.nan)
     scaled = table[columns].sub(table.p50, axis=0).div(spread, axis=0)
-    return scaled.groupby(table.sequence).median().loc[list(SEQUENCES)].to_numpy()
+    return scaled.groupby(table.sequence).median().loc[list(sequences)].to_numpy()
 
 
 def require_no_errors(found: Sequence[tuple[str, str]]) -> None:

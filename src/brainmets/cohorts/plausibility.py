@@ -10,7 +10,7 @@ benchmarks/results/audit.md has what every rule catches and misses on others. Im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from brainmets import nifti
 from brainmets.cohorts.background import air_level, background
 from brainmets.cohorts.label_place import Place, place, standardised
 from brainmets.cohorts.likeness import SKULL_LITRES
-from brainmets.vocabulary import LABELS, REGIONS, SEQUENCES
+from brainmets.vocabulary import LABELS, REGIONS, SEQUENCES, reference_sequence
 
 Mask = npt.NDArray[np.bool_]
 Voxels = npt.NDArray[Any]
@@ -182,6 +182,23 @@ RULES = (
 """Every rule of this module."""
 
 
+def passed_over(sequences: Collection[str]) -> list[str]:
+    """The rules that say nothing, or less, of a case that has these ``sequences`` alone.
+
+    The two T1 are compared in enhancing tumour where both are there, other sequences by how all four rise and fall
+    together; a label's place is looked for on t1n, t1c and t2f; and one sequence alone has no other to agree with.
+    """
+    have = set(sequences)
+    rules = []
+    if not set(SEQUENCES) <= have:
+        rules.append("sequences swapped" + (" (but for the two T1)" if {"t1n", "t1c"} <= have else ""))
+    if not {"t1n", "t1c"} <= have:
+        rules.append("no contrast")
+    if not {"t1n", "t1c", "t2f"} <= have:
+        rules.append("label elsewhere")
+    return rules if len(have) > 1 else [*rules, "coverage", "not registered", "no common anatomy"]
+
+
 class Remark(NamedTuple):
     """A rule that a case broke; ``file`` is a sequence's name or "label"."""
 
@@ -240,11 +257,11 @@ def examine(
     large = head is not None and np.count_nonzero(head.mask) >= FEWEST
     if head is not None:
         row["head_mL"] = np.count_nonzero(head.mask) * grid.voxel_mm3 * float(np.prod(head.step)) / 1000
-        remarks += _volume(row["head_mL"])
+        remarks += _volume(row["head_mL"], reference_sequence(head.images))
     if head is not None and large:
         if head.stripped and row["head_mL"] <= 1000 * SKULL_LITRES:
             row["cut_cm2"], face = _cut(images, head, grid)
-            remarks += _cut_off(row["cut_cm2"], face)
+            remarks += _cut_off(row["cut_cm2"], face, reference_sequence(head.images))
         for name in head.images:
             row |= _grey_values(head, name, grid)
             remarks += _of_one_image(row, name)
@@ -313,11 +330,11 @@ def _head(images: Mapping[str, Voxels], grid: nifti.Grid) -> _Head | None:
     return _Head(coarse, levels, shown, mask, (x, y, z))
 
 
-def _volume(millilitres: float) -> Iterator[Remark]:
+def _volume(millilitres: float, name: str) -> Iterator[Remark]:
     low, high = HEAD_ML
     if not low <= millilitres <= high:
         yield Remark(
-            "head volume", "t1c",
+            "head volume", name,
             f"the head holds {millilitres:.0f} mL, where {low:.0f} to {high:.0f} are plausible: are the voxel sizes "
             "right, and is all of the head there?",
         )  # fmt: skip
@@ -342,10 +359,10 @@ _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
 _END = {"L": "left", "R": "right", "A": "front", "P": "back", "S": "top", "I": "bottom"}
 
 
-def _cut_off(area: float, face: str) -> Iterator[Remark]:
+def _cut_off(area: float, face: str, name: str) -> Iterator[Remark]:
     if area > CUT_CM2:
         yield Remark(
-            "head cut off", "t1c",
+            "head cut off", name,
             f"the head ends at the {face} of the volume, with {area:.0f} cm2 there: it is cut off"
         )  # fmt: skip
 

@@ -2,16 +2,18 @@
 
 The rules are data, declared here and nowhere else (those on plausibility beside the limits that they judge by, in
 ``plausibility``); docs/audit.md shows them as a table. An *error* stops the study, since a result would be wrong; a
-*warning* is a question to a person. Under ``audit.on_error: quarantine`` an error leaves its cases out instead.
+*warning* is a question to a person; an *info* says what is as declared and matters to whoever reads the results. Under
+``audit.on_error: quarantine`` an error leaves its cases out instead.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from brainmets.cohorts import plausibility
-from brainmets.cohorts.plausibility import Severity
+
+Severity = Literal["error", "warning", "info"]
 
 QUARANTINED = "quarantined"
 """What ``severity`` says in the place of "error" once the finding's cases were left out."""
@@ -117,25 +119,25 @@ GEOMETRY = (
     ),
     Rule(
         "other shape", "error", "A file of another shape than the t1c.",
-        "its shape {shape} differs from the t1c's {reference}", "{remedy}", "an image with a slice less",
+        "its shape {shape} differs from the {first}'s {reference}", "{remedy}", "an image with a slice less",
     ),
     Rule(
         "other axes", "error", "A file on the t1c's grid, stored along other axes.",
-        "its axes are {axes}, the t1c's {reference}", "reorient it", "a label map stored from left to right",
+        "its axes are {axes}, the {first}'s {reference}", "reorient it", "a label map stored from left to right",
     ),
     Rule(
         "other place", "error", "A file whose corners lie more than 0.01 mm from the t1c's.",
-        "its affine {affine} differs from the t1c's {reference}: corners lie {apart} mm apart", "{remedy}",
+        "its affine {affine} differs from the {first}'s {reference}: corners lie {apart} mm apart", "{remedy}",
         "an image with other voxel sides",
     ),
     Rule(
         "not registered", "error", "Anatomy that lies elsewhere than the t1c's, on one grid.",
-        "its anatomy lies about {away} mm from the t1c's, though both share a grid: the scans are not registered to "
-        "each other", "register them (resampling by the header does not)", "an image moved by 15 mm",
+        "its anatomy lies about {away} mm from the {first}'s, though both share a grid: the scans are not registered "
+        "to each other", "register them (resampling by the header does not)", "an image moved by 15 mm",
     ),
     Rule(
         "no common anatomy", "warning", "Anatomy that matches the t1c's in no place.",
-        "its anatomy matches the t1c's in no place within 60 mm, though both share a grid",
+        "its anatomy matches the {first}'s in no place within 60 mm, though both share a grid",
         "compare them in a viewer; if they differ, register the scans of this patient to each other",
         "an image turned upside down",
     ),
@@ -234,6 +236,24 @@ COHORTS = (
         "is the patient", "cases P1_1 and P1_2 among four",
     ),
 )  # fmt: skip
+LACKING = (
+    Rule(
+        "lacks a sequence", "info", "A case without a sequence that `may_lack` names.",
+        "has no {absent}, as may_lack allows; for want of it these rules say less than of other cases, or nothing: "
+        "{rules}", "add the file if there is one", "a case without a t2w",
+    ),
+    Rule(
+        "sets of sequences", "info", "Cases of a cohort that have not all the same sequences.",
+        "cases by the sequences that they have: {counts}", "read the scores of each set of sequences apart",
+        "two of three training cases with all four sequences",
+    ),
+    Rule(
+        "untaught set of sequences", "warning", "Held-out cases with a set of sequences that no training case has.",
+        "{count} held-out case(s) ({cases}) have {sequences} alone, as no training case has",
+        "hold out other cases, or train with sequence_dropout, which shows the networks such sets",
+        "a held-out case without a t2w, and training cases that have all",
+    ),
+)  # fmt: skip
 SIDES = (
     Rule(
         "not taught", "error", "A region of the test that no training case has.",
@@ -274,6 +294,13 @@ SIDES = (
         "draw anew (another seed, `draw: by_load`) where it matters", "enhancing tumour in one training case",
     ),
 )  # fmt: skip
+SCOPE = (
+    Rule(
+        "rules passed over", "info", "A cohort of which fewer than the four sequences are read.",
+        "{sequences} are read of this cohort: for want of {absent} these rules say less of every case, or nothing: "
+        "{rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
+    ),
+)  # fmt: skip
 PREPARATION = (
     Rule(
         "preparation error", "error", "A flag of severity error on the preparation of raw scans.", "",
@@ -290,9 +317,21 @@ PLAUSIBILITY = tuple(
 )  # their text is made where they are measured
 RULES = {
     rule.rule: rule
-    for rule in (*FILES, *GEOMETRY, *VALUES, *LABELS, *REPEATS, *COHORTS, *SIDES, *PREPARATION, *PLAUSIBILITY)
+    for rule in (
+        *FILES,
+        *GEOMETRY,
+        *VALUES,
+        *LABELS,
+        *REPEATS,
+        *COHORTS,
+        *SCOPE,
+        *LACKING,
+        *SIDES,
+        *PREPARATION,
+        *PLAUSIBILITY,
+    )
 }
-OF_A_COHORT = tuple(rule.rule for rule in COHORTS)
+OF_A_COHORT = tuple(rule.rule for rule in (*COHORTS, *SCOPE))
 
 
 def finding(rule: str, case: str, file: str, **values: Any) -> dict[str, str]:

@@ -60,6 +60,31 @@ def absent_regions(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
 
 
+def sequence_sets(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Findings (``FINDING_COLUMNS``) about a cohort whose cases have not all the same sequences; else none.
+
+    How many cases have which set, in training and held out, and a warning for every set that held-out cases alone
+    have. ``cases`` is the audit's table of the cohort. The draw of a split does not look at the sequences.
+    """
+    whole, rows = [str(names) for names in cases.sequences], []
+    if len(set(whole)) > 1:
+        tested = cases.case.isin(split["held_out"])
+        sides = {"training": cases.sequences[~tested], "held out": cases.sequences[tested]}
+        counts = {side: part.value_counts(sort=False) for side, part in sides.items() if len(part)}
+        by_set = [
+            f"{side}: "
+            + ", ".join(f"{counted[names]} with {names.replace(' ', '+')}" for names in sorted(counted.index))
+            for side, counted in counts.items()
+        ]
+        rows.append(finding("sets of sequences", "all", "", counts="; ".join(by_set)))
+        for names in sorted(set(sides["held out"]) - set(sides["training"])):
+            holders = cases.case[tested & (cases.sequences == names)].tolist()
+            shown = ", ".join(holders[:3]) + (", ..." if len(holders) > 3 else "")
+            values = {"count": len(holders), "cases": shown, "sequences": names.replace(" ", ", ")}
+            rows.append(finding("untaught set of sequences", "all", "", **values))
+    return pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
+
+
 def _about_lesion_free(free: list[str], split: Split) -> Iterator[dict[str, str]]:
     """Findings about cases without any lesion: folds that train on nothing else, a side that has none of them."""
     untaught = [str(number) for number, fold in enumerate(split["folds"]) if set(fold["train"]) <= set(free)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,26 @@ from brainmets.paths import StudyPaths
 from brainmets.vocabulary import Model
 
 DRAWN = ("t1c", "t2f")
-"""The sequences that pictures are drawn on."""
+"""The sequences that pictures are drawn on, where the case has them."""
+STAND_INS = {
+    "t1n": ("t1n", "t1c", "t2f", "t2w"),
+    "t1c": ("t1c", "t2f", "t2w", "t1n"),
+    "t2w": ("t2w", "t2f", "t1c", "t1n"),
+    "t2f": ("t2f", "t2w", "t1c", "t1n"),
+}
+"""What is drawn in the place of a sequence that a case lacks: the first that it has, by how well metastases show."""
+
+
+def stand_in(sequence: str, there: Collection[str]) -> str:
+    """``sequence``, or what is drawn in its place where it is not ``there``; ``ValueError`` where nothing is.
+
+    >>> stand_in("t2f", ["t1n", "t2w"]), stand_in("t1c", ["t1n", "t1c"])
+    ('t2w', 't1c')
+    """
+    for name in STAND_INS[sequence]:
+        if name in there:
+            return name
+    raise ValueError(f"no image is there to draw in the place of {sequence}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class ReviewCase:
 
 
 def read_case(files: StudyPaths, case: str, models: list[Model], sequences: tuple[str, ...] = DRAWN) -> ReviewCase:
-    """Read a held-out case of a study.
+    """Read a held-out case of a study, with ``sequences`` or, where it lacks one, its ``stand_in``.
 
     A case takes 4 bytes a voxel for each sequence and 1 for each label map: hold one at a time.
 
@@ -58,7 +78,8 @@ def read_case(files: StudyPaths, case: str, models: list[Model], sequences: tupl
         raise ValueError(f"{case!r} is not a case of the target cohort; known are {', '.join(sorted(manifest))}")
     reference = files.references / f"{case}.nii.gz"
     predictions = {model: files.predictions(*model) / f"{case}.nii.gz" for model in models}
-    images = {sequence: manifest[case].images[sequence] for sequence in sequences}
+    shown = [stand_in(sequence, manifest[case].images) for sequence in sequences]
+    images = {sequence: manifest[case].images[sequence] for sequence in dict.fromkeys(shown)}
     for notebook, paths in (("01", [reference, *images.values()]), ("06", predictions.values())):
         for path in paths:
             if not path.is_file():

@@ -13,8 +13,8 @@ from brainmets.figures import save
 from brainmets.paths import StudyPaths
 from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import (
-    BEST_SEQUENCE,
     LesionPicture,
+    best_sequence,
     case_panel,
     compared_models,
     lesion_pictures,
@@ -56,11 +56,12 @@ def draw_case(
         z, area = worst_slice(case, region)
         models = f"{len(case.predictions)} models"
         compared = f"{len(compared_models(case))} models trained on the target"
+        drawn = SEQUENCE_TITLES[best_sequence(region, case.images)]
         entries.append(
             {
                 "file": file,
                 "alt": f"{case.name}, {region}: axial slice {z} with the prediction of {models}",
-                "shows": f"{region} of {case.name} on {SEQUENCE_TITLES[BEST_SEQUENCE[region]]}, on the axial slice "
+                "shows": f"{region} of {case.name} on {drawn}, on the axial slice "
                 f"where the {compared} together differ most from the reference ({area:.0f} mm²).",
                 "cannot_show": "One slice of one case, chosen because it is the worst: nothing about the other "
                 "slices, and nothing about how often such errors occur.",

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 
 from brainmets import nifti, tables
-from brainmets.cohorts.cohort import read_manifest
+from brainmets.cohorts.cohort import Case, read_manifest
 from brainmets.files import numbered, write_text
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
@@ -44,9 +44,9 @@ SHEET_COLUMNS = ["rater", "case", "model", *RATED, "comment"]
 INSTRUCTIONS = """\
 Expert review
 
-Each folder is one case. Load it in 3D Slicer: drag the folder into the window and confirm. It holds the four
-sequences (t1n, t1c, t2w, t2f), the reference, and the segmentations of two models, A and B. A in one case need not be
-A in another.
+Each folder is one case. Load it in 3D Slicer: drag the folder into the window and confirm. It holds
+{images},
+the reference, and the segmentations of two models, A and B. A in one case need not be A in another.
 
 Make a copy of ratings.csv with your name in it and fill in one row per case and model, on your own:
   rater            your name or initials, the same in every row
@@ -141,8 +141,8 @@ def write_expert_folder(
     shutil.rmtree(aside, ignore_errors=True)
     rows = []
     for case in cases:
-        for sequence in SEQUENCES:
-            voxels, grid = nifti.read_volume(manifest[case].images[sequence])
+        for sequence, path in manifest[case].images.items():
+            voxels, grid = nifti.read_volume(path)
             stored = voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
             nifti.write(aside / case / f"{sequence}.nii.gz", stored, grid.affine)
         _write_segmentation(files.references / f"{case}.nii.gz", aside / case / "reference.seg.nrrd")
@@ -153,7 +153,7 @@ def write_expert_folder(
     key = pd.DataFrame(rows, columns=["case", "model", "arm", "strategy"])
     sheet = key.reindex(columns=SHEET_COLUMNS)
     tables.write(aside / "ratings.csv", sheet)
-    write_text(aside / "README.txt", INSTRUCTIONS)
+    write_text(aside / "README.txt", INSTRUCTIONS.format(images=_handed_out([manifest[case] for case in cases])))
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
     key_file = folder.with_name(f"{folder.name}_key.csv")
@@ -161,6 +161,14 @@ def write_expert_folder(
         key_file.replace(numbered(key_file))  # somebody may still rate by the folder that it belongs to
     tables.write(key_file, key)
     return key
+
+
+def _handed_out(cases: Sequence[Case]) -> str:
+    """Which images the folders hold, in words."""
+    names = [name for name in SEQUENCES if any(name in case.images for case in cases)]
+    held = f"the sequence{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    some_lack = any(len(case.images) < len(names) for case in cases)
+    return held + (" (some cases lack some of them)" if some_lack else "")
 
 
 def _refuse_other_files(folder: Path) -> None:

@@ -96,7 +96,8 @@ class Explanation:
 
     ``entropy`` and ``disagreement`` (x, y), in bits, on axial slice ``z`` of the
     case's review grid, where all models differ most from the reference; ``disagreement`` is ``None`` with a single
-    fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case. ``occlusion``
+    fold, where it has no meaning. ``scores``: rows of ``table``, without arm, strategy and case; ``sequences``: those
+    that were withheld in turn, which the case has and the model reads. ``occlusion``
     is ``None`` where none was asked for or the case has no lesion to occlude; ``note`` then says which.
     """
 
@@ -107,6 +108,7 @@ class Explanation:
     entropy: npt.NDArray[np.floating]
     disagreement: npt.NDArray[np.floating] | None
     scores: list[dict[str, Any]]
+    sequences: tuple[str, ...] = SEQUENCES
     occlusion: Occlusion | None = None
     note: str = ""
 
@@ -150,7 +152,8 @@ def explain_cases(
         z, _ = worst_slice(review, REGION)
         review = replace(review, predictions={})  # held no longer than the slice is looked for
         image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
-        found = _explain(ensemble, image, case, review, z, model, definition)
+        there = [name for name in ensemble.sequences if name in manifest[case].images]
+        found = _explain(ensemble, image, there, review, z, model, definition)
         if number == 1:
             try:
                 found = replace(found, occlusion=occlude_lesion(ensemble, image))
@@ -164,6 +167,7 @@ def explain_cases(
 def table(explanations: list[Explanation]) -> pd.DataFrame:
     """One row per case, region and withheld sequence ("nothing" first); empty with these columns without any.
 
+    A sequence that a case lacks cannot be withheld and has no row of it.
     Columns: ``COLUMNS``. ``dice`` is missing where the reference lacks the region. ``dice_drop`` and
     ``detected_drop`` are the unaltered prediction's value less this one's;
     ``detected`` of ``lesions`` reference lesions (the evaluation's definition parts them) and ``false_lesions`` are by
@@ -193,7 +197,7 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
 def _explain(
     ensemble: Ensemble,
     image: NetworkImage,
-    case: str,
+    there: Sequence[str],
     review: ReviewCase,
     z: int,
     model: Model,
@@ -203,8 +207,9 @@ def _explain(
     head = head_mask(image)
     rows: list[dict[str, Any]] = []
     slices: list[Floats] = []
-    for sequence in (NOTHING, *SEQUENCES):
-        with withheld(image.data, sequence, head):
+    for sequence in (NOTHING, *there):
+        channel = None if sequence == NOTHING else image.data[ensemble.sequences.index(sequence)]
+        with withheld(channel, head):
             folds = ensemble.fold_probabilities(image)
             if sequence == NOTHING:
                 folds = _keeping_slices(folds, z, slices)
@@ -224,13 +229,14 @@ def _explain(
         ]
     unaltered = np.stack(slices)
     return Explanation(
-        case=case,
+        case=review.name,
         model=model,
         folds=len(unaltered),
         z=z,
         entropy=entropy_bits(unaltered.mean(axis=0)),
         disagreement=disagreement_bits(unaltered),
         scores=rows,
+        sequences=tuple(there),
     )
 
 
@@ -261,16 +267,15 @@ def disagreement_bits(folds: npt.NDArray[np.floating]) -> npt.NDArray[np.float64
 
 
 @contextmanager
-def withheld(data: Floats, sequence: str, head: Mask) -> Iterator[None]:
-    """Within the block, one sequence of a normalised image (sequence, ...) is its own mean throughout the ``head``.
+def withheld(channel: Floats | None, head: Mask) -> Iterator[None]:
+    """Within the block, one channel of a normalised image is its own mean throughout the ``head``.
 
-    Around the head it stays as it is. ``NOTHING`` and an empty head leave all as it is. ``data`` is altered in place,
-    since a copy would be the largest thing in memory, and given back as it was.
+    Around the head it stays as it is. Nothing happens without a channel or with an empty head. The channel is altered
+    in place, since a copy of the image would be the largest thing in memory, and given back as it was.
     """
-    if sequence == NOTHING:
+    if channel is None:
         yield
         return
-    channel = data[SEQUENCES.index(sequence)]
     kept = channel[head]
     channel[head] = kept.mean(dtype=np.float64) if kept.size else 0
     try:

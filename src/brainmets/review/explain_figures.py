@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from brainmets.figures import save
 from brainmets.review.case import ReviewCase
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
-from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, outline, window_around
+from brainmets.review.panels import INVENTED, MISSED, best_sequence, brightness, draw_slice, outline, window_around
 from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
 
 REFERENCE, PREDICTION = MISSED, INVENTED
@@ -27,8 +27,8 @@ HATCHES = {"ET": "", "TC": "///", "WT": "..."}
 def draw_explanation(one: Explanation, case: ReviewCase, folder: Path) -> list[dict[str, str]]:
     """Draw a case's uncertainty and, where it has one, its occlusion map into ``folder``/panels.
 
-    ``case`` holds its contrast-enhanced T1 and the evaluated prediction of the model. Returns an entry per picture:
-    file (below ``folder``), alt, shows, cannot_show.
+    ``case`` holds its contrast-enhanced T1, or what stands for it, and the evaluated prediction of the model. Returns
+    an entry per picture: file (below ``folder``), alt, shows, cannot_show.
     """
     name, model, z = one.case, model_title(*one.model), one.z
     file = f"panels/{name}_uncertainty.png"
@@ -57,7 +57,7 @@ def draw_explanation(one: Explanation, case: ReviewCase, folder: Path) -> list[d
                 "alt": f"{name}: occlusion map of {_lesion(found)} on axial slice {found.z}",
                 "shows": f"How far the mean {REGION} probability of {_lesion(found)} in {name} "
                 f"({found.probability:.2f} with nothing hidden) falls where a cube of {_cube(found)} mm is hidden in "
-                "all four sequences by their means in the head.",
+                "all sequences by their means in the head.",
                 "cannot_show": "What in the cube mattered, what two places matter only together, and anything beyond "
                 "one lesion, one slice and one size of cube: a hidden cube is no tissue a network was trained on.",
             }
@@ -92,7 +92,7 @@ def uncertainty_figure(one: Explanation, case: ReviewCase) -> Figure:
     reference = region_mask(case.reference[:, :, z], REGION)
     predicted = region_mask(case.predictions[one.model][:, :, z], REGION)
     window = window_around(reference | predicted, case.spacing_mm, reference.shape)
-    figure, panels = _panels_with_t1c(case, z, window, (11, 4.2), 3)
+    figure, panels = _panels_with_image(case, z, window, (11, 4.2), 3)
     entropy = _map(panels[1], one.entropy[window], case.spacing_mm, (0, 1), "gray")
     panels[1].set_title(f"entropy of {_probability(one)}", fontsize=9)
     if one.disagreement is None:
@@ -120,7 +120,7 @@ def occlusion_figure(one: Explanation, found: Occlusion, case: ReviewCase) -> Fi
     """The image with the lesion, and the drop in its probability where a cube was hidden; grey where none was."""
     tried = np.isfinite(found.drop)
     window = window_around(tried, case.spacing_mm, tried.shape, margin_mm=6)
-    figure, panels = _panels_with_t1c(case, found.z, window, (8, 4.4), 2)
+    figure, panels = _panels_with_image(case, found.z, window, (8, 4.4), 2)
     limit = float(np.nanmax(np.abs(found.drop))) or 1.0
     drop = _map(panels[1], found.drop[window], case.spacing_mm, (-limit, limit), "PuOr_r")
     panels[1].set_title(f"a cube of {_cube(found)} mm hidden", fontsize=9)
@@ -138,16 +138,23 @@ def occlusion_figure(one: Explanation, found: Occlusion, case: ReviewCase) -> Fi
 def withheld_figure(table: pd.DataFrame) -> Figure:
     """Drop in Dice per withheld sequence and region (bar: mean, points: cases), and lesions found in ``REGION``.
 
-    ``table`` is that of ``explain.table``. Bars of lesions are sums over the cases.
+    ``table`` is that of ``explain.table``. Bars of lesions are sums over the cases; under a sequence that not
+    every case has stands how many have it.
     """
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     palette = sns.color_palette("colorblind")
-    titles = [SEQUENCE_TITLES[sequence].replace("after ", "after\n") for sequence in SEQUENCES]
+    cases = table.groupby("withheld")["case"].nunique()
+    sequences = [name for name in SEQUENCES if name in cases.index]
+    titles = [
+        SEQUENCE_TITLES[name].replace("after ", "after\n")
+        + (f"\n({cases[name]} of {cases.max()} cases)" if cases[name] < cases.max() else "")
+        for name in sequences
+    ]
     for number, region in enumerate(REGIONS):
         drops = table[table["region"] == region].pivot(index="case", columns="withheld", values="dice_drop")
-        drops = drops[list(SEQUENCES)]
-        at = np.arange(len(SEQUENCES)) + (number - 1) * 0.27
+        drops = drops[sequences]
+        at = np.arange(len(sequences)) + (number - 1) * 0.27
         left.bar(
             at,
             drops.mean(),
@@ -159,16 +166,16 @@ def withheld_figure(table: pd.DataFrame) -> Figure:
         )
         left.plot(at, drops.T, "o", color="black", markersize=3)
     left.axhline(0, color="black", linewidth=0.8)
-    left.set_xticks(range(4), titles, fontsize=8)
+    left.set_xticks(range(len(sequences)), titles, fontsize=8)
     left.set_ylabel("drop in Dice")
     left.set_title(f"Dice: mean and each of {table['case'].nunique()} case(s)", fontsize=10)
     sums = table[table["region"] == REGION].groupby("withheld")[["detected", "lesions", "false_lesions"]].sum()
-    sums = sums.loc[[NOTHING, *SEQUENCES]]
-    bars = np.arange(5)
+    sums = sums.loc[[NOTHING, *sequences]]
+    bars = np.arange(1 + len(sequences))
     right.bar(bars - 0.2, sums["detected"], 0.38, color=palette[2], edgecolor="black", label="detected")
     right.bar(bars + 0.2, sums["false_lesions"], 0.38, color=palette[3], edgecolor="black", hatch="xx", label="false")
     right.axhline(int(sums["lesions"].iloc[0]), color="black", linestyle="--", linewidth=1, label="in the reference")
-    right.set_xticks(range(5), ["none", *titles], fontsize=8)
+    right.set_xticks(bars, ["none", *titles], fontsize=8)
     right.set_ylabel(f"{REGION} lesions (count)")
     right.set_title(f"{REGION} lesions, all cases together", fontsize=10)
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -179,17 +186,18 @@ def withheld_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panels_with_t1c(
+def _panels_with_image(
     case: ReviewCase, z: int, window: tuple[slice, slice], size: tuple[float, float], count: int
 ) -> tuple[Figure, list[Axes]]:
-    """``count`` panels without axes, the first with the contrast-enhanced T1 on slice ``z``."""
+    """``count`` panels without axes, the first with the contrast-enhanced T1 (or its ``stand_in``) on slice ``z``."""
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(1, count))
     for panel in panels:
         panel.set_axis_off()
-    image = case.images["t1c"]
+    sequence = best_sequence(REGION, case.images)
+    image = case.images[sequence]
     draw_slice(panels[0], image[:, :, z][window], case.spacing_mm, brightness(image))
-    panels[0].set_title(SEQUENCE_TITLES["t1c"], fontsize=9)
+    panels[0].set_title(SEQUENCE_TITLES[sequence], fontsize=9)
     return figure, panels
 
 

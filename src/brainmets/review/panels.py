@@ -6,7 +6,7 @@ Slices are axial and shown as radiologists read them, the patient's right on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import cc3d
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from brainmets.figures import Drawing, wrapped
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, stand_in
 from brainmets.review.ranking import LESION_REGION
 from brainmets.scoring.one_to_one import LEAST_IOU
 from brainmets.vocabulary import (
@@ -42,9 +42,18 @@ AREA_TITLES = {
     INVENTED: "too much (false positive)",
 }
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
-"""The sequence that shows a region best."""
+"""The sequence that shows a region best, where a case has it: see ``best_sequence``."""
 
 Window = tuple[slice, slice]
+
+
+def best_sequence(region: str, sequences: Collection[str]) -> str:
+    """The sequence that shows a region best of those that are given: ``BEST_SEQUENCE``, or its ``stand_in``.
+
+    >>> best_sequence("WT", ["t1c", "t2f"]), best_sequence("WT", ["t1n", "t1c"])
+    ('t2f', 't1c')
+    """
+    return stand_in(BEST_SEQUENCE[region], sequences)
 
 
 def disagreement_mm2(
@@ -88,7 +97,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     that the model predicts of it.
     """
     z, area = worst_slice(case, region)
-    sequence = BEST_SEQUENCE[region]
+    sequence = best_sequence(region, case.images)
     image = case.images[sequence][:, :, z]
     shown = brightness(case.images[sequence])
     reference = region_mask(case.reference[:, :, z], region)
@@ -172,8 +181,8 @@ class LesionPicture(NamedTuple):
 
 
 def lesion_pictures(case: ReviewCase, missed: pd.DataFrame) -> list[LesionPicture]:
-    """Contrast-enhanced T1 through the middle of each of the case's lesions in ``ranking.missed_lesions``."""
-    image, pictures = case.images["t1c"], []
+    """Contrast-enhanced T1 (or its ``stand_in``) through each of the case's lesions in ``ranking.missed_lesions``."""
+    image, pictures = case.images[best_sequence(LESION_REGION, case.images)], []
     shown = brightness(image)
     for lesion in missed.to_dict("records"):
         x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from brainmets import nifti
 from brainmets.figures import save
 from brainmets.review import lab_extension
-from brainmets.review.case import ReviewCase
+from brainmets.review.case import ReviewCase, stand_in
 from brainmets.review.panels import brightness, middle, orthogonal_slices
 from brainmets.vocabulary import LABEL_COLOURS, LABELS, SEQUENCE_TITLES, Model, model_phrase
 
@@ -38,13 +38,15 @@ Bytes = npt.NDArray[np.uint8]
 def show(
     case: ReviewCase, source: Model | Literal["reference"], folder: Path, viewer: Viewer, sequence: str = "t1c"
 ) -> Any:
-    """A widget (or picture) of ``sequence`` with the reference's or a model's label map, for a cell's last line.
+    """A widget (or picture) of an image with the reference's or a model's label map, for a cell's last line.
 
+    The image is ``sequence``, or its ``stand_in`` where the case lacks it.
     ``folder`` receives the files that NiiVue and the slices need. Prints one line: what is shown, by which viewer, why
     not by the one asked for, and what an empty frame means. Raises ``ValueError`` for an unknown viewer.
     """
     if viewer not in ORDER:
         raise ValueError(f"viewer: {viewer!r} is none of {', '.join(ORDER)}")
+    sequence = stand_in(sequence, case.images)
     chosen, reasons = usable(viewer)
     small = brain_only(case)
     labels = small.reference if source == "reference" else small.predictions[source]
@@ -117,10 +119,12 @@ def _niivue(case: ReviewCase, labels: Bytes, sequence: str, base: str) -> Any:
 def write_volumes(case: ReviewCase, folder: Path, sequence: str = "t1c") -> dict[str, Any]:
     """Write what a case's page shows to ``folder``/volumes, in files that start with its name.
 
-    Gives the entry of ``review.json``: ``image`` (file), ``sequence`` (in words), ``spacing_mm`` (as shown), ``focus``
-    (the middle of the largest reference lesion as a fraction of each axis) and ``labels``, a list of file and title,
-    the reference first; files are named below ``folder``.
+    Where the case lacks ``sequence`` its ``stand_in`` is shown. Gives the entry of ``review.json``: ``image`` (file),
+    ``sequence`` (in words), ``spacing_mm`` (as shown), ``focus`` (the middle of the largest reference lesion as a
+    fraction of each axis) and ``labels``, a list of file and title, the reference first; files are named below
+    ``folder``.
     """
+    sequence = stand_in(sequence, case.images)
     brain = brain_only(case)
     small = coarser(replace(brain, images={sequence: brain.images[sequence]}))
     image = f"volumes/{case.name}_{sequence}.nii.gz"

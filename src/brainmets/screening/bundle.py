@@ -338,7 +338,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 def _dataset(model: contents.Model) -> dict[str, Any]:
     """As notebook 02 writes it: nnU-Net goes by the order of the regions, which JSON does not promise."""
-    return contents.description(model.dataset["numTraining"])
+    return contents.description(model.dataset["numTraining"], model.card.sequences)
 
 
 @dataclass(frozen=True)

@@ -397,7 +397,8 @@ class Model(Part):
     @model_validator(mode="after")
     def _of_one_model(self) -> Model:
         training = self.dataset.get("numTraining")
-        if type(training) is not int or not 0 <= training < 10_000_000 or self.dataset != description(training):
+        expected = description(training, self.card.sequences) if type(training) is int else None
+        if self.dataset != expected or not 0 <= expected["numTraining"] < 10_000_000:
             raise ValueError("dataset is not what notebook 02 writes: other sequences, regions or readers")
         if self.plan.brainmets.arm != self.card.arm:
             raise ValueError(f"the plan is of arm {self.plan.brainmets.arm}, the card of {self.card.arm}")

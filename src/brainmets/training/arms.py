@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch import nn
 from torch.nn import functional
 
 from brainmets.training import exported_trainer
+from brainmets.training.lesion_loss import AppendZones, LesionDiceLoss
+from brainmets.training.plans import RESIDUAL_PLAN, UNET_PLAN
 from brainmets.training.trainer import StudyTrainer
 
 
@@ -52,6 +59,23 @@ class LesionDiceTrainer(StudyTrainer):
 
     arm = "lesion_dice"
 
+    def _build_loss(self) -> nn.Module:
+        if self.label_manager.has_ignore_label or not self.enable_deep_supervision:
+            raise ValueError("lesion_dice: needs regions without an ignore label, and outputs under deep supervision")
+        return LesionDiceLoss(super()._build_loss(), self.settings["lesion_weight"])
+
+    @staticmethod
+    def get_training_transforms(*arguments: Any, **named: Any) -> BasicTransform:
+        """nnU-Net's, and the zones of the patch's lesions as the last of the targets."""
+        own = StudyTrainer.get_training_transforms(*arguments, **named)
+        return ComposeTransforms([*own.transforms, AppendZones()])
+
+    @staticmethod
+    def get_validation_transforms(*arguments: Any, **named: Any) -> BasicTransform:
+        """nnU-Net's, and the zones of the patch's lesions as the last of the targets."""
+        own = StudyTrainer.get_validation_transforms(*arguments, **named)
+        return ComposeTransforms([*own.transforms, AppendZones()])
+
 
 class LesionSamplingTrainer(StudyTrainer):
     """nnU-Net as it is, on patches that are placed on lesions: the setting ``lesion_sampling`` of any arm."""
@@ -69,6 +93,7 @@ class DefaultResEncTrainer(StudyTrainer):
     """nnU-Net's residual-encoder plan, with its loss and its optimiser."""
 
     arm = "default_resenc"
+    plan_name = RESIDUAL_PLAN
 
 
 TRAINERS: dict[str, type[StudyTrainer]] = {
@@ -83,6 +108,16 @@ TRAINERS: dict[str, type[StudyTrainer]] = {
         DefaultResEncTrainer,
     )
 }
+
+
+def own_plans(arms: Iterable[str]) -> list[str]:
+    """The plans that these arms need beside the U-Net's, which every study has.
+
+    >>> own_plans(["default", "segresnet"]), own_plans(["default", "default_resenc"])
+    ([], ['nnUNetResEncUNetPlans'])
+    """
+    return sorted({TRAINERS[arm].plan_name for arm in arms} - {UNET_PLAN})
+
 
 SMOOTH = 1e-5
 """Keeps the Tversky index of an empty region defined: it is 1 where nothing is there and nothing is predicted."""

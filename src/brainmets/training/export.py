@@ -1,7 +1,8 @@
 """Writing a finished (arm, strategy) as a model archive that stock nnU-Net installs and predicts with.
 
-The layout is that of ``nnUNetv2_export_model_to_zip``. Two arms use nnU-Net's own network, so that the archive names
-nnU-Net's own trainer; the third carries ``exported_trainer.py``, its trainer and the program that predicts with it.
+The layout is that of ``nnUNetv2_export_model_to_zip``. All arms but segresnet use a network that nnU-Net's plan names,
+so that the archive names nnU-Net's own trainer; segresnet's carries ``exported_trainer.py``, its trainer and the
+program that predicts with it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from brainmets.files import read_json, replacing
 from brainmets.paths import StudyPaths
-from brainmets.training import exported_trainer
+from brainmets.training import channels, exported_trainer
 from brainmets.training.arms import SegResNetTrainer
 from brainmets.training.plans import CONFIGURATION, DATASETS
 from brainmets.training.trainer import FINAL, read_checkpoint
@@ -36,12 +37,12 @@ The model predicts brain metastases with stock nnU-Net, without BrainMets Transf
 
 Images
 ------
-Four files per patient in the folder images/, named for the patient and the sequence:
+{count} per patient in the folder images/, named for the patient and the sequence:
 
 {channels}
 
-- All four on one grid (same size, spacing and position), registered to each other.
-- Prepared as the study's cohort was: brain extracted or not, as there. After brain extraction the background must be
+{grid}- A missing sequence is a file of zeros on the patient's grid: it stays 0, the mean of every normalised image.
+{lacking}- Prepared as the study's cohort was: brain extracted or not, as there. After extraction the background must be
   exactly 0: nnU-Net takes 0 for what is outside the image. This model's plan normalises {normalised}.
 - Stored in any axes, with a header that says which: the reader turns every image to RAS for the network, and the
   prediction comes back in the axes and on the grid of the patient's first file. Any spacing: nnU-Net resamples.
@@ -66,6 +67,11 @@ With several folds nnU-Net averages logits and BrainMets Transfer probabilities:
 label maps are the same.
 {segresnet}
 Not for clinical use.
+"""
+
+ONE_GRID = """- All on one grid (same size, spacing and position), registered to each other.
+"""
+UNSEEN = """  No training step dropped a sequence by chance: only what its training cases lacked was trained for.
 """
 
 SEGRESNET = """
@@ -95,6 +101,7 @@ def export(
     checkpoints = {fold: read_checkpoint(path, torch.device("cpu")) for fold, path in paths.items()}
     plans, dataset = (checkpoints[folds[0]]["init_args"][name] for name in ("plans", "dataset_json"))
     plans["plans_name"] += f"_{arm}_{strategy}"
+    dropped = bool(plans["brainmets"]["settings"].get("sequence_dropout", 0))
     if arm == SegResNetTrainer.arm:
         trainer = exported_trainer.SegResNetTrainer.__name__
     else:
@@ -118,7 +125,11 @@ def export(
         if arm == SegResNetTrainer.arm:
             archive.write(exported_trainer.__file__, f"{folder}/{EXTERNAL}/{trainer}.py")
         words = {"arm": arm, "strategy": strategy, "folds": " ".join(map(str, folds)), "tile_step": tile_step}
-        words |= {"mirroring": "" if mirroring else " --disable_tta", "archive": shlex.quote(out.name)}
+        words |= {
+            "sequence_dropout": dropped,
+            "mirroring": "" if mirroring else " --disable_tta",
+            "archive": shlex.quote(out.name),
+        }
         archive.writestr(f"{folder}/README.txt", read_me(folder, plans, dataset, words))
     return out
 
@@ -127,17 +138,22 @@ def read_me(folder: str, plans: Mapping[str, Any], dataset: Mapping[str, Any], w
     """The archive's README: how images are prepared for the model, and the commands that install it and predict.
 
     ``folder`` is the model's, as nnU-Net names it: dataset, then trainer, plan and configuration. ``words`` are arm,
-    strategy, folds, tile_step, mirroring and archive, as the text takes them.
+    strategy, folds, tile_step, mirroring and archive, as the text takes them, and whether it was trained with
+    sequence_dropout.
     """
     trainer = folder.split("/")[1].split("__")[0]
     own = trainer == exported_trainer.SegResNetTrainer.__name__
     program = f'python "$nnUNet_results/{folder}/{EXTERNAL}/{trainer}.py"'
     packages = ("nnunetv2", "monai") if own else ("nnunetv2",)
+    dropped = words["sequence_dropout"]
     masked = plans["configurations"][CONFIGURATION]["use_mask_for_norm"][0]
-    names = [(int(number), sequence) for number, sequence in dataset["channel_names"].items()]
+    names = list(enumerate(channels.names(dataset)))
     return READ_ME.format(
         **words, dataset=DATASETS["target"], plans=plans["plans_name"], trainer=trainer, configuration=CONFIGURATION,
         packages=" ".join(f"{name}=={metadata.version(name)}" for name in packages),
+        count="One file" if len(names) == 1 else f"{len(names)} files",
+        grid=ONE_GRID if len(names) > 1 else "",
+        lacking="" if dropped else UNSEEN,
         channels="\n".join(f"    CASE_{n:04d}.nii.gz  {SEQUENCE_TITLES[name]} ({name})" for n, name in names),
         normalised="over what is not 0" if masked else "over the whole image, 0 included",
         predict=program if own else "nnUNetv2_predict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,12 @@ class TransferError(ValueError):
 
 
 class TransferredKey(NamedTuple):
-    """One weight of the network: ``status`` is "loaded" or "skipped", ``reason`` says why it was skipped."""
+    """One weight of the network.
+
+    ``status`` is "loaded", "adapted" (the first layer's, by the names of its channels), "fresh" (the first layer's,
+    where no sequence is shared) or "skipped" (the head's, where it is not wanted); ``reason`` says why it was not
+    loaded as it is.
+    """
 
     key: str
     shape: tuple[int, ...]
@@ -27,13 +33,26 @@ class TransferredKey(NamedTuple):
     reason: str
 
 
+TRANSFERRED = frozenset({"loaded", "adapted"})
+"""A tensor has one learning rate: an adapted one, part of which starts at zero, learns as the transferred ones do."""
+
+
 def transfer_weights(
-    network: nn.Module, weights: Mapping[str, torch.Tensor], head_keys: Sequence[str], transfer_head: bool
+    network: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    head_keys: Sequence[str],
+    transfer_head: bool,
+    given: Sequence[str] = (),
+    wanted: Sequence[str] = (),
 ) -> list[TransferredKey]:
     """Load ``weights`` into ``network`` in place and return one row per key.
 
     ``head_keys`` are parts of names that mark the segmentation head; with ``transfer_head`` false those keep their
-    random initialisation. Raises ``TransferError`` where names or shapes differ.
+    random initialisation. ``given`` and ``wanted`` are the sequences that the weights and the network read, in channel
+    order. Where they differ, the first layer is adapted: the weights of a sequence that both have move to its channel,
+    those of one that the network does not read are dropped, and those of a new one start at zero: the network begins
+    exactly as if that sequence were missing, and gradients reach it from the first step. Where the two share none the
+    layer keeps its random initialisation. Raises ``TransferError`` where other names or shapes differ.
 
     >>> rows = transfer_weights(nn.Linear(2, 1), nn.Linear(2, 1).state_dict(), ["bias"], transfer_head=False)
     >>> [(row.key, row.shape, row.status) for row in rows]
@@ -46,19 +65,113 @@ def transfer_weights(
             "checkpoint is of another arm or of another plan; rerun notebook 02 and the pretraining with the same "
             "parameters"
         )
-    rows = []
+    first = input_layer(network, len(wanted)) if tuple(given) != tuple(wanted) else FirstLayer((), ())
+    shared = [name for name in wanted if name in given]
+    rows, taken = [], dict(own)
     for key, value in own.items():
-        if weights[key].shape != value.shape:
+        offered, status, reason = weights[key], "loaded", ""
+        if not transfer_head and any(part in key for part in head_keys):
+            status, reason = "skipped", "segmentation head, and transfer_head is false"
+        elif key in (*first.weights, *first.biases) and not shared:
+            status = "fresh"
+            reason = f"first layer: the checkpoint reads {_listed(given)}, the network {_listed(wanted)}"
+        elif key in first.weights:
+            status, reason = "adapted", _adaptation(given, wanted)
+            offered = adapted(offered, given, wanted)
+        if status != "fresh" and offered.shape != value.shape:
             raise TransferError(
                 f"{key}: the checkpoint has shape {tuple(weights[key].shape)}, the network {tuple(value.shape)}: the "
                 "source was not trained with the target's plan, or with another number of features; rerun notebook 02 "
                 "and the pretraining with the same parameters"
             )
-        skipped = not transfer_head and any(part in key for part in head_keys)
-        status, reason = ("skipped", "segmentation head, and transfer_head is false") if skipped else ("loaded", "")
+        if status in TRANSFERRED:
+            taken[key] = offered
         rows.append(TransferredKey(key, tuple(value.shape), status, reason))
-    network.load_state_dict({**own, **{row.key: weights[row.key] for row in rows if row.status == "loaded"}})
+    network.load_state_dict(taken)
     return rows
+
+
+# --- the first layer ---
+
+
+class FirstLayer(NamedTuple):
+    """The names, in the network's ``state_dict``, of the weights and of the biases of the layer that sees the image.
+
+    nnU-Net's networks know the same tensor by several names.
+    """
+
+    weights: tuple[str, ...]
+    biases: tuple[str, ...]
+
+
+class _FoundError(Exception):
+    """Ends the forward pass that looks for the first layer."""
+
+
+def input_layer(network: nn.Module, channels: int) -> FirstLayer:
+    """The convolution that an image of ``channels`` sequences enters, whatever the network calls it.
+
+    An image is sent through the network as far as its first convolution; the weights stay as they are. Raises
+    ``TransferError`` where that takes another number of channels, or none takes the image.
+    """
+    found: list[nn.Module] = []
+
+    def stop(module: nn.Module, _: tuple[torch.Tensor, ...]) -> None:
+        found.append(module)
+        raise _FoundError
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    hooks = [one.register_forward_pre_hook(stop) for one in network.modules() if isinstance(one, kinds)]
+    value = next(network.parameters())
+    try:
+        with torch.no_grad(), contextlib.suppress(_FoundError):
+            network(torch.zeros(1, channels, 32, 32, 32, device=value.device, dtype=value.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found or found[0].in_channels != channels:
+        raise TransferError(
+            f"{type(network).__name__}: its first convolution does not take the image's {channels} channel(s): its "
+            "weights cannot be adapted to other sequences; use the same sequences for pretraining and target"
+        )
+    known = network.state_dict(keep_vars=True)
+    weights, biases = (
+        tuple(name for name, one in known.items() if tensor is not None and one is tensor)
+        for tensor in (found[0].weight, found[0].bias)
+    )
+    return FirstLayer(weights, biases)
+
+
+def adapted(weight: torch.Tensor, given: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
+    """A first layer's weight (output, given sequence, ...) for the sequences ``wanted``; zero for a new one.
+
+    >>> adapted(torch.tensor([[[1.0], [2.0]]]), ["t1n", "t1c"], ["t1c", "t2f"])
+    tensor([[[2.],
+             [0.]]])
+    """
+    if weight.shape[1] != len(given):
+        raise TransferError(
+            f"the checkpoint's first layer has {weight.shape[1]} channel(s) for the sequences {_listed(given)}: its "
+            "dataset.json is not the one that it was trained with; pretrain again"
+        )
+    result = weight.new_zeros((len(weight), len(wanted), *weight.shape[2:]))
+    for place, name in enumerate(wanted):
+        if name in given:
+            result[:, place] = weight[:, given.index(name)]
+    return result
+
+
+def _adaptation(given: Sequence[str], wanted: Sequence[str]) -> str:
+    parts = {
+        "by name": [name for name in wanted if name in given],
+        "new, from zero": [name for name in wanted if name not in given],
+        "dropped": [name for name in given if name not in wanted],
+    }
+    return "first layer: " + "; ".join(f"{what} {_listed(names)}" for what, names in parts.items() if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
 
 
 # --- beyond the paper: a warm-up, and a lower rate for what was transferred ---
@@ -88,6 +201,8 @@ class TransferSchedule(PolyLRScheduler):
 
 def lower_transferred(optimiser: Optimizer, network: nn.Module, transferred: Collection[str], share: float) -> None:
     """Give the weights of ``network`` named in ``transferred`` a group of their own in ``optimiser``.
+
+    An adapted first layer counts as transferred as a whole (``TRANSFERRED``), a fresh one does not.
 
     The optimiser must not have made a step. The first group keeps the other weights, so that its rate is the one
     that is logged; where every weight was transferred there is one group, with the lower rate.

@@ -29,6 +29,7 @@ from brainmets.paths import StudyPaths
 from brainmets.processes import locked
 from brainmets.provenance import commit, damaged, sha256, versions
 from brainmets.training import plans
+from brainmets.training.arms import own_plans
 from brainmets.training.preprocessed import PROPERTIES, require_sound
 from brainmets.training.session import IDENTITY, LOCK, identity
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, RECORD, read_checkpoint
@@ -47,7 +48,8 @@ KEPT = ("notebook", "versions", "commit", "device", "started", "seconds")
 PIECE = 2**20
 
 _SOURCE = f"nnunet/preprocessed/{plans.DATASETS['source']}"
-_JSON = "|".join((re.escape(plans.PLANS["source"]), "dataset", "dataset_fingerprint", "splits_final", "content"))
+_PLANS = (re.escape(plans.identifier("source", name)) for name in plans.PLANNERS)
+_JSON = "|".join((*_PLANS, "dataset", "dataset_fingerprint", "splits_final", "content"))
 _NAME = r"(?!\.)[^/\\\x00-\x1f]+"
 ALLOWED: Mapping[str, re.Pattern[str]] = {
     "plan": re.compile(
@@ -279,8 +281,9 @@ def _place_plan(
     found = {name for name in manifest["files"] if name.endswith((".b2nd", ".npz"))}
     if odd := sorted(needed ^ found):
         raise HandOverError(f"{odd[0]!r} is lacking" if odd[0] in needed else f"{odd[0]!r} is of no case")
+    dataset = _require_json(staged.nnunet_preprocessed / plans.DATASETS["source"] / "dataset.json")
     for case in cases:
-        require_sound(arrays, case)
+        require_sound(arrays, case, dataset)
     if not (staged.splits.is_file() and staged.alignment.is_file()):
         raise HandOverError(f"it lacks {staged.splits.name} or {staged.alignment.name}")
     alignment = _require_json(staged.alignment)
@@ -288,13 +291,18 @@ def _place_plan(
         raise HandOverError(f"{staged.alignment.name} is not as `brainmets pack` writes it")
     if {*_require_json(staged.splits)} != {"source"}:
         raise HandOverError(f"{staged.splits.name} holds more than the source cohort's folds")
-    wanted = {(p.arm, p.fold): identity(staged, p, "pretraining") for p in _pretrainings(study)}
+    trainings = {(p.arm, p.fold): p for p in _pretrainings(study)}
     packed = {(one["arm"], one["fold"]): one["identity"] for one in manifest["trainings"]}
-    if {*wanted} != {*packed}:
+    if {*trainings} != {*packed}:
         raise HandOverError(
             f"it was packed for {_listed(packed)}, and {study.origin} trains "
-            f"{_listed(wanted)}; use the same parameters on both machines"
+            f"{_listed(trainings)}; use the same parameters on both machines"
         )
+    planned = [plans.UNET_PLAN, *own_plans(arm for arm, _ in trainings)]
+    for path in (plans.plan_path(staged, "source", name) for name in planned):
+        if not path.is_file():
+            raise HandOverError(f"{_below(staged, path)!r} is lacking")
+    wanted = {training: identity(staged, p, "pretraining") for training, p in trainings.items()}
     for (arm, fold), mine in wanted.items():
         if differing := _differences(packed[arm, fold], mine):
             raise HandOverError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +27,12 @@ from brainmets import nifti
 from brainmets.cohorts.cohort import Case
 from brainmets.cohorts.splits import FoldCases
 from brainmets.scoring import probabilities as kept
+from brainmets.training import channels
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import CONFIGURATION, READER
 from brainmets.training.preprocessed import require_finite
 from brainmets.training.trainer import read_checkpoint
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Ensemble:
 
     @classmethod
     def load(cls, checkpoints: Sequence[Path], device: torch.device, tile_step: float, mirroring: bool) -> Ensemble:
-        """Read one checkpoint per fold; all must be of one arm and one plan.
+        """Read one checkpoint per fold; all must be of one arm and one plan, and read the same sequences.
 
         ``tile_step`` is the sliding window's step as a share of the patch; ``mirroring`` averages over mirrored
         copies of the input. Raises ``ValueError`` where the checkpoints do not belong together.
@@ -80,6 +82,9 @@ class Ensemble:
         for path, checkpoint in zip(checkpoints, read, strict=True):
             if checkpoint["init_args"]["plans"] != first["plans"]:
                 raise ValueError(f"{path} was trained with another plan or another arm than {checkpoints[0]}")
+            reads, others = (channels.names(one["dataset_json"]) for one in (checkpoint["init_args"], first))
+            if reads != others:
+                raise ValueError(f"{path} reads {', '.join(reads)}, and {checkpoints[0]} {', '.join(others)}")
         if first["plans"]["image_reader_writer"] != READER:
             raise ValueError(
                 f"{checkpoints[0]} was trained on images in the axes of their files, not turned to one orientation "
@@ -127,16 +132,25 @@ class Ensemble:
         """The folds at these places of the list that was loaded, on the same network: nothing is read again."""
         return replace(self, weights=[self.weights[place] for place in places])
 
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Those that the networks read, in channel order."""
+        return channels.names(self.dataset)
+
     def preprocess(self, case: Case, reference: Path | None = None) -> NetworkImage:
         """The case as the network sees it; with ``reference``, a label map on the case's grid, on that grid too.
 
-        Raises ``ValueError`` naming case and sequence where an image is not finite in float32.
+        The case may have any of the network's sequences: the others are 0, and its further images are passed over.
+        Raises ``ValueError`` naming the case where it has none of them, and case and sequence where an image is not
+        finite in float32.
         """
-        data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
-            list(map(str, case.channels(SEQUENCES))), None if reference is None else str(reference), self.plans,
-            self.predictor.configuration_manager, self.dataset,
-        )  # fmt: skip
-        require_finite(data, case.case)
+        with tempfile.TemporaryDirectory() as folder:
+            data, labels, properties = DefaultPreprocessor(verbose=False).run_case(
+                channels.files_of(case, self.sequences, Path(folder) / "absent.nii.gz"),
+                None if reference is None else str(reference), self.plans, self.predictor.configuration_manager,
+                self.dataset,
+            )  # fmt: skip
+        require_finite(data, case.case, self.sequences)
         return NetworkImage(data, None if reference is None else labels[0], properties)
 
     def fold_probabilities(self, image: NetworkImage) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
@@ -212,8 +226,8 @@ class Ensemble:
 
 
 def write_prediction(labels: npt.NDArray[np.uint8], case: Case, folder: Path) -> Path:
-    """Write ``<case>.nii.gz`` in the axes and with the affine of the case's t1c; ``labels`` are (z, y, x), in RAS."""
-    reference = nifti.read_grid(case.images["t1c"])
+    """Write ``<case>.nii.gz`` in the axes and with the affine of the case; ``labels`` are (z, y, x), in RAS."""
+    reference = nifti.read_grid(case.reference)
     array = nifti.from_ras(labels.transpose(2, 1, 0), reference.affine)
     if array.shape != reference.shape:
         raise ValueError(f"the prediction of {case.case} has shape {array.shape}, its image {reference.shape}")
@@ -229,11 +243,11 @@ class Keep:
 
 
 def write_probabilities(probabilities: npt.NDArray[np.float32], case: Case, keep: Keep) -> Path:
-    """Write what ``Ensemble.probabilities`` gives as ``<case>.nii.gz``, on the grid of the case's t1c.
+    """Write what ``Ensemble.probabilities`` gives as ``<case>.nii.gz``, on the case's grid.
 
     ``probabilities``: (region, z, y, x), in RAS, the regions in the network's order.
     """
-    reference = nifti.read_grid(case.images["t1c"])
+    reference = nifti.read_grid(case.reference)
     volumes = {
         region: nifti.from_ras(probabilities[NETWORK_REGIONS.index(region)].transpose(2, 1, 0), reference.affine)
         for region in REGIONS

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,14 +27,20 @@ import nnunetv2.preprocessing.preprocessors.default_preprocessor as preprocessin
 import numpy as np
 import pandas as pd
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ZScoreNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
 from brainmets.cohorts import likeness
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, read_sequences
 from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.files import read_json, write_json
 from brainmets.paths import StudyPaths
 from brainmets.provenance import Provenance, damaged, sha256
+from brainmets.training import channels
 from brainmets.training.commands import alignment_command
 from brainmets.training.preprocessed import (
     PROPERTIES,
@@ -41,12 +48,27 @@ from brainmets.training.preprocessed import (
     DamagedError,
     StudyDataset,
 )
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
-PLANS = {"source": "nnUNetPlans_from_target", "target": "nnUNetPlans"}
-"""nnU-Net's identifier of each cohort's plan: the target's own, and the same plan moved to the source."""
+UNET_PLAN, RESIDUAL_PLAN = "nnUNetPlans", "nnUNetResEncUNetPlans"
+PLANNERS: Mapping[str, type[ExperimentPlanner]] = {UNET_PLAN: ExperimentPlanner, RESIDUAL_PLAN: ResEncUNetPlanner}
+"""nnU-Net's planner of each plan, by nnU-Net's own name of the plan. Every study has the first, which says how images
+are preprocessed; a study has another where one of its arms does."""
+
+
+def identifier(cohort: str, plan_name: str) -> str:
+    """nnU-Net's identifier of a cohort's plan: the target's own, or the same plan moved to the source.
+
+    >>> identifier("source", "nnUNetPlans")
+    'nnUNetPlans_from_target'
+    """
+    return plan_name if cohort == "target" else f"{plan_name}_from_target"
+
+
+PLANS = {cohort: identifier(cohort, UNET_PLAN) for cohort in DATASETS}
+"""The identifier of each cohort's plan of the U-Net, which its images are preprocessed by."""
 
 READER = "NibabelIOWithReorient"
 """nnU-Net's reader that turns every image to RAS. With its usual one the network sees the axes of the file: cohorts
@@ -54,7 +76,7 @@ stored differently would be heads in different positions."""
 
 CONTENT = "content.json"
 """What the preprocessed cases were made from, written last by ``preprocess``: SHA-256 of each case's images, in
-channel order, and of its label map in BraTS labels."""
+channel order ("absent" for one that it lacks), and of its label map in BraTS labels."""
 
 WRITTEN = "written.json"
 """The record of what preprocessing wrote of a cohort, for the trainings to compare with; names no other cohort."""
@@ -63,7 +85,17 @@ NETWORK = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.[A-Z]\
 LAYER = re.compile(r"torch\.nn\.(modules\.\w+\.)?[A-Z]\w*")
 """The classes that a plan may name: no name of a module's own imports, through which any function can be reached."""
 
-ALIGNED = ("patch_size", "batch_size", "spacing", "normalization_schemes", "use_mask_for_norm", "architecture")
+PREPROCESSING = (
+    "data_identifier", "preprocessor_name", "spacing", "normalization_schemes", "use_mask_for_norm",
+    "resampling_fn_data", "resampling_fn_data_kwargs", "resampling_fn_seg", "resampling_fn_seg_kwargs",
+)  # fmt: skip
+"""What all plans of a cohort must agree on, since its images are preprocessed once."""
+
+PER_SEQUENCE = ("normalization_schemes", "use_mask_for_norm")
+"""What a plan has one value of for each channel; compared for the sequences that both cohorts have."""
+INTENSITIES = "foreground_intensity_properties_per_channel"
+"""The plan's statistics of intensities, by nnU-Net's name."""
+ALIGNED = ("patch_size", "batch_size", "spacing", *PER_SEQUENCE, "architecture")
 """What both plans must agree on for weights to be transferable, besides channel order, regions and axes."""
 
 LOOKED_AT = 40
@@ -73,7 +105,8 @@ INTENSITY_SAMPLES = 2_000_000
 """Foreground voxels that the fingerprint's intensity statistics are drawn from, with replacement.
 
 nnU-Net draws 1e8 whatever the cohort's size, which takes 20 s on a cohort of a few MB; the statistics go into the plan
-but MRI is normalised by each image's own z-score and does not use them.
+but MRI is normalised by each image's own z-score and does not use them (``require_z_score``). A sequence that a case
+lacks enters them as zeros.
 """
 
 
@@ -96,13 +129,26 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
 
     Held-out cases are not listed, so that neither the fingerprint nor any training sees them. Regions are trained
     as overlapping targets; nnU-Net paints them in the order WT, TC, ET as labels 2, 1, 3 (SNFH, NETC, ET).
+
+    Channels are the sequences of the cohort's manifest. Under "absent" stands what single cases lack; their file is
+    one of zeros. Raises ``ValueError`` naming a sequence that no training case has.
     """
+    sequences = read_sequences(files.manifest(cohort))
     training = sorted(set(cases) - set(split["held_out"]))
+    lacking = {case: channels.lacking(cases[case], sequences) for case in training}
+    if unseen := [name for name in sequences if all(name in lacking[case] for case in training)]:
+        raise ValueError(
+            f"no training case of the {cohort} cohort has {', '.join(unseen)}: a network learns nothing of it; leave "
+            "it out of `sequences`"
+        )
+    absent = {case: without for case, without in lacking.items() if without}
+    zeros = files.nnunet_raw / DATASETS[cohort] / channels.ABSENT
     content = {
-        **description(len(training)),
+        **description(len(training), sequences),
+        **({channels.ABSENT: absent} if absent else {}),
         "dataset": {
             case: {
-                "images": [str(path) for path in cases[case].channels(SEQUENCES)],
+                "images": channels.files_of(cases[case], sequences, zeros / f"{case}.nii.gz"),
                 "label": str(files.labels(cohort) / f"{case}.nii.gz"),
             }
             for case in training
@@ -115,10 +161,10 @@ def write_dataset(files: StudyPaths, cohort: str, cases: Mapping[str, Case], spl
     return content
 
 
-def description(training: int) -> dict[str, Any]:
+def description(training: int, sequences: Iterable[str]) -> dict[str, Any]:
     """What ``dataset.json`` says of any cohort beside its cases, of which it has so many for ``training``."""
     return {
-        "channel_names": {str(index): sequence for index, sequence in enumerate(SEQUENCES)},
+        "channel_names": {str(index): sequence for index, sequence in enumerate(sequences)},
         "labels": {"background": 0, **{region: list(REGIONS[region]) for region in NETWORK_REGIONS}},
         "regions_class_order": [2, 1, 3],
         "numTraining": training,
@@ -136,24 +182,87 @@ def extract_fingerprint(files: StudyPaths, cohort: str, workers: int) -> dict[st
         return extractor.run(overwrite_existing=True)
 
 
-def plan_target(files: StudyPaths, gpu_memory_gb: float, base_features: int) -> dict[str, Any]:
-    """Let nnU-Net plan on the target's fingerprint and write the plan.
+def plan_target(
+    files: StudyPaths, gpu_memory_gb: float, base_features: int, plan_name: str = UNET_PLAN
+) -> dict[str, Any]:
+    """Let nnU-Net plan on the target's fingerprint and write the plan ``plan_name`` (of ``PLANNERS``).
 
     ``gpu_memory_gb`` and ``base_features`` (feature maps of the first level) are the planner's levers: patch,
     batch and depth of the network follow from them. Returns the plan.
     """
     use_nnunet_folders(files)
-    planner = ExperimentPlanner(DATASETS["target"], gpu_memory_gb, plans_name=PLANS["target"])
+    planner = PLANNERS[plan_name](DATASETS["target"], gpu_memory_gb, plans_name=identifier("target", plan_name))
     planner.UNet_base_num_features = base_features
     with contextlib.redirect_stdout(io.StringIO()):  # pages of intermediate plans; the notebook shows the result
         return planner.plan_experiment()
 
 
-def move_plan_to_source(files: StudyPaths) -> dict[str, Any]:
-    """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan."""
+def move_plan_to_source(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[str, Any]:
+    """Give the source cohort the target's plan, by nnU-Net's own command. Returns the moved plan.
+
+    Where the cohorts have other sequences, the plan's values of single channels follow their names (``by_name``).
+    Another plan than the U-Net's reads the arrays that the U-Net's names: nnU-Net's command would name others.
+    """
     use_nnunet_folders(files)
-    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], PLANS["target"], PLANS["source"])
-    return read_plan(files, "source")
+    identifiers = [identifier(cohort, plan_name) for cohort in ("target", "source")]
+    move_plans_between_datasets(DATASETS["target"], DATASETS["source"], *identifiers)
+    written = read_plan(files, "source", plan_name)
+    moved = deepcopy(written)
+    source, target = (channels.names(read_dataset(files, cohort)) for cohort in ("source", "target"))
+    if source != target:
+        own = _read(files, "source", "dataset_fingerprint.json")[INTENSITIES]
+        moved = by_name(moved, target, dict(zip(source, own.values(), strict=True)))
+    shared = read_plan(files, "source") if plan_name != UNET_PLAN else moved
+    moved["configurations"][CONFIGURATION]["data_identifier"] = _data_identifier(shared)
+    if moved != written:
+        write_json(plan_path(files, "source", plan_name), moved)
+    return moved
+
+
+def _data_identifier(plan: Mapping[str, Any]) -> str:
+    return str(plan["configurations"][CONFIGURATION]["data_identifier"])
+
+
+def by_name(plan: Mapping[str, Any], of: Sequence[str], intensities: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of networks that read the sequences ``of``, for networks that read those of ``intensities``.
+
+    A sequence that both have keeps its values. One that only the latter have gets the normalisation that nnU-Net gives
+    a sequence of its name, over the mask or not as all sequences of the plan, and its own cohort's ``intensities``.
+    Everything else is the plan's, the network's topology above all. Raises ``AlignmentError`` where the plan
+    normalises its sequences over different masks, so that there is no rule for another one.
+    """
+    moved = deepcopy(dict(plan))
+    for name, configuration in moved["configurations"].items():
+        if "use_mask_for_norm" not in configuration:  # one that inherits from another
+            continue
+        schemes, masked = (dict(zip(of, configuration[key], strict=True)) for key in PER_SEQUENCE)
+        if len(set(masked.values())) != 1:
+            raise AlignmentError(f"{name}: use_mask_for_norm is {masked}, and the source has other sequences")
+        everywhere = next(iter(masked.values()))
+        configuration["normalization_schemes"] = [
+            schemes.get(sequence) or get_normalization_scheme(sequence).__name__ for sequence in intensities
+        ]
+        configuration["use_mask_for_norm"] = [everywhere for _ in intensities]
+    known = dict(zip(of, plan[INTENSITIES].values(), strict=True))
+    moved[INTENSITIES] = {
+        str(number): known.get(sequence, own) for number, (sequence, own) in enumerate(intensities.items())
+    }
+    return moved
+
+
+def require_z_score(plan: Mapping[str, Any]) -> None:
+    """Raise ``AlignmentError`` where a plan normalises by anything but each image's own mean and deviation.
+
+    Others read the cohort's intensities, in which the sequences that cases lack are zeros, and turn a sequence that a
+    case lacks into something else than 0.
+    """
+    for name, configuration in plan["configurations"].items():
+        for scheme in configuration.get("normalization_schemes", ()):
+            if scheme != ZScoreNormalization.__name__:
+                raise AlignmentError(
+                    f"{name}: {scheme} in the plan, where cases lack sequences: only {ZScoreNormalization.__name__} "
+                    "leaves an image that is not there at 0"
+                )
 
 
 def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
@@ -164,7 +273,9 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     record of what was written are then not there, and no training starts.
     """
     use_nnunet_folders(files)
-    folder = files.nnunet_preprocessed / DATASETS[cohort]
+    folder, dataset = files.nnunet_preprocessed / DATASETS[cohort], read_dataset(files, cohort)
+    if channels.ABSENT in dataset:
+        require_z_score(read_plan(files, cohort))
     for name in (CONTENT, WRITTEN):
         (folder / name).unlink(missing_ok=True)
     with _workers(preprocessing, workers):
@@ -173,15 +284,22 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
         preprocessor.run(DATASETS[cohort], CONFIGURATION, PLANS[cohort], workers)
     arrays = arrays_folder(files, cohort)
     written = sorted(path.stem for path in arrays.glob("*.b2nd") if not path.stem.endswith("_seg"))
-    wanted = read_dataset(files, cohort)["dataset"]
+    wanted = dataset["dataset"]
     if written != sorted(wanted):
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
-    hashes = {
-        case: [sha256(Path(path)) for path in (*entry["images"], entry["label"])] for case, entry in wanted.items()
-    }
-    write_json(folder / CONTENT, hashes)
+    write_json(folder / CONTENT, {case: _hashes(dataset, case) for case in wanted})
     record(files, cohort)
     return written
+
+
+def _hashes(dataset: Mapping[str, Any], case: str) -> list[str]:
+    """Of each channel's image and of the label map; a sequence that the case lacks is called so."""
+    entry, absent = dataset["dataset"][case], channels.absent_of(dataset, case)
+    images = [
+        channels.ABSENT if sequence in absent else sha256(Path(path))
+        for sequence, path in zip(channels.names(dataset), entry["images"], strict=True)
+    ]
+    return [*images, sha256(Path(entry["label"]))]
 
 
 def record(files: StudyPaths, cohort: str) -> None:
@@ -193,9 +311,20 @@ def record(files: StudyPaths, cohort: str) -> None:
 def outputs(files: StudyPaths, cohort: str) -> list[Path]:
     """Every file of notebook 02 that the trainings of a cohort read: plan, split, arrays, places of labels."""
     folder, arrays = files.nnunet_preprocessed / DATASETS[cohort], arrays_folder(files, cohort)
-    names = (f"{PLANS[cohort]}.json", "dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
+    names = ("dataset.json", "dataset_fingerprint.json", "splits_final.json", CONTENT)
     found = [*sorted(arrays.glob("*.b2nd")), *sorted(arrays.glob(f"{PROPERTIES}/*.npz"))]
-    return [*(folder / name for name in names), *found]
+    return [*plan_paths(files, cohort), *(folder / name for name in names), *found]
+
+
+def plan_path(files: StudyPaths, cohort: str, plan_name: str) -> Path:
+    """Where a cohort's plan ``plan_name`` lies."""
+    return files.nnunet_preprocessed / DATASETS[cohort] / f"{identifier(cohort, plan_name)}.json"
+
+
+def plan_paths(files: StudyPaths, cohort: str) -> list[Path]:
+    """The U-Net's plan of a cohort, and those of other networks that are there."""
+    paths = {name: plan_path(files, cohort, name) for name in PLANNERS}
+    return [path for name, path in paths.items() if name == UNET_PLAN or path.is_file()]
 
 
 def require_whole(files: StudyPaths, cohort: str) -> None:
@@ -227,10 +356,10 @@ def _put_times_back(folder: Path) -> None:
 
 def arrays_folder(files: StudyPaths, cohort: str) -> Path:
     """The folder, named in the plan, of a cohort's preprocessed arrays. Raises ``ValueError`` where it is no name."""
-    identifier = str(read_plan(files, cohort)["configurations"][CONFIGURATION]["data_identifier"])
-    if not re.fullmatch(r"\w+", identifier):
-        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {identifier!r}, which is no folder's name")
-    return files.nnunet_preprocessed / DATASETS[cohort] / identifier
+    folder = _data_identifier(read_plan(files, cohort))
+    if not re.fullmatch(r"\w+", folder):
+        raise ValueError(f"{PLANS[cohort]}.json: data_identifier is {folder!r}, which is no folder's name")
+    return files.nnunet_preprocessed / DATASETS[cohort] / folder
 
 
 def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
@@ -252,14 +381,16 @@ def own_choice(files: StudyPaths, cohort: str) -> dict[str, Any]:
 
 def appearance(files: StudyPaths, cohort: str) -> pd.DataFrame:
     """``likeness.appearance`` of a cohort's preprocessed training cases: of ``LOOKED_AT``, spread evenly by name."""
-    configuration = read_plan(files, cohort)["configurations"][CONFIGURATION]
-    names = sorted(read_dataset(files, cohort)["dataset"])
+    configuration, dataset = read_plan(files, cohort)["configurations"][CONFIGURATION], read_dataset(files, cohort)
+    names, sequences = sorted(dataset["dataset"]), channels.names(dataset)
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names)))]
     stored = StudyDataset(str(arrays_folder(files, cohort)), chosen)
     rows = []
     for case in chosen:
         images, labels, *_ = stored.load_case(case)
-        rows += likeness.appearance(case, np.asarray(images), np.asarray(labels)[0], configuration["spacing"])
+        there = [name for name in sequences if name not in channels.absent_of(dataset, case)]
+        own = np.asarray(images)[[sequences.index(name) for name in there]]
+        rows += likeness.appearance(case, own, np.asarray(labels)[0], configuration["spacing"], there)
     return pd.DataFrame(rows)
 
 
@@ -276,12 +407,12 @@ def content_digest(files: StudyPaths, cohort: str, cases: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(files: StudyPaths, cohort: str) -> dict[str, Any]:
-    """A cohort's plan as nnU-Net wrote it. Raises ``FileNotFoundError`` naming notebook 02 where there is none.
+def read_plan(files: StudyPaths, cohort: str, plan_name: str = UNET_PLAN) -> dict[str, Any]:
+    """A cohort's plan ``plan_name`` as nnU-Net wrote it; ``FileNotFoundError`` naming notebook 02 where there is none.
 
     Raises ``ValueError`` where it names a network that is not nnU-Net's (``require_known_network``).
     """
-    name = f"{PLANS[cohort]}.json"
+    name = f"{identifier(cohort, plan_name)}.json"
     plan = _read(files, cohort, name)
     require_known_network(plan, name)
     return plan
@@ -336,16 +467,22 @@ def _read(files: StudyPaths, cohort: str, name: str) -> dict[str, Any]:
     return read_json(path)
 
 
-def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
-    """What weights need equal, side by side: name -> {"source": value, "target": value}.
+def compare_plans(files: StudyPaths, plan_name: str = UNET_PLAN) -> dict[str, dict[str, Any]]:
+    """What weights need equal in both cohorts' plan, side by side: name -> {"source": value, "target": value}.
 
-    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose".
+    Names are those of ``ALIGNED`` plus "channel_names", "regions" and "transpose". Of what a plan says for each
+    channel (``PER_SEQUENCE``) only the sequences that both cohorts have are listed, in each cohort's order.
     """
+    datasets = {cohort: read_dataset(files, cohort) for cohort in DATASETS}
+    reads = {cohort: channels.names(dataset) for cohort, dataset in datasets.items()}
     sides: dict[str, dict[str, Any]] = {}
-    for cohort in DATASETS:
-        plan, dataset = read_plan(files, cohort), read_dataset(files, cohort)
+    for cohort, dataset in datasets.items():
+        plan = read_plan(files, cohort, plan_name)
         configuration = plan["configurations"][CONFIGURATION]
         values = {name: configuration[name] for name in ALIGNED}
+        for name in PER_SEQUENCE:
+            given = zip(reads[cohort], configuration[name], strict=True)
+            values[name] = [value for sequence, value in given if all(sequence in names for names in reads.values())]
         values |= {"channel_names": dataset["channel_names"], "regions": dataset["labels"]}
         values |= {"transpose": plan["transpose_forward"]}
         for name, value in values.items():
@@ -354,13 +491,43 @@ def compare_plans(files: StudyPaths) -> dict[str, dict[str, Any]]:
 
 
 def require_aligned(sides: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ``AlignmentError`` with both values of everything that differs."""
-    differing = {name: pair for name, pair in sides.items() if pair["source"] != pair["target"]}
+    """Raise ``AlignmentError`` with both values of everything that differs.
+
+    Cohorts may have other sequences: of their "channel_names" those that both have must come in the same order.
+    """
+    differing = {name: pair for name, pair in sides.items() if _shared(name, pair, 0) != _shared(name, pair, 1)}
     if differing:
         lines = "\n".join(
             f"  {name}: source {pair['source']}, target {pair['target']}" for name, pair in differing.items()
         )
         raise AlignmentError(f"the plans are not aligned; run the whole of notebook 02 again:\n{lines}")
+
+
+def require_shared_images(files: StudyPaths, plan_name: str) -> None:
+    """Raise ``AlignmentError`` unless a plan asks of a cohort's images what the U-Net's plan, made first, asks."""
+    for cohort in DATASETS:
+        plans = [read_plan(files, cohort, name) for name in (UNET_PLAN, plan_name)]
+        asked = [
+            {name: plan["configurations"][CONFIGURATION].get(name) for name in PREPROCESSING}
+            | {name: plan[name] for name in ("transpose_forward", "image_reader_writer")}
+            for plan in plans
+        ]
+        if differing := [name for name, value in asked[0].items() if value != asked[1][name]]:
+            lines = "\n".join(
+                f"  {name}: {UNET_PLAN} {asked[0][name]}, {plan_name} {asked[1][name]}" for name in differing
+            )
+            raise AlignmentError(
+                f"the {cohort} cohort's plans ask for images that are preprocessed differently; run the whole of "
+                f"notebook 02 again:\n{lines}"
+            )
+
+
+def _shared(name: str, pair: Mapping[str, Any], side: int) -> Any:
+    """A side's value as it is compared: of the channels, those that the other side has too."""
+    sides = (pair["source"], pair["target"])
+    if name != "channel_names":
+        return sides[side]
+    return [sequence for sequence in sides[side].values() if sequence in sides[1 - side].values()]
 
 
 def forget(files: StudyPaths) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -25,7 +25,8 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from brainmets.files import replacing
 from brainmets.nifti import LARGEST_BYTES
-from brainmets.vocabulary import LABELS, SEQUENCES
+from brainmets.training import channels
+from brainmets.vocabulary import LABELS
 
 PROPERTIES = "properties"
 """Folder, beside the arrays, of each case's places of labels; nnU-Net itself looks at no folder there."""
@@ -44,14 +45,14 @@ class DamagedError(ValueError):
 # --- before anything is kept -------------------------------------------------------------------------------------
 
 
-def require_finite(images: npt.NDArray[np.floating], case: str) -> None:
+def require_finite(images: npt.NDArray[np.floating], case: str, sequences: Sequence[str]) -> None:
     """Raise ``ValueError`` naming case and sequence where a preprocessed value is not finite in float32.
 
-    ``images``: (sequence, ...) in channel order, all four.
+    ``images``: (sequence, ...), one for each of ``sequences``, in their order.
     """
-    if len(images) != len(SEQUENCES):
-        raise ValueError(f"{case}: {len(images)} preprocessed image(s), {len(SEQUENCES)} sequences")
-    for sequence, image in zip(SEQUENCES, images, strict=True):
+    if len(images) != len(sequences):
+        raise ValueError(f"{case}: {len(images)} preprocessed image(s), {len(sequences)} sequences")
+    for sequence, image in zip(sequences, images, strict=True):
         if wrong := int(np.count_nonzero(~np.isfinite(image.astype(np.float32, copy=False)))):
             raise ValueError(
                 f"{case}, {sequence}: {wrong:,} of {image.size:,} preprocessed values are not finite: the image's own "
@@ -59,10 +60,18 @@ def require_finite(images: npt.NDArray[np.floating], case: str) -> None:
             )
 
 
-def require_varied(images: npt.NDArray[np.floating], case: str) -> None:
-    """Raise ``ValueError`` naming case and sequence where a preprocessed image (sequence, ...) is constant."""
-    for sequence, image in zip(SEQUENCES, images, strict=True):
-        if image.size == 0 or image.min() == image.max():
+def require_varied(
+    images: npt.NDArray[np.floating], case: str, sequences: Sequence[str], absent: Collection[str] = ()
+) -> None:
+    """Raise ``ValueError`` naming case and sequence where a preprocessed image (sequence, ...) is constant.
+
+    One that the case lacks by its cohort's declaration (``absent``) must be 0 throughout instead.
+    """
+    for sequence, image in zip(sequences, images, strict=True):
+        if sequence in absent:
+            if image.any():
+                raise ValueError(f"{case}, {sequence}: declared to be absent, and not 0 after preprocessing")
+        elif image.size == 0 or image.min() == image.max():
             raise ValueError(
                 f"{case}, {sequence}: the preprocessed image is constant: nothing can be learnt from it; "
                 "correct the image or leave the case out"
@@ -78,15 +87,17 @@ def require_known_labels(labels: npt.NDArray[np.integer], case: str) -> None:
 class CheckingPreprocessor(DefaultPreprocessor):
     """nnU-Net's preprocessing, which refuses what cannot be trained on and writes no pickle."""
 
-    def run_case(self, image_files: list[str], seg_file: str, *further: Any) -> tuple[Any, Any, Any]:
+    def run_case(
+        self, image_files: list[str], seg_file: str, plans: Any, configuration: Any, dataset: dict[str, Any]
+    ) -> tuple[Any, Any, Any]:
         """Images, label map (both with a first axis of channels) and properties of one case, checked.
 
-        The case is named as its label map is.
+        The case is named as its label map is. ``dataset`` is the content of ``dataset.json``.
         """
-        images, labels, properties = super().run_case(image_files, seg_file, *further)
-        case = Path(seg_file).name.removesuffix(".nii.gz")
-        require_finite(images, case)
-        require_varied(images, case)
+        images, labels, properties = super().run_case(image_files, seg_file, plans, configuration, dataset)
+        case, sequences = Path(seg_file).name.removesuffix(".nii.gz"), channels.names(dataset)
+        require_finite(images, case, sequences)
+        require_varied(images, case, sequences, channels.absent_of(dataset, case))
         require_known_labels(labels, case)
         return images, labels, properties
 
@@ -210,18 +221,20 @@ def require_stored(path: Path) -> None:
         raise ValueError("its parts are larger than the whole")
 
 
-def require_sound(folder: Path, case: str) -> None:
+def require_sound(folder: Path, case: str, dataset: Mapping[str, Any]) -> None:
     """Read all that preprocessing left of a case, and refuse what it would not have kept.
 
-    Raises ``DamagedError`` as ``open_array`` and ``read_places`` do, and ``ValueError`` for values that are not finite
-    and unknown labels.
+    ``dataset`` is the content of its cohort's ``dataset.json``. Raises ``DamagedError`` as ``open_array`` and
+    ``read_places`` do, and ``ValueError`` for values that are not finite, another number of images than sequences, a
+    constant image (or, where the case lacks it, one that is not 0), and unknown labels.
     """
     images, labels = (open_array(folder / f"{case}{end}.b2nd") for end in ("", "_seg"))
     try:
         values, known = np.asarray(images[:]), np.asarray(labels[:])
     except RuntimeError as error:  # Blosc2's, for a chunk that cannot be unpacked
         raise DamagedError(f"{case} cannot be read ({error}); notebook 02 makes it anew") from error
-    require_finite(values, case)
+    require_finite(values, case, channels.names(dataset))
+    require_varied(values, case, channels.names(dataset), channels.absent_of(dataset, case))
     require_known_labels(known, case)
     read_places(_places_file(folder / case))
 

@@ -27,9 +27,11 @@ from brainmets.params import FineTuning, TargetTraining, Training
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import commit, sha256, versions
+from brainmets.training import channels
 from brainmets.training.arms import TRAINERS
 from brainmets.training.finetuning import TransferredKey
 from brainmets.training.plans import (
+    INTENSITIES,
     content_digest,
     read_dataset,
     read_folds,
@@ -56,8 +58,6 @@ NOT_DECISIVE = frozenset({
     "augmentation_workers",
 })  # fmt: skip
 """Parameters that are no part of a training's identity by themselves; ``identity`` says why."""
-INTENSITIES = "foreground_intensity_properties_per_channel"
-"""The plan's statistics of intensities, by nnU-Net's name."""
 LOCK = "training.lock"
 """Held by the process that prepares or trains in a folder."""
 
@@ -89,6 +89,11 @@ class TrainingSession:
         repeat, cases = given.get("repeat", 1), given.get("training_cases")
         branch = [f"repeat {repeat}"] if repeat != 1 else [f"{cases} training cases"] if cases is not None else []
         return ", ".join([self.trainer.arm, f"fold {self.fold}", self.stage, *branch])
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Those that the network reads, in channel order."""
+        return self.trainer.dropout.sequences
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -128,21 +133,27 @@ class TrainingSession:
     def first_batch(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Images (patch, sequence, ...) and regions (patch, WT TC ET, ...) of the first batch, augmented.
 
+        The sequences are ``sequences``; one that the patch's case lacks, or that sequence dropout takes, is 0.
+
         The patches' axes are the image's (z, y, x). It is the very batch that a training whose augmentation runs in
         its own process starts with; processes of their own draw others like it. The training draws from the start
         again, so that looking at it changes nothing.
         """
         with patch.dict(os.environ, nnUNet_n_proc_DA="0"):
             batches, _ = self.trainer.get_dataloaders()
-            batch = next(batches)
+            self.trainer.dropout.begin(self.trainer.batches_seed, self.trainer.current_epoch)
+            batch = self.trainer.dropout(next(batches))
         target = batch["target"]
         regions = target[0] if isinstance(target, list) else target  # the finest output's, under deep supervision
         axes = (0, 1, *(2 + axis for axis in self.trainer.plans_manager.transpose_backward))
         return batch["data"].numpy().transpose(axes), regions.numpy().astype(bool).transpose(axes)
 
     def transfer_table(self) -> pd.DataFrame:
-        """What was taken over, one row per weight: key, shape, status ("loaded" or "skipped"), reason."""
+        """What was taken over, one row per weight: key, shape, status, reason, as ``TransferredKey`` has them."""
         return pd.DataFrame(self.transferred, columns=TransferredKey._fields)
+
+    def _of_status(self, status: str) -> list[str]:
+        return [row.key for row in self.transferred if row.status == status]
 
     def run(self, report: Callable[[str], None] = print) -> None:
         """Train to the last epoch with one line per epoch; a finished training is left as it is.
@@ -205,7 +216,7 @@ class TrainingSession:
             "epochs": len(curves),
             "curves": curves.astype(object).where(curves.notna(), None).to_dict("list"),
             "weights_loaded": sum(row.status == "loaded" for row in self.transferred),
-            "weights_skipped": [row.key for row in self.transferred if row.status == "skipped"],
+            **{f"weights_{status}": self._of_status(status) for status in ("adapted", "fresh", "skipped")},
             "training_seconds": round(float(curves.seconds.sum()), 2),
             "peak_memory_mb": peak_memory_mb(self.trainer.device),
             "checkpoint_sha256": sha256(self.folder / FINAL),
@@ -228,21 +239,21 @@ def prepare(
     folder = files.training_folder(stage, arm, fold)
     cohort, seeds = STAGE_COHORTS[stage], _seeds(parameters, stage)
     require_whole(files, cohort)
-    cases = training_cases(files, parameters, stage)
+    cases, dataset = training_cases(files, parameters, stage), read_dataset(files, cohort)
+    _require_every_sequence(dataset, cases)
     with locked(folder / LOCK, f"the training {arm}, fold {fold}, {stage}"):
         weights = _pretrained_weights(files, parameters, stage)
         _claim(files, stage, arm, fold, identity(files, parameters, stage), report)
         seed_everything(seeds.weights)
-        trainer = TRAINERS[arm].open(
-            folder, read_plan(files, cohort), read_dataset(files, cohort), parameters, training_device()
-        )
+        plan = read_plan(files, cohort, TRAINERS[arm].plan_name)
+        trainer = TRAINERS[arm].open(folder, plan, dataset, parameters, training_device())
         trainer.batches_seed = seeds.batches
         trainer.cases = frozenset(cases)
         trainer.trained_with = _trained_with(parameters, seeds, trainer.device)
         transferred = []
         if weights is not None:
             assert isinstance(parameters, FineTuning)
-            transferred = trainer.fine_tune(weights, parameters)
+            transferred = trainer.fine_tune(*weights, parameters)
         last, checkpoint = _last_whole_checkpoint(folder, trainer.device, report)
         if checkpoint is not None:
             trainer.load_checkpoint(checkpoint)
@@ -278,16 +289,29 @@ def training_cases(files: StudyPaths, parameters: Training, stage: Stage) -> lis
     return [case for case in fold if case in chosen]
 
 
+def _require_every_sequence(dataset: dict[str, Any], cases: list[str]) -> None:
+    """Raise ``ValueError`` where no training case has one of the network's sequences: it would learn nothing of it."""
+    for sequence in channels.names(dataset):
+        if cases and all(sequence in channels.absent_of(dataset, case) for case in cases):
+            raise ValueError(
+                f"none of the {len(cases)} training case(s) has {sequence}: the network would read it with random "
+                "weights; train with other cases (folds, training_cases), or leave it out of `sequences`"
+            )
+
+
 def _seeds(parameters: Training, stage: Stage) -> TrainingSeeds:
     return training_seeds(parameters.seed, stage, parameters.arm, parameters.fold, parameters.repeat - 1)
 
 
-def _pretrained_weights(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str, torch.Tensor] | None:
+def _pretrained_weights(
+    files: StudyPaths, parameters: Training, stage: Stage
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]] | None:
+    """The pretrained network's weights and the sequences that it reads; ``None`` for other stages."""
     if stage != "finetune":
         return None
     path = files.checkpoint("pretraining", parameters.arm, parameters.fold)
-    weights: dict[str, torch.Tensor] = read_checkpoint(path, training_device())["network_weights"]
-    return weights
+    checkpoint = read_checkpoint(path, training_device())
+    return checkpoint["network_weights"], channels.names(checkpoint["init_args"]["dataset_json"])
 
 
 def _trained_with(parameters: Training, seeds: TrainingSeeds, device: torch.device) -> dict[str, Any]:
@@ -359,7 +383,8 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
       ``training.json`` records them.
     """
     cohort = STAGE_COHORTS[stage]
-    plan = {name: value for name, value in read_plan(files, cohort).items() if name != INTENSITIES}
+    whole = read_plan(files, cohort, TRAINERS[parameters.arm].plan_name)
+    plan = {name: value for name, value in whole.items() if name != INTENSITIES}
     cases = training_cases(files, parameters, stage)
     seeds = _seeds(parameters, stage)
     pretrained = files.checkpoint("pretraining", parameters.arm, parameters.fold) if stage == "finetune" else None

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from multiprocessing.util import register_after_fork
@@ -27,18 +27,28 @@ from brainmets.files import read_json, replacing
 from brainmets.params import FineTuning, Training
 from brainmets.processes import end_with_parent
 from brainmets.provenance import sha256
+from brainmets.training import channels
 from brainmets.training.commands import training_command
 from brainmets.training.exported_trainer import optimiser_step
-from brainmets.training.finetuning import TransferredKey, TransferSchedule, lower_transferred, transfer_weights
-from brainmets.training.plans import CONFIGURATION, require_known_network
+from brainmets.training.finetuning import (
+    TRANSFERRED,
+    TransferredKey,
+    TransferSchedule,
+    lower_transferred,
+    transfer_weights,
+)
+from brainmets.training.plans import CONFIGURATION, UNET_PLAN, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
+from brainmets.training.sequence_dropout import SequenceDropout
 from brainmets.vocabulary import NETWORK_REGIONS
 
 LATEST, PREVIOUS, FINAL = "checkpoint_latest.pth", "checkpoint_previous.pth", "checkpoint_final.pth"
 """The checkpoint of the last whole epoch, the one before it, and the finished model."""
 RECORD = "training.json"
 """Beside a finished model: what notebooks 03 to 05 keep of its training, its hash among it."""
+OF_CASES = ("dataset", channels.ABSENT)
+"""Of ``dataset.json``, what names cases; a checkpoint goes to others without it."""
 LEAST_SCALE = 2.0**-14
 """nnU-Net's float16 steps begin with their loss times 2^16 and halve the factor at each overflow, which skips the
 step. Below this one 31 steps have overflowed since the last 2,000 whole ones: no gradient fits any more."""
@@ -52,6 +62,8 @@ class StudyTrainer(nnUNetTrainer):
     """
 
     arm: ClassVar[str]
+    plan_name: ClassVar[str] = UNET_PLAN
+    """The plan that the arm trains by, of ``plans.PLANNERS``."""
     head_keys: ClassVar[tuple[str, ...]] = (".seg_layers.",)
     """Parts of the names of the weights that form the segmentation head."""
     encoder_keys: ClassVar[tuple[str, ...]] = ("encoder.",)
@@ -70,10 +82,16 @@ class StudyTrainer(nnUNetTrainer):
         self.initial_lr = self.settings["learning_rate"]
         self.precision = "nnunet"
         self.freeze_encoder_epochs = 0
+        self.never_frozen: frozenset[str] = frozenset()
         self.batches_seed = 0
         self.cases: frozenset[str] | None = None
         self.trained_with: dict[str, Any] = {}
         self.report: Callable[[str], None] = print
+        self.dropout = SequenceDropout(
+            channels.names(dataset_json),
+            dataset_json.get(channels.ABSENT, {}),
+            self.settings.get("sequence_dropout", 0.0),
+        )
 
     @classmethod
     def open(
@@ -166,18 +184,26 @@ class StudyTrainer(nnUNetTrainer):
 
     # --- fine-tuning ---
 
-    def fine_tune(self, weights: Mapping[str, torch.Tensor], options: FineTuning) -> list[TransferredKey]:
-        """Take over pretrained ``weights`` before the first step; returns one row per weight.
+    def fine_tune(
+        self, weights: Mapping[str, torch.Tensor], sequences: Sequence[str], options: FineTuning
+    ) -> list[TransferredKey]:
+        """Take over pretrained ``weights``, of a network that reads ``sequences``, before the first step.
+
+        Returns one row per weight. A first layer that was adapted to other sequences, or is fresh, learns while the
+        encoder is frozen: a new sequence's weights start at zero, so that the network would not see it.
 
         With the paper's values (``warmup_epochs`` 0, ``transferred_rate`` 1, ``freeze_encoder_epochs`` 0) optimiser
         and schedule stay nnU-Net's own. Raises ``TransferError`` where names or shapes differ.
         """
-        rows = transfer_weights(self.bare_network, weights, self.head_keys, options.transfer_head)
+        rows = transfer_weights(
+            self.bare_network, weights, self.head_keys, options.transfer_head, sequences, self.dropout.sequences
+        )
         self.freeze_encoder_epochs = options.freeze_encoder_epochs
+        self.never_frozen = frozenset(row.key for row in rows if row.status in ("adapted", "fresh"))
         rate, warmup = options.transferred_rate, options.warmup_epochs
         if rate != 1:
-            loaded = {row.key for row in rows if row.status == "loaded"}
-            lower_transferred(self.optimizer, self.bare_network, loaded, rate)
+            transferred = {row.key for row in rows if row.status in TRANSFERRED}
+            lower_transferred(self.optimizer, self.bare_network, transferred, rate)
         if rate != 1 or warmup:
             self.lr_scheduler = TransferSchedule(self.optimizer, self.initial_lr, self.num_epochs, warmup)
         return rows
@@ -187,10 +213,11 @@ class StudyTrainer(nnUNetTrainer):
         super().on_train_epoch_start()
         for source in (self.dataloader_train, self.dataloader_val):
             begin_epoch(source, self.current_epoch)
+        self.dropout.begin(self.batches_seed, self.current_epoch)
         if self.freeze_encoder_epochs:
             learns = self.current_epoch >= self.freeze_encoder_epochs
             for name, value in self.bare_network.named_parameters():
-                if name.startswith(self.encoder_keys):
+                if name.startswith(self.encoder_keys) and name not in self.never_frozen:
                     value.requires_grad_(learns)
 
     # --- steps ---
@@ -198,9 +225,12 @@ class StudyTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The arm's own step, or one whose forward pass runs in bfloat16; neither takes gradients that are not finite.
 
+        The sequences that a case lacks are 0 in its patch, and so are those that ``sequence_dropout`` takes.
+
         nnU-Net's float16 skips such a step by itself (its GradScaler, on a GPU alone). Its float32 step would take
         it: ``optimiser_step`` is the same step, and raises ``FloatingPointError``.
         """
+        batch = self.dropout(batch)
         if self.precision != "nnunet":
             return optimiser_step(self, batch, torch.autocast(self.device.type, torch.bfloat16))
         if self.grad_scaler is None:
@@ -277,7 +307,7 @@ class StudyTrainer(nnUNetTrainer):
                 "plans": plain(self.plans_manager.plans),
                 "configuration": self.configuration_name,
                 "fold": self.fold,
-                "dataset_json": {key: value for key, value in self.dataset_json.items() if key != "dataset"},
+                "dataset_json": {key: value for key, value in self.dataset_json.items() if key not in OF_CASES},
             },
             "trainer_name": type(self).__name__,
             "inference_allowed_mirroring_axes": plain(self.inference_allowed_mirroring_axes),

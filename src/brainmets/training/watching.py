@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import Drawing
 from brainmets.training.session import TrainingSession
-from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES, SEQUENCES
+from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES
 
 DRAWING_SHARE = 0.01
 """Share of the training's time that may go into drawing."""
@@ -81,22 +82,27 @@ def learning_curves(curves: pd.DataFrame, title: str) -> Drawing:
     return figure
 
 
-def batch_figure(images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_], title: str) -> Drawing:
-    """The first two patches of a batch, a row each: its four sequences with the outlines of its regions.
+def batch_figure(
+    images: npt.NDArray[np.float32], regions: npt.NDArray[np.bool_], sequences: Sequence[str], title: str
+) -> Drawing:
+    """The first two patches of a batch, a row each: its ``sequences`` with the outlines of its regions.
 
     ``images`` (patch, sequence, z, y, x) and ``regions`` (patch, region, z, y, x) are what
     ``TrainingSession.first_batch`` gives. Shown is the axial slice with most of the whole tumour; the middle one where
     the patch holds none. Grey goes from a sequence's 1st to its 99th percentile in the patch; an inner region has
-    the thinner line, so that none hides another of the same shape.
+    the thinner line, so that none hides another of the same shape. A sequence that is 0 throughout, as one is that the
+    case lacks or that sequence dropout takes, is marked.
     """
     shown = list(zip(images[:2], regions[:2], strict=True))
-    figure = Drawing(figsize=(11, 0.7 + 2.7 * len(shown)), layout="constrained")
+    figure = Drawing(figsize=(max(5, 2.75 * len(sequences)), 0.7 + 2.7 * len(shown)), layout="constrained")
     for number, (row, (patch, masks)) in enumerate(
-        zip(figure.subplots(len(shown), len(SEQUENCES), squeeze=False), shown, strict=True), 1
+        zip(figure.subplots(len(shown), len(sequences), squeeze=False), shown, strict=True), 1
     ):
         tumour = masks[NETWORK_REGIONS.index("WT")].sum((1, 2))
         z = int(tumour.argmax()) if tumour.any() else len(tumour) // 2
-        for axes, sequence, volume in zip(row, SEQUENCES, patch, strict=True):
+        for axes, sequence, volume in zip(row, sequences, patch, strict=True):
+            if not volume.any():
+                axes.text(0.5, 0.5, "absent: 0", color="white", ha="center", va="center", transform=axes.transAxes)
             low, high = np.percentile(volume, (1, 99))
             axes.imshow(volume[z], cmap="gray", vmin=low, vmax=high)
             for width, region, mask in zip((3, 2, 1), NETWORK_REGIONS, masks[:, z], strict=True):
