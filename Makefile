@@ -1,5 +1,6 @@
 # make study                             the demonstration study, from nothing to reports/demo/index.html
 # make study STUDY=params/smoke.yaml     another study; PROFILE=slurm sends its steps to a cluster
+# make small_lesions                     seven arms on phantoms rich in small lesions, at most an hour on two cores
 # make test                              style, types and tests, in TEST_PROCESSES processes (2)
 # make coverage                          what the tests without the slow ones run of the package
 # make paper SCORES=folder               the paper's printed numbers beside those of its released score files
@@ -24,10 +25,13 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
 HUSH := 2> >(grep -v '^WARNING: Location' >&2 || true)
 
-.PHONY: study test coverage faults bill paper lab
+.PHONY: study small_lesions test coverage faults bill paper lab
 
 study: $(READY)
 	@$(BIN)/brainmets study $(STUDY) --profile $(PROFILE)
+
+small_lesions: $(READY)
+	@$(BIN)/brainmets study params/small_lesions.yaml --profile $(PROFILE)
 
 test: $(READY)
 	$(BIN)/ruff check .

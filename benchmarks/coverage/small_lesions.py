@@ -66,14 +66,14 @@ def any_claim(random: Random, patients: int, luck: float) -> bool | None:
 
 def rows() -> Iterator[Row]:
     """Arms that are alike but for their trainings' luck; whether any is claimed to differ."""
-    for patients in (8, 16):
-        for luck, how in ((0.0, "no luck"), (0.2, "some luck"), (0.6, "much luck")):
-            yield Row(
-                "any claim among two arms that are the baseline's equal",
-                f"{patients} patients, {REPEATS} trainings, {how} of training ({luck:g})",
-                True,
-                lambda random, patients=patients, luck=luck: any_claim(random, patients, luck),
-            )
+    studies = ((8, 0.2, "some luck"), (16, 0.0, "no luck"), (16, 0.2, "some luck"), (16, 0.6, "much luck"))
+    for patients, luck, how in studies:
+        yield Row(
+            "any claim among two arms that are the baseline's equal",
+            f"{patients} patients, {REPEATS} trainings, {how} of training ({luck:g})",
+            True,
+            lambda random, patients=patients, luck=luck: any_claim(random, patients, luck),
+        )
 
 
 PART = Part("Small lesions", rows)

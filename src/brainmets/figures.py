@@ -16,6 +16,8 @@ from brainmets.files import replacing
 
 PRINT_DPI = 200
 SCREEN_DPI = 100
+MOST_KEYS, KEY_WIDTH = 6, 1.5
+"""Keys of a legend in one row, and the inches that one needs where there are more."""
 
 
 class Drawing(Figure):
@@ -42,8 +44,12 @@ def panel_grid(rows: int, columns: int, width: float, height: float, **shared: A
 
 
 def keys_below(figure: Figure, keys: Sequence[Artist], columns: int | None = None, size: int | None = None) -> None:
-    """The legend below all panels, in one row unless ``columns`` says otherwise; ``size`` in points."""
-    ncols = columns or len(keys) or 1
+    """The legend below all panels, in one row of up to ``MOST_KEYS`` unless ``columns`` says otherwise.
+
+    ``size`` in points. More than ``MOST_KEYS`` stand in rows of as many as the figure's width has room for.
+    """
+    fits = max(1, int(figure.get_figwidth() // KEY_WIDTH))
+    ncols = columns or (len(keys) if len(keys) <= MOST_KEYS else min(len(keys), fits)) or 1
     figure.legend(handles=list(keys), loc="outside lower center", ncols=ncols, frameon=False, fontsize=size)
 
 

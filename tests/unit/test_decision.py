@@ -330,3 +330,16 @@ def test_the_metrics_that_may_be_declared_are_those_that_are_scored() -> None:
     assert set(SCORED_METRICS) == set(UNITS)
     shares = [metric for metric in SCORED_METRICS if better(metric) == "greater"]
     assert {UNITS[metric] for metric in shares} == {"1"}, "what the margin's upper limit takes for granted"
+
+
+def test_a_verdict_over_arms_beside_the_papers_says_over_which() -> None:
+    """The mean is over all arms of the study, and says so where one is not the paper's."""
+    paper = pd.concat([of([0.04] * 6), of([0.0] * 6, arm="segresnet")])
+    more = pd.concat([paper, of([0.08] * 6, arm="lesion_dice")])
+    few, many = (differences(one, Endpoint(metric="dice", region="TC"), QUICK) for one in (paper, more))
+    assert few.values.tolist() == pytest.approx([0.02] * 6)
+    assert not any("over the arms" in remark for remark in few.remarks)
+    assert many.values.tolist() == pytest.approx([0.04] * 6)
+    assert many.remarks[0] == (
+        "over the arms default, segresnet, lesion_dice, of which the paper's are default, segresnet"
+    )

@@ -14,6 +14,7 @@ from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics import figures
 from brainmets.statistics.agreement import bland_altman, volume_pairs
 from brainmets.statistics.descriptive import describe
+from brainmets.vocabulary import ARMS
 
 
 def test_bars_are_the_means_in_the_arms_colours() -> None:
@@ -157,6 +158,25 @@ def test_a_figure_shows_itself_in_a_notebook() -> None:
 def test_arms_keep_their_colour_and_unknown_ones_get_another() -> None:
     assert len({figures.arm_colour(arm) for arm in ("default", "tversky_bce", "segresnet", "mine")}) == 4
     assert len({figures.arm_marker(arm) for arm in ("default", "tversky_bce", "segresnet", "mine")}) == 4
+
+
+def seven_arms() -> pd.DataFrame:
+    """The example's three arms, and the first one's scores under the names of the four others."""
+    three = example_scores(2)
+    first = three[three["arm"] == "default"]
+    return pd.concat(
+        [three, *(first.assign(arm=arm) for arm in ARMS if arm not in set(three["arm"]))], ignore_index=True
+    )
+
+
+def test_seven_arms_are_told_apart_and_have_room() -> None:
+    assert len({figures.arm_colour(arm) for arm in ARMS}) == len({figures.arm_marker(arm) for arm in ARMS}) == 7
+    scores = seven_arms()
+    bars = figures.mean_with_interval(describe(scores, 0.05), "dice")
+    assert len(bars.axes[0].get_xticks()) == 7
+    assert bars.get_figwidth() / len(bars.axes) / len(bars.axes[0].patches) >= 0.25, "inches a bar"
+    pairs = volume_pairs(scores)
+    assert len(figures.volume_agreement(pairs, bland_altman(pairs, 0.05)).axes) == 21
 
 
 def test_captions_say_what_a_figure_shows_and_what_not() -> None:

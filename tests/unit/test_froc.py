@@ -13,6 +13,7 @@ from monai.metrics.froc import compute_froc_curve_data, compute_froc_score
 from brainmets.scoring.candidates import Hits
 from brainmets.statistics import detection_figures, froc
 from brainmets.statistics.comparisons import Settings
+from brainmets.vocabulary import ARMS
 
 QUICK = Settings(0.05, 500, 1)
 SHORT = Settings(0.05, 200, 1)
@@ -216,3 +217,11 @@ def test_the_bands_limits_rise_with_the_rate() -> None:
     assert within["low"].is_monotonic_increasing
     assert within["high"].is_monotonic_increasing
     assert within["sensitivity"].between(within["low"], within["high"]).all()
+
+
+def test_more_than_four_arms_stand_in_rows() -> None:
+    points = froc.band(three_patients(), "TC", SHORT).assign(strategy="finetune", region="TC")
+    drawn = detection_figures.froc(pd.concat([points.assign(arm=arm) for arm in ARMS]))
+    assert len(drawn.axes) == 7
+    assert len({axes.get_subplotspec().rowspan.start for axes in drawn.axes}) == 2
+    assert [axes.get_title() for axes in drawn.axes][-1] == "Residual encoder, TC"

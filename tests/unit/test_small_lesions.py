@@ -8,9 +8,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from detection_examples import make_detections, make_hits
 
-from brainmets.params import SmallLesions
+from brainmets.params import ParameterError, SmallLesions
+from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.scoring.candidates import hits, write_detections
 from brainmets.statistics import operating_point, small_lesion_figures, small_lesions
@@ -305,3 +307,30 @@ def test_the_figure_marks_the_rate_and_fills_what_is_shown() -> None:
         verdict != "not shown" for verdict in found.loc[found["difference"].notna(), "verdict"]
     ]
     assert len(figure.legends[0].get_texts()) == 7
+
+
+@pytest.mark.parametrize("arms", [("tversky_bce", "segresnet"), ("default",)])
+def test_a_study_without_the_baseline_or_anything_beside_it_is_refused_before_it_starts(arms: tuple) -> None:
+    path = Path(__file__).resolve().parents[2] / "params" / "small_lesions.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert Study(content, "own.yaml").arms == list(ARMS)
+    content["arms"] = {arm: content["arms"][arm] for arm in arms}
+    with pytest.raises(ParameterError, match=r"small_lesions.baseline: default must be one of the study's arms"):
+        Study(content, "own.yaml")
+
+
+def test_the_readmes_table_says_of_each_arm_what_the_rule_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "docs"))
+    renew = importlib.import_module("renew_demonstration")
+    _, found = seven(7)
+    lines = renew.small_lesions(found).splitlines()
+    assert len(lines) == 2 + 7
+    row = found[(found["arm"] == "segresnet") & (found["size"] == "<5 mm")].iloc[0]
+    assert f"| SegResNet | {row['sensitivity']:.3f} |" in lines[4]
+    assert f"| {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | gain |" in lines[4]
+    text = "a\n<!-- small lesions: table -->\nold\n<!-- small lesions: end -->\nb\n"
+    assert "old" not in renew.replaced(text, "small lesions", "new\n")
+    with pytest.raises(SystemExit, match="each once"):
+        renew.replaced("none", "small lesions", "new\n")
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert {renew.replaced(readme, mark, "") for mark in renew.MARKS.values()}

@@ -204,6 +204,12 @@ class Study:
                 f"{self.origin}: fine_tuning and from_scratch must differ in the initialisation alone, yet "
                 + ", ".join(f"{name} is {fine_tuning[name]!r} and {scratch[name]!r}" for name in unequal)
             )
+        asked = self.content["statistics"]["small_lesions"]
+        if asked and (asked["baseline"] not in self.arms or len(self.arms) < 2):
+            raise ParameterError(
+                f"{self.origin}, section statistics: small_lesions.baseline: {asked['baseline']} must be one of the "
+                f"study's arms ({', '.join(self.arms)}), and another must stand beside it to be compared"
+            )
         steps = [self.content[name]["iterations_per_epoch"] for name in ("pretraining", "fine_tuning")]
         if self.scratch_control and steps[0] != steps[1]:
             raise ParameterError(

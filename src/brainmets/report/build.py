@@ -23,7 +23,7 @@ from brainmets.engine.steps import jobs, result
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
-from brainmets.report import content, detection
+from brainmets.report import beside, content, detection
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
@@ -42,7 +42,10 @@ TABLES = (
     "calibration.csv", "reliability_bins.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
     "learning_curve.csv", "fairness.csv", "forgetting.csv",
     detection.FOUND, detection.JUDGED, *detection.FURTHER, *content.SMALL_TABLES,
+    beside.PROCESSED, beside.BY_SUBSET,
 )  # fmt: skip
+OWN_FIGURES = (detection.FIGURE, content.SMALL_FIGURE, beside.FIGURE)
+"""Figures of notebook 07 that a section of their own shows."""
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 SHOWN = ("01_data_audit", "06_evaluation", "07_statistics", "08_case_review")
 """Notebooks whose tables and pictures the report shows."""
@@ -121,9 +124,12 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         verdict=content.verdict(files), answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
         level=content.level(steps), notes=[*audit.left_out(files), *remarks],
-        figures=[one for one in figures if one.file.name not in (detection.FIGURE, content.SMALL_FIGURE)],
+        figures=[one for one in figures if one.file.name not in OWN_FIGURES],
         detection=found, measures=list(detection.MEASURES.values()),
         curves=[one for one in figures if one.file.name == detection.FIGURE],
+        facts=beside.sequence_facts(files, study), arms=beside.arm_words(study.arms),
+        processed=beside.post_processing(files), by_subset=beside.sequence_subsets(files),
+        by_subset_figures=[one for one in figures if one.file.name == beside.FIGURE],
         small_lesions=content.small_lesions(files), small_tables=content.SMALL_TABLES,
         small_figures=[one for one in figures if one.file.name == content.SMALL_FIGURE],
         cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),

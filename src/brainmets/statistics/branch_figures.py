@@ -52,7 +52,7 @@ def repeats(scores: pd.DataFrame, metric: str, patients: Mapping[str, str]) -> F
     """
     found = [block for block in blocks(scores, REPEAT, patients) if block.metric == metric]
     regions = ordered({block.region for block in found}, REGION_ORDER)
-    figure, panels = _panels(regions)
+    figure, panels = _panels(regions, width=max(3.2, 0.6 * len({block.arm for block in found})))
     for panel, region in zip(panels, regions, strict=False):
         own = [block for block in found if block.region == region and block.arm != MEAN_OVER_ARMS]
         for turn, block in enumerate(own):
@@ -77,7 +77,7 @@ def learning_curve(curve: pd.DataFrame, metric: str) -> Figure:
     """
     table = curve[(curve["metric"] == metric) & (curve["arm"] != MEAN_OVER_ARMS)]
     regions = ordered(table["region"], REGION_ORDER)
-    figure, panels = _panels(regions)
+    figure, panels = _panels(regions, width=max(3.2, 0.6 * table["arm"].nunique()))
     for panel, region in zip(panels, regions, strict=False):
         own = table[table["region"] == region]
         lines = [(arm, side) for arm in dict.fromkeys(own["arm"]) for side in COMPARED_STRATEGIES]
@@ -111,9 +111,9 @@ def _line(panel: Axes, rows: pd.DataFrame, arm: str, strategy: str, nudge: float
     )  # fmt: skip
 
 
-def _panels(regions: list[str]) -> tuple[Figure, np.ndarray]:
+def _panels(regions: list[str], width: float) -> tuple[Figure, np.ndarray]:
     """A row of panels with the regions as titles; one that says that there is nothing where there is no region."""
-    figure, grid = panel_grid(1, len(regions), width=3.2, height=3.4, sharey=True)
+    figure, grid = panel_grid(1, len(regions), width=width, height=3.4, sharey=True)
     panels = grid[0]
     for panel, region in zip(panels, regions, strict=False):
         panel.set_title(region)

@@ -1,8 +1,9 @@
 """The verdict of a study, by the rule that its YAML declares: one endpoint, a margin that would matter, a level.
 
 A patient's difference is fine-tuned minus scratch, averaged over the arms that have both and over the patient's scans,
-and turned so that above 0 is better when fine-tuned. Three questions are asked of these differences in each
-direction, from the easiest to the hardest, each only where the one before it was answered with yes:
+and turned so that above 0 is better when fine-tuned. The arms are all of the study's: one with arms of its own beside
+the paper's asks about the mean over these, and its verdict names them. Three questions are asked of these differences
+in each direction, from the easiest to the hardest, each only where the one before it was answered with yes:
 
 - is fine-tuning better than a loss of the margin, better than 0, better than a gain of the margin?
 - is it worse than a gain of the margin, worse than 0, worse than a loss of the margin?
@@ -53,7 +54,7 @@ from brainmets.statistics.tests import (
     smallest_p,
     wilcoxon,
 )
-from brainmets.vocabulary import COMPARED_STRATEGIES, DETECTION_SENSITIVITY, Alternative
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, DETECTION_SENSITIVITY, PAPER_ARMS, Alternative, ordered
 
 Verdict = Literal[
     "superior", "inferior", "equivalent", "non-inferior", "inconclusive", "too few patients", "not available",
@@ -119,10 +120,20 @@ def differences(
     ((pooled, _),) = found
     all_patients = pooled.differences if pooled.better == "greater" else -pooled.differences
     kept = all_patients[~np.isnan(all_patients)] + 0.0  # no -0
-    remarks = (*pooled.undefined(), *pooled.few_patients(), *pooled.remarks)
+    remarks = (*_over(own), *pooled.undefined(), *pooled.few_patients(), *pooled.remarks)
     if not len(kept):
         return _none("; ".join([f"no patient has {endpoint.metric} of both strategies", *remarks]))
     return Differences(kept, pooled.unit, "", remarks)
+
+
+def _over(scores: pd.DataFrame) -> list[str]:
+    """What the mean is over, where that is not the paper's arms alone: the same words then ask another question."""
+    held = set(zip(scores["arm"], scores["strategy"], strict=True))
+    arms = [arm for arm in ordered(scores["arm"], ARMS) if all((arm, side) in held for side in COMPARED_STRATEGIES)]
+    if not set(arms) - set(PAPER_ARMS):
+        return []
+    papers = [arm for arm in arms if arm in PAPER_ARMS]
+    return [f"over the arms {', '.join(arms)}, of which the paper's are {', '.join(papers) or 'none'}"]
 
 
 def _none(why: str) -> Differences:

@@ -31,6 +31,8 @@ CAPTION = {
     "cannot_show": "It cannot show which threshold to choose: that is done on the training cases, before these are "
     "looked at.",
 }
+MOST_IN_A_ROW = 4
+"""Panels; the arms beyond stand in further rows."""
 LEFT = RATES[0] / 2
 """Where the axis starts: what is found without any false positive stands at its edge."""
 
@@ -38,16 +40,21 @@ LEFT = RATES[0] / 2
 def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
     """The curves of ``froc.band`` of any models, with the columns arm, strategy and region beside, as a figure.
 
-    One panel per arm; of one region. Models that were not trained on the target alike (``COMPARED_STRATEGIES``) are
-    left out. A curve is a staircase: at each rate the largest sensitivity that is attained with so many false
-    positives or fewer. A model without lesions has no curve, and a table without rows gives a figure that says so.
+    One panel per arm, up to ``MOST_IN_A_ROW`` in a row; of one region. Models that were not trained on the target
+    alike (``COMPARED_STRATEGIES``) are left out. A curve is a staircase: at each rate the largest sensitivity that is
+    attained with so many false positives or fewer. A model without lesions has no curve, and a table without rows
+    gives a figure that says so.
     """
     shown = curves[curves["strategy"].isin(COMPARED_STRATEGIES)]
     arms, regions = ordered(shown["arm"], ARMS), sorted(set(shown["region"]))
     if len(regions) > 1:
         raise ValueError(f"curves: of the regions {', '.join(regions)}; draw one")
-    figure, grid = panel_grid(1, len(arms), width=3.4, height=3.4, sharey=True)
-    panels = grid[0]
+    columns = min(len(arms), MOST_IN_A_ROW)
+    figure, grid = panel_grid(math.ceil(len(arms) / MOST_IN_A_ROW), columns, width=3.4, height=3.4, sharey=True)
+    panels = grid.ravel()
+    for panel in panels[len(arms) or 1 :]:
+        panel.remove()
+    panels = panels[: len(arms) or 1]
     for panel, arm in zip(panels, arms, strict=False):
         for strategy in ordered(shown["strategy"], STRATEGIES):
             _staircase(panel, shown[(shown["arm"] == arm) & (shown["strategy"] == strategy)], strategy)
@@ -58,7 +65,8 @@ def froc(curves: pd.DataFrame, alpha: float = 0.05) -> Figure:
         panel.set_ylim(-0.03, 1.03)
         panel.set_xticks(RATES, [RATE_TITLES.get(rate, f"{rate:g}") for rate in RATES])
         panel.set_xlabel("False positives a case, at most")
-    panels[0].set_ylabel(f"Share of lesions found, {percent(1 - alpha)} interval")
+    for row in grid:
+        row[0].set_ylabel(f"Share of lesions found, {percent(1 - alpha)} interval")
     if not arms:
         panels[0].text(0.5, 0.5, "no candidates", ha="center", transform=panels[0].transAxes)
         return figure

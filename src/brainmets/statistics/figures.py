@@ -73,7 +73,9 @@ CAPTIONS = {
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
 
 PALETTE = sns.color_palette("colorblind")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<", ">")
+COLOURS = tuple(PALETTE[place] for place in (0, 1, 2, 3, 4, 9, 7, 5, 6, 8))
+"""The palette, those first that stand out from white and from one another in a grey print too."""
 SLOPES: dict[str, LineStyle] = {"better when fine-tuned": "-", "worse": "--", "level": ":"}
 CASING: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white")]
 """White under a black line, so that it is seen on dark and hatched bars, in grey too."""
@@ -87,7 +89,7 @@ def captions(files: Iterable[str], texts: Mapping[str, tuple[str, str]] = CAPTIO
 
 def arm_colour(arm: str) -> tuple[float, float, float]:
     """The arm's colour, the same in every figure."""
-    return PALETTE[_place(arm) % len(PALETTE)]
+    return COLOURS[_place(arm) % len(COLOURS)]
 
 
 def arm_marker(arm: str) -> str:
@@ -116,7 +118,8 @@ def mean_with_interval(descriptive: pd.DataFrame, metric: str, alpha: float = 0.
     table = descriptive[descriptive["metric"] == metric]
     regions = ordered(table["region"], REGION_ORDER)
     arms, strategies = ordered(table["arm"], ARMS), ordered(table["strategy"], STRATEGIES)
-    figure, panels = panel_grid(1, len(regions), width=3.2, height=3.4, sharey=True)
+    width = max(3.2, 0.25 * len(arms) * len(strategies))
+    figure, panels = panel_grid(1, len(regions), width=width, height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         own = table[table["region"] == region]
         _bars(panel, own, arms, strategies)
@@ -210,7 +213,8 @@ def detection_by_size(by_size: pd.DataFrame) -> Figure:
     """
     table = of_trained(by_size)
     regions = ordered(table["region"], REGION_ORDER)
-    figure, panels = panel_grid(1, len(regions), width=3.4, height=3.4, sharey=True)
+    series = len(set(zip(table["arm"], table["strategy"], strict=True)))
+    figure, panels = panel_grid(1, len(regions), width=max(3.4, 0.45 * series), height=3.4, sharey=True)
     for panel, region in zip(panels[0], regions, strict=False):
         _detection(panel, table[table["region"] == region])
         panel.set_title(region)

@@ -25,7 +25,7 @@ from scipy import stats
 from brainmets.statistics.conclusions import Facts, render
 from brainmets.statistics.tables import WIDE_METRICS, WIDE_NAME, ScoreTableError, models, read_score_files, values
 from brainmets.statistics.tests import NAN, Floats, holm, mann_whitney
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, REGIONS, Alternative, arm_title, better
+from brainmets.vocabulary import COMPARED_STRATEGIES, PAPER_ARMS, REGIONS, Alternative, arm_title, better
 
 SOURCE = "https://github.com/luumsk/BrainMetaSeg"
 """Where the authors publish their score files, as the paper says."""
@@ -120,7 +120,7 @@ def read_releases(files: Mapping[str, list[Path]]) -> dict[str, pd.DataFrame]:
         cases = sorted(scores["case"].unique())
         if len(cases) != N_PAPER_CASES or not all(case.startswith(PAPER_CASES) for case in cases):
             raise ScoreTableError(f"{name}: these are not the paper's ten held-out cases ({', '.join(cases)})")
-        if set(models(scores)) != set(product(ARMS, COMPARED_STRATEGIES)):
+        if set(models(scores)) != set(product(PAPER_ARMS, COMPARED_STRATEGIES)):
             there = ", ".join(" ".join(model) for model in models(scores))
             raise ScoreTableError(f"{name}: the paper has six models, here are {there}; give the folder all six files")
     return releases
@@ -153,9 +153,9 @@ def _readings(item: Printed, scores: pd.DataFrame) -> Iterator[tuple[str, str, f
     """Reading, region and value."""
     regions = list(REGIONS) if item.region == THREE_REGIONS else [item.region]
     if item.quantity == "mean":
-        for arm in ARMS:
+        for arm in PAPER_ARMS:
             yield f"{arm} arm", item.region, float(_values(scores, item, regions, (arm,), (item.model,)).mean())
-        yield THREE_ARMS, item.region, float(_values(scores, item, regions, ARMS, (item.model,)).mean())
+        yield THREE_ARMS, item.region, float(_values(scores, item, regions, PAPER_ARMS, (item.model,)).mean())
     elif item.quantity == "p-value":
         for strategies in ((COMPARED_STRATEGIES[0],), (COMPARED_STRATEGIES[1],), COMPARED_STRATEGIES):
             name = " and ".join(strategies)
@@ -264,9 +264,9 @@ def authors_tests(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _groups() -> Iterator[Group]:
     finetune, scratch = COMPARED_STRATEGIES
-    for arm in ARMS:
+    for arm in PAPER_ARMS:
         yield Group(AGAINST_SCRATCH, _file_name(arm), ((arm,), finetune), ((arm,), scratch))
-    yield Group(AGAINST_SCRATCH, MEAN_OF_MODELS, (ARMS, finetune), (ARMS, scratch))
+    yield Group(AGAINST_SCRATCH, MEAN_OF_MODELS, (PAPER_ARMS, finetune), (PAPER_ARMS, scratch))
     for other in ("default", "segresnet"):
         name = f"{_file_name('tversky_bce')}_vs_{other}"
         yield Group(BETWEEN_ARMS, name, (("tversky_bce",), finetune), ((other,), finetune))
@@ -293,7 +293,7 @@ def facts(checked: pd.DataFrame) -> list[Facts]:
         for kind, rows in own.groupby(own["quantity"].map(KINDS), sort=False):
             lost = rows[rows["status"] != "supported"].to_dict("records")
             usual = str(rows["usual"].iloc[0])
-            readings = {f"{arm} arm": f"the {arm_title(arm)} arm's" for arm in ARMS} | {"": "no single reading"}
+            readings = {f"{arm} arm": f"the {arm_title(arm)} arm's" for arm in PAPER_ARMS} | {"": "no single reading"}
             kinds[kind] = {
                 "n": len(rows),
                 "supported": len(rows) - len(lost),
