@@ -87,6 +87,8 @@ def patient_figure(
             _compared(column[3], shown[REFERENCE], whole, cut["sagittal"], sides)
         column[0].set_title(SEQUENCE_TITLES[sequence], fontsize=9)
     rows = ("before: native", "after: on one grid", "against contrast T1, axial", "against it, sagittal")
+    if len(shown) == 1:
+        rows = ("before: native", "after", "after, coronal", "after, sagittal")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         low, high = axis.get_position().intervaly
         figure.text(left / 2, (low + high) / 2, name, fontsize=9, rotation=90, ha="center", va="center")

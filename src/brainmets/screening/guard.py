@@ -461,8 +461,9 @@ def _skull(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
 
 def _swapped(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
     """Sequences that, by how they rise and fall together, are others in the training cohort."""
-    there = tuple(name for name in SEQUENCES if row[f"{name}_usable"] > 0)
-    if profile.cases < LEARNT or "sequences swapped" in passed_over(there):
+    usable = {name: row[f"{name}_usable"] for name in SEQUENCES}
+    there = tuple(name for name in SEQUENCES if usable[name] == 1)
+    if profile.cases < LEARNT or 0 in usable.values() or "sequences swapped" in passed_over(there):
         return
     distances = {names: _distance(row, there, names, profile.values) for names in permutations(there)}
     declared, best = distances[there], min(distances, key=lambda names: distances[names])
