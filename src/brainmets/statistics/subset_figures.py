@@ -25,8 +25,8 @@ from brainmets.vocabulary import (
 
 CAPTION = {
     "file": "sequence_subsets.png",
-    "shows": "The mean Dice of each model by the set of sequences that it was given, over the held-out cases that have "
-    "them, with 95% intervals over patients; crosses mark sets that the model had never seen in training.",
+    "shows": "The mean Dice of each model by the set of sequences that it was given, over the held-out cases that "
+    "have them, with 95% intervals over patients; crosses mark sets that the model had never seen in training.",
     "cannot_show": "It cannot show how a model would do that was trained on such a set alone; and cases that lack a "
     "sequence may differ in more than that.",
 }
