@@ -228,7 +228,7 @@ def compare_predictions(
     name = read_json(files.splits)["target"]["held_out"][0]
     case = read_manifest(files.manifest("target"))[name]
     (folder / "images").mkdir()
-    for channel, path in enumerate(case.channels):
+    for channel, path in enumerate(case.channels(case.sequences)):
         (folder / "images" / f"{name}_{channel:04d}.nii.gz").symlink_to(path)
     os.environ["nnUNet_results"] = str(folder / "results")
     (folder / "results").mkdir()

@@ -426,6 +426,22 @@ class StudyPaths:
         """``evaluation.json``: provenance of notebook 06; written last."""
         return self.evaluation_folder(arm, strategy) / "evaluation.json"
 
+    def subsets(self, arm: str, strategy: str) -> Path:
+        """``subsets.csv``: the held-out scores by the set of sequences that was read, see ``schemas.SUBSETS``."""
+        return self.evaluation_folder(arm, strategy) / "subsets.csv"
+
+    def subset_predictions(self, arm: str, strategy: str) -> Path:
+        """Folder of the predictions with fewer sequences, ``<set>/<case>.nii.gz``; absent where none were made."""
+        return self.evaluation_folder(arm, strategy) / "subsets"
+
+    def post_processing(self, arm: str, strategy: str) -> Path:
+        """Folder of the held-out predictions after the chosen rules; absent where no rule may be chosen.
+
+        ``choice.csv``, ``post_processing.json``, ``with_and_without.csv``, ``predictions/``; the scores of these are
+        ``processed_scores.csv`` and ``processed_lesions.csv``, names that no reader of a study's own scores finds.
+        """
+        return self.evaluation_folder(arm, strategy) / "post_processing"
+
     # 06 evaluation, of the training cases: beside the held-out ones, where no reader of those finds them
     @property
     def cross_validations(self) -> Path:

@@ -281,6 +281,30 @@ PATIENT_LEVEL = Schema(
     again="run notebook 07 again",
     rows=False,
 )  # fmt: skip
+_MEASURE = Column(known=("dice", "lesion_dice", "lesion_f1", "lesions_found", "false_positives"))
+_UNBOUNDED = Column("number", empty=True, infinite=True)
+POST_PROCESSED = Schema(
+    {
+        **_MODEL, "rules": _TEXT, "region": _REGION, "measure": _MEASURE, "cases": Column("whole", low=0),
+        "patients": Column("whole", low=0),
+        **{f"{side}{end}": _UNBOUNDED for side in ("without", "with", "difference") for end in ("", "_low", "_high")},
+        "small": Column("whole", low=0), "small_lost": Column("whole", low=0),
+    },
+    key=("arm", "strategy", "region", "measure"),
+    again="run notebook 06 again",
+    rows=False,
+)  # fmt: skip
+SUBSETS = Schema(
+    {
+        **_MODEL, "subset": _TEXT, "how": Column(known=("occurring", "made")), "region": _REGION, "measure": _MEASURE,
+        "cases": Column("whole", low=0), "patients": Column("whole", low=0),
+        **{f"{side}{end}": _UNBOUNDED for side in ("value", "difference") for end in ("", "_low", "_high")},
+        "note": _NOTE,
+    },
+    key=("arm", "strategy", "subset", "how", "region", "measure"),
+    again="run notebook 06 again",
+    rows=False,
+)  # fmt: skip
 RATING_KEY = Schema(
     {"case": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
     key=("case", "model"),

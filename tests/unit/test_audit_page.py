@@ -79,7 +79,7 @@ def test_a_case_without_a_label_or_a_sequence_still_has_a_picture(case):
     plain = drawn(thumbnail(images, None, grid_of()))
     assert not yellow(plain).any()
     part = drawn(thumbnail({"t1c": images["t1c"]}, labels, grid_of()))
-    assert part[:, : WIDTH - 8].max() < 30
+    assert np.mean(part[:, : WIDTH - 8] > 30) < 0.05, "nothing but its name"
     assert part[:, WIDTH : 2 * WIDTH].max() > 200
     assert thumbnail({}, labels, grid_of())
     assert thumbnail({"t1c": np.zeros(SHAPE)}, None, grid_of())

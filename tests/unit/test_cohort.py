@@ -1,7 +1,9 @@
 """Reading cohorts: layouts, patients, label maps, and what is refused."""
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +15,7 @@ from brainmets.cohorts.cohort import (
     CohortError,
     find_cases,
     read_manifest,
+    read_sequences,
     write_label_maps,
     write_manifest,
     write_mapped_labels,
@@ -198,3 +201,77 @@ def test_letters_of_every_script_are_letters(own: Cohort, tmp_path: Path) -> Non
     for name in ("Ødegård-2", "患者1", "7.5_a"):
         write_case(tmp_path, OWN_LAYOUT, name)
     assert len(find_cases(own.model_copy(update={"pseudonyms": False}), SEQUENCES)) == 6
+
+
+# --- sequences -----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_sequences_that_are_wanted_are_looked_for(own: Cohort) -> None:
+    folder = Path(own.folder)
+    absent = list(folder.rglob("T2.nii.gz"))
+    for path in absent:
+        path.unlink()
+    assert absent
+    cases = find_cases(own, ["t2f", "t1c"])
+    assert [case.sequences for case in cases] == [("t1c", "t2f")] * len(cases)
+    assert [len(case.paths) for case in cases] == [3] * len(cases)
+    assert cases[0].channels(SEQUENCES) == [None, cases[0].images["t1c"], None, cases[0].images["t2f"]]
+    with pytest.raises(CohortError, match=r"no file matches layout\.t2w"):
+        find_cases(own, SEQUENCES)
+    layout = own.files.model_copy(update={"t2w": None})
+    with pytest.raises(CohortError, match=r"layout\.t2w is missing: give the pattern of its files, or leave it out"):
+        find_cases(own.model_copy(update={"layout": layout}), SEQUENCES)
+
+
+def test_a_case_may_lack_what_the_cohort_says_and_nothing_else(own: Cohort, tmp_path: Path) -> None:
+    whole = find_cases(own, SEQUENCES)
+    whole[0].images["t2w"].unlink()
+    with pytest.raises(CohortError, match=r"1 file\(s\) missing: .*every case needs t1n, t1c, t2w, t2f, a label map"):
+        find_cases(own, SEQUENCES)
+    lacking = own.model_copy(update={"may_lack": ["t2w"]})
+    first, *others = find_cases(lacking, SEQUENCES)
+    assert first.sequences == ("t1n", "t1c", "t2f")
+    assert first.images == {name: path for name, path in whole[0].images.items() if name != "t2w"}
+    assert others == whole[1:]
+    whole[0].images["t2f"].unlink()
+    with pytest.raises(CohortError, match=r"1 file\(s\) missing: .*every case needs t1n, t1c, t2f, a label map"):
+        find_cases(lacking, SEQUENCES)
+    both = own.model_copy(update={"may_lack": ["t2w", "t2f"]})
+    assert find_cases(both, SEQUENCES)[0].sequences == ("t1n", "t1c")
+    with pytest.raises(CohortError, match=r"case '.*' has none of t2w, t2f: add the files or move the case"):
+        find_cases(both, ["t2w", "t2f"])
+    whole[1].label.unlink()
+    with pytest.raises(CohortError, match=r"1 file\(s\) missing"):
+        find_cases(both, SEQUENCES)
+
+
+def test_the_manifest_has_the_cohorts_channels_and_what_each_case_has(own: Cohort, tmp_path: Path) -> None:
+    whole = find_cases(own, SEQUENCES)
+    whole[0].images["t1n"].unlink()
+    cases = find_cases(own.model_copy(update={"may_lack": ["t1n"]}), ["t2f", "t1n", "t1c"])
+    path = write_manifest(tmp_path / "work" / "s" / "audit" / "target" / "manifest.json", cases, ["t2f", "t1n", "t1c"])
+    assert read_sequences(path) == ("t1n", "t1c", "t2f")
+    again = read_manifest(path)
+    assert list(again.values()) == cases
+    assert again[cases[0].case].sequences == ("t1c", "t2f")
+    content = json.loads(path.read_text())
+    for wrong in ([], "t1c", ["t2f", "t1c", "t1n"], ["t1n", "t1c", "flair"]):
+        path.write_text(json.dumps({**content, "sequences": wrong}))
+        with pytest.raises(
+            CohortError, match="does not name its sequences in the order t1n, t1c, t2w, t2f: run notebook"
+        ):
+            read_manifest(path)
+    path.write_text(json.dumps({**content, "sequences": ["t1n", "t1c"]}))
+    with pytest.raises(CohortError, match="does not hold patient, images and label"):
+        read_manifest(path)
+    del content["sequences"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CohortError, match="is none of this version's: run notebook 01"):
+        read_sequences(path)
+
+
+def test_without_a_t1c_the_empty_label_map_lies_on_the_grid_of_another(own: Cohort, tmp_path: Path) -> None:
+    case = replace(find_cases(own, ["t2f"])[0], label=None, lesion_free=True)
+    written = nib.load(write_mapped_labels(case, own, tmp_path / "labels"))
+    assert written.shape == nib.load(case.images["t2f"]).shape
+    assert case.reference == case.images["t2f"]

@@ -26,6 +26,7 @@ from brainmets.review.explain import (
 )
 from brainmets.scoring.probabilities import entropy_bits
 from brainmets.training.inference import NetworkImage
+from brainmets.vocabulary import SEQUENCES
 
 
 class Linear(torch.nn.Module):
@@ -119,7 +120,7 @@ def test_explanation_equals_the_plain_computation_on_whole_volumes():
     ensemble = one_layer.ensemble(FOLDS)
     shape = (6, 6, 6)
     review = ReviewCase("P1", {}, np.where(image.labels > 0, image.labels, 0).astype(np.uint8).T, {}, np.eye(4))
-    one = explain._explain(ensemble, image, "P1", review, 2, ("default", "finetune"), "brats_2023")
+    one = explain._explain(ensemble, image, SEQUENCES, review, 2, ("default", "finetune"), "brats_2023")
     logits = np.array([np.einsum("rc,czyx->rzyx", weight, image.data) for weight, _ in FOLDS])
     logits += np.array([bias for _, bias in FOLDS])[:, :, None, None, None]
     folds = 1 / (1 + np.exp(-logits))

@@ -4,7 +4,19 @@ import pytest
 import yaml
 
 from brainmets.engine.steps import jobs
-from brainmets.params import MODELS, Cohort, FineTuning, Layout, ParameterError, Statistics, closest
+from brainmets.params import (
+    MODELS,
+    Arms,
+    Audit,
+    Cohort,
+    FineTuning,
+    Layout,
+    ParameterError,
+    Phantoms,
+    PostProcessing,
+    Statistics,
+    closest,
+)
 from brainmets.params.study import Study, section
 from brainmets.paths import AFTER, NOTEBOOKS
 
@@ -206,7 +218,7 @@ def test_fine_tuning_and_scratch_differ_in_the_initialisation_alone(tmp_path: Pa
         (
             "target.layout.t2w",
             None,
-            "target.layout.t2w: nothing is given; every network reads all four sequences (t1n, t1c, t2w, t2f)",
+            "target.layout.t2w: missing; the networks of the target read t1n, t1c, t2w, t2f: give the pattern of its",
         ),
         (
             "target.layout.t2w",
@@ -275,7 +287,7 @@ def test_every_wrong_parameter_of_one_notebook_is_named_where_it_stands(tmp_path
     content["target"]["layout"] |= {"t1c": "a.nii.gz", "label": "b.nii.gz"}
     content["target"]["layout"]["t2W"] = content["target"]["layout"].pop("t2w")
     message = refused(tmp_path, content)
-    assert "own.yaml: target.layout.t2w: missing (is 't2W' meant for it?)" in message
+    assert "own.yaml: target.layout.t2W: unknown parameter; did you mean 't2w'?" in message
     assert "own.yaml, section audit: n_folds: 1 must be a whole number from 2 to 100 (" in message
     content["target"]["layout"]["t2w"] = content["target"]["layout"].pop("t2W")
     message = refused(tmp_path, content)
@@ -350,8 +362,10 @@ def test_layout_patterns_name_the_case() -> None:
         Layout(**{**layout, "t1c": "scan.nii.gz"})
     with pytest.raises(ParameterError, match="needs a group"):
         Layout(**{**layout, "patient": "P[0-9]+"})
-    with pytest.raises(ParameterError, match=r"^t1n: missing; every network reads .*; t2w: missing; every"):
-        Layout(**{name: pattern for name, pattern in layout.items() if name not in ("t1n", "t2w")})
+    t1c_alone = Layout(t1c=layout["t1c"], label=layout["label"])
+    assert list(t1c_alone.patterns) == ["t1c", "label"], "a cohort need not have all four sequences"
+    with pytest.raises(ParameterError, match="no sequence has a pattern; give that of one or more of t1n, t1c, t2w"):
+        Layout(label=layout["label"])
     with pytest.raises(ParameterError, match="is not a regular expression"):
         Layout(**{**layout, "patient": "("})
 
@@ -393,3 +407,122 @@ def test_a_file_of_an_earlier_version_is_told_all_that_it_lacks_at_once(tmp_path
     for name in ("repeats", "learning_curve", "scratch_control", "candidate_threshold", "decision"):
         assert f"{name}: missing" in message
     assert message.count("(params/demo.yaml has each with its meaning)") == 3
+
+
+# --- sequences -------------------------------------------------------------------------------------------------------
+
+
+def test_sequences_are_kept_in_channel_order_and_the_source_may_have_others(tmp_path: Path, content: dict) -> None:
+    content["sequences"] = ["t2f", "t1c"]
+    content["source"]["sequences"] = ["t2w", "t1n", "t1c"]
+    audit = read(tmp_path, content).notebook("01_data_audit")
+    assert isinstance(audit, Audit)
+    assert (audit.sequences_of("target"), audit.sequences_of("source")) == (("t1c", "t2f"), ("t1n", "t1c", "t2w"))
+    del content["source"]["sequences"]
+    study = read(tmp_path, content)
+    assert study.sequences_of("source") == study.sequences_of("target") == ["t2f", "t1c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"sequences": []}, "sequences: List should have at least 1 item"),
+        ({"sequences": ["t1c", "t1c"]}, "sequences: ['t1c', 't1c'] names t1c twice"),
+        ({"sequences": ["flair"]}, "'t1n', 't1c', 't2w' or 't2f'"),
+        ({"target.sequences": ["t1c"]}, "target.sequences: ['t1c'] is not what the study reads (['t1n', 't1c', 't2w'"),
+        ({"target.may_lack": ["t2w", "t2w"]}, "target.may_lack: ['t2w', 't2w'] names t2w twice"),
+        ({"sequences": ["t1c"], "target.may_lack": ["t2w"]}, "target.may_lack: t2w is not among its sequences (t1c)"),
+        ({"sequences": ["t1c"], "target.may_lack": ["t1c"]}, "target.may_lack: names every sequence; leave out one"),
+        ({"target.may_lack": ["t1c"]}, "target.raw: every raw scan is laid onto its t1c: target needs t1c in its"),
+        ({"sequences": ["t2f"]}, "target.raw: every raw scan is laid onto its t1c"),
+        (
+            {"source.sequences": ["t1c", "t2f"], "target.layout.t1n": None},
+            "target.layout.t1n: missing; the networks of",
+        ),
+        ({"target.phantoms.lacking": {"t2w": 5}}, "target.phantoms.lacking: t2w: 5 patients lack it; one at least"),
+        ({"target.phantoms.lacking": {"t2w": -1}}, "target.phantoms.lacking.t2w: -1 must be a whole number from 0 to"),
+        ({"target.phantoms.lesions": "tiny"}, "target.phantoms.lesions: Input should be 'mixed' or 'small'"),
+    ],
+)
+def test_sequences_that_do_not_fit_together_are_refused(
+    tmp_path: Path, content: dict, change: dict, expected: str
+) -> None:
+    for path, value in change.items():
+        *above, last = path.split(".")
+        part = content
+        for name in above:
+            part = part[name]
+        part[last] = value
+    assert expected in refused(tmp_path, content)
+
+
+def test_a_prepared_cohort_may_be_without_any_t1c(tmp_path: Path, content: dict) -> None:
+    del content["target"]["raw"]
+    content["sequences"] = ["t2f"]
+    assert read(tmp_path, content).sequences_of("target") == ["t2f"]
+
+
+def test_phantoms_have_mixed_lesions_and_all_sequences_unless_told() -> None:
+    plain = Phantoms(site="target", patients=3, spacing_mm=5.0, seed=1)
+    assert (plain.lesions, plain.lacking) == ("mixed", {})
+    assert Phantoms(site="target", patients=3, spacing_mm=5.0, seed=1, lacking={"t2w": 2}).lacking == {"t2w": 2}
+
+
+# --- arms beyond the paper's -----------------------------------------------------------------------------------------
+
+
+def test_settings_left_at_their_defaults_are_not_part_of_an_arm() -> None:
+    """What an older arm's training is identified by does not change where a new setting is off."""
+    plain = Arms(default={"learning_rate": 0.01})
+    off = Arms(default={"learning_rate": 0.01, "sequence_dropout": 0.0, "lesion_sampling": "voxels"})
+    assert plain.settings("default") == off.settings("default") == {"learning_rate": 0.01}
+    on = Arms(default={"learning_rate": 0.01, "sequence_dropout": 0.25, "lesion_transplant": 0.5})
+    assert on.settings("default") == {"learning_rate": 0.01, "sequence_dropout": 0.25, "lesion_transplant": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arm", "settings", "expected"),
+    [
+        ("default", {"sequence_dropout": 1.5}, "sequence_dropout: 1.5 must be a number from 0 to 1 ("),
+        (
+            "default",
+            {"lesion_sampling": "all"},
+            "lesion_sampling: Input should be 'voxels', 'lesions' or 'small_lesions",
+        ),
+        ("default", {"lesion_weight": 1.0}, "lesion_weight: unknown parameter"),
+        ("lesion_dice", {}, "lesion_weight: missing"),
+        ("lesion_sampling", {"lesion_sampling": "voxels"}, "lesion_sampling: Input should be 'lesions' or 'small_les"),
+        ("lesion_sampling", {}, "lesion_sampling: missing"),
+        ("lesion_transplant", {"lesion_transplant": 0.0}, "lesion_transplant: 0.0 must be a number from 0.01 to 1 ("),
+    ],
+)
+def test_settings_of_an_arm_are_checked(arm: str, settings: dict, expected: str) -> None:
+    with pytest.raises(ParameterError) as refusal:
+        Arms(**{arm: {"learning_rate": 0.01, **settings}})
+    assert expected in str(refusal.value)
+
+
+# --- post-processing -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "volumes", "expected"),
+    [
+        ([], [], "rules: List should have at least 1 item"),
+        (["holes", "holes"], [], "rules: holes stands twice"),
+        (
+            ["smallest_volume"],
+            [],
+            "smallest_mm3: [] with rules ['smallest_volume']: list volumes to try with the rule",
+        ),
+        (["holes"], [30], "smallest_mm3: [30.0] with rules ['holes']"),
+        (["smallest_volume"], [60, 30], "[60.0, 30.0] must rise, each size given once"),
+        (["smallest_volume"], [-1], "-1 must be a number from 0 to 10,000 ("),
+        (["dilate"], [], "'smallest_volume', 'tc_without_et', 'wt_without_tc' or 'holes'"),
+    ],
+)
+def test_rules_of_post_processing_are_checked(rules: list, volumes: list, expected: str) -> None:
+    with pytest.raises(ParameterError) as refusal:
+        PostProcessing(rules=rules, smallest_mm3=volumes)
+    assert expected in str(refusal.value)
+    assert PostProcessing(rules=["smallest_volume", "holes"], smallest_mm3=[30, 60]).smallest_mm3 == [30, 60]

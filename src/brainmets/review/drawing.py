@@ -14,9 +14,9 @@ from brainmets.paths import StudyPaths
 from brainmets.review.case import ReviewCase, read_case
 from brainmets.review.panels import (
     LesionPicture,
+    best_sequence,
     case_panel,
     compared_models,
-    drawn_sequence,
     lesion_pictures,
     missed_montage,
     worst_slice,
@@ -56,7 +56,7 @@ def draw_case(
         z, area = worst_slice(case, region)
         models = f"{len(case.predictions)} models"
         compared = f"{len(compared_models(case))} models trained on the target"
-        drawn = SEQUENCE_TITLES[drawn_sequence(case, region)]
+        drawn = SEQUENCE_TITLES[best_sequence(region, case.images)]
         entries.append(
             {
                 "file": file,

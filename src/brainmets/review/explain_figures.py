@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from brainmets.figures import save
 from brainmets.review.case import ReviewCase
 from brainmets.review.explain import NOTHING, REGION, SEEN, Explanation, Occlusion
-from brainmets.review.panels import INVENTED, MISSED, brightness, draw_slice, drawn_sequence, outline, window_around
+from brainmets.review.panels import INVENTED, MISSED, best_sequence, brightness, draw_slice, outline, window_around
 from brainmets.vocabulary import REGION_COLOURS, REGIONS, SEQUENCE_TITLES, SEQUENCES, model_title, region_mask
 
 REFERENCE, PREDICTION = MISSED, INVENTED
@@ -194,7 +194,7 @@ def _panels_with_image(
     panels = list(figure.subplots(1, count))
     for panel in panels:
         panel.set_axis_off()
-    sequence = drawn_sequence(case, REGION)
+    sequence = best_sequence(REGION, case.images)
     image = case.images[sequence]
     draw_slice(panels[0], image[:, :, z][window], case.spacing_mm, brightness(image))
     panels[0].set_title(SEQUENCE_TITLES[sequence], fontsize=9)

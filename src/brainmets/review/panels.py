@@ -6,7 +6,7 @@ Slices are axial and shown as radiologists read them, the patient's right on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import cc3d
@@ -42,9 +42,18 @@ AREA_TITLES = {
     INVENTED: "too much (false positive)",
 }
 BEST_SEQUENCE = {"ET": "t1c", "TC": "t1c", "WT": "t2f", "RC": "t1c"}
-"""The sequence that shows a region best; its ``stand_in`` is drawn where a case lacks it."""
+"""The sequence that shows a region best, where a case has it: see ``best_sequence``."""
 
 Window = tuple[slice, slice]
+
+
+def best_sequence(region: str, sequences: Collection[str]) -> str:
+    """The sequence that shows a region best of those that are given: ``BEST_SEQUENCE``, or its ``stand_in``.
+
+    >>> best_sequence("WT", ["t1c", "t2f"]), best_sequence("WT", ["t1n", "t1c"])
+    ('t2f', 't1c')
+    """
+    return stand_in(BEST_SEQUENCE[region], sequences)
 
 
 def disagreement_mm2(
@@ -80,11 +89,6 @@ def worst_slice(case: ReviewCase, region: str) -> tuple[int, float]:
     return (int(extent.argmax()) if extent.any() else reference.shape[2] // 2), 0.0
 
 
-def drawn_sequence(case: ReviewCase, region: str) -> str:
-    """The sequence that shows a region best of those that the case has."""
-    return stand_in(BEST_SEQUENCE[region], case.images)
-
-
 def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None = None) -> Drawing:
     """All models of a case in one figure: rows are strategies, columns the arms; on the left the plain image.
 
@@ -93,7 +97,7 @@ def case_panel(case: ReviewCase, region: str, dice: Mapping[Model, float] | None
     that the model predicts of it.
     """
     z, area = worst_slice(case, region)
-    sequence = drawn_sequence(case, region)
+    sequence = best_sequence(region, case.images)
     image = case.images[sequence][:, :, z]
     shown = brightness(case.images[sequence])
     reference = region_mask(case.reference[:, :, z], region)
@@ -178,7 +182,7 @@ class LesionPicture(NamedTuple):
 
 def lesion_pictures(case: ReviewCase, missed: pd.DataFrame) -> list[LesionPicture]:
     """Contrast-enhanced T1 (or its ``stand_in``) through each of the case's lesions in ``ranking.missed_lesions``."""
-    image, pictures = case.images[drawn_sequence(case, LESION_REGION)], []
+    image, pictures = case.images[best_sequence(LESION_REGION, case.images)], []
     shown = brightness(image)
     for lesion in missed.to_dict("records"):
         x, y, z = case.voxel((lesion["x_mm"], lesion["y_mm"], lesion["z_mm"]))

@@ -16,10 +16,10 @@ from brainmets.review.panels import (
     AREA_TITLES,
     MISSED,
     OUTLINE,
+    best_sequence,
     brightness,
     compare,
     draw_slice,
-    drawn_sequence,
     outline,
     window_around,
 )
@@ -51,7 +51,7 @@ def side_by_side(cases: Sequence[ReviewCase], model: Model, region: str, dice: M
     figure = Drawing(figsize=(6, 3.0 * len(cases) + 0.9), layout="constrained")
     rows = figure.subplots(len(cases), 2, squeeze=False)
     for (left, right), case in zip(rows, cases, strict=True):
-        volume, predicted_labels = case.images[drawn_sequence(case, region)], case.predictions[model]
+        volume, predicted_labels = case.images[best_sequence(region, case.images)], case.predictions[model]
         z = largest_slice(region_mask(case.reference, region), region_mask(predicted_labels, region))
         reference, predicted = (region_mask(labels[:, :, z], region) for labels in (case.reference, predicted_labels))
         window = window_around(reference | predicted, case.spacing_mm, reference.shape)
@@ -67,8 +67,8 @@ def side_by_side(cases: Sequence[ReviewCase], model: Model, region: str, dice: M
     keys.append(Line2D([], [], color=MISSED, label="outline of the reference (left)"))
     keys.append(Line2D([], [], color=OUTLINE, label="outline of the prediction (right)"))
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    drawn = " or ".join(dict.fromkeys(SEQUENCE_TITLES[drawn_sequence(case, region)] for case in cases))
-    title = f"{model_title(*model)}: {region} on {drawn}, the best Dice first"
+    sequence = " or ".join(dict.fromkeys(SEQUENCE_TITLES[best_sequence(region, case.images)] for case in cases))
+    title = f"{model_title(*model)}: {region} on {sequence}, the best Dice first"
     figure.suptitle(wrapped(title, figure.get_figwidth(), 10), fontsize=10)
     return figure
 

@@ -85,6 +85,27 @@ def score_case(
     return result
 
 
+def lesion_dice_of_case(
+    reference: Labels, prediction: Labels, spacing: Spacing, definition: LesionDefinition
+) -> dict[str, tuple[float | None, int]]:
+    """By region of ``REGIONS`` what ``score_case`` gives as ``lesion_dice``, and the number of reference lesions.
+
+    Far cheaper than ``score_case``, for many predictions of one case: no surface is looked at. ``None`` where the
+    definition has no value.
+    """
+    reference, prediction, spacing, _ = in_memory_order(reference, prediction, check_spacing(spacing))
+    boxes = foreground_boxes(reference, prediction)
+    found = {}
+    for region, values in REGIONS.items():
+        collector = LesionCollector(definition, float(np.prod(spacing)))
+        for box in boxes:
+            if pair := crop(_mask(box.reference, values), _mask(box.prediction, values), box.origin):
+                collector.add(pair[1], pair[2], pair[0])
+        lesions = collector.lesions()
+        found[region] = lesion_wise.lesion_dice(lesions, definition), len(lesions.mm3[0]) - 1
+    return found
+
+
 _Surfaces = tuple[Surface, Surface]
 """Of the reference and of the prediction."""
 

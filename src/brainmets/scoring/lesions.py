@@ -195,13 +195,8 @@ class LesionScores:
 
 def score_brats_2023(lesions: Lesions, surfaces: SurfacePair, spacing: Spacing) -> LesionScores:
     """Score one region under brats_2023; ``surfaces`` are the region's surface elements."""
-    n_reference, n_predicted = len(lesions.mm3[0]) - 1, len(lesions.mm3[1]) - 1
-    matches = _grouped(lesions.touching, n_reference)
-    dice = np.array([lesions.dice(lesion, found) if len(found) else 0.0 for lesion, found in enumerate(matches)])
+    matches, dice, counted, false = _of_brats_2023(lesions)
     detected = np.array([len(found) > 0 for found in matches])
-    counted = lesions.mm3[0] > IGNORED_MM3
-    counted[0] = False
-    false = n_predicted - len(np.unique(lesions.touching[:, 1]))
     found, missed = int((counted & detected).sum()), int((counted & ~detected).sum())
     values: dict[str, float] = {"lesion_tp": found, "lesion_fp": false, "lesion_fn": missed}
     if found + missed + false:
@@ -209,7 +204,7 @@ def score_brats_2023(lesions: Lesions, surfaces: SurfacePair, spacing: Spacing) 
         hd95 = [pairs.hd95(lesion, matches[lesion]) for lesion in np.flatnonzero(counted & detected).tolist()]
         n = found + missed + false
         values |= {
-            "lesion_dice": dice[counted].sum() / n,
+            "lesion_dice": _mean_dice(dice, counted, false),
             "lesion_hd95": (sum(hd95) + (missed + false) * PENALTY_2023_MM) / n,
             "lesion_f1": _f1(found, false, missed),
         }
@@ -227,16 +222,12 @@ def score_brats_2026(lesions: Lesions, reference: Surface, prediction: Surface, 
     """
     spacing = (spacing[2], spacing[1], spacing[0])
     n_reference, n_predicted = len(lesions.mm3[0]) - 1, len(lesions.mm3[1]) - 1
-    dice = np.zeros(n_reference + 1)
-    matches = [np.zeros(0, np.int64) for _ in range(n_reference + 1)]
-    for lesion, predicted, value in _best_matching(lesions):
-        matches[lesion] = np.array([predicted])
-        dice[lesion] = value
+    matches, dice = _of_brats_2026(lesions)
     matched = dice > 0
     detected = dice >= DETECTED_DICE
-    large = lesions.mm3[0] >= LARGE_MM3
+    large = _large(lesions)
     small = ~large
-    large[0] = small[0] = False
+    small[0] = False
     tp = int(matched.sum())
     false, missed = n_predicted - tp, n_reference - tp
     values: dict[str, float] = {"lesion_tp": tp, "lesion_fp": false, "lesion_fn": missed}
@@ -265,7 +256,7 @@ def score_brats_2026(lesions: Lesions, reference: Surface, prediction: Surface, 
         n = int(large.sum()) + false
         penalised = n - len(both)
         values |= {
-            "lesion_dice": dice[large].sum() / n,
+            "lesion_dice": _mean_dice(dice, large, false),
             "lesion_hd95": (sum(hd95 for hd95, _ in both) + penalised * PENALTY_2026_MM) / n,
             "lesion_nsd": sum(nsd for _, nsd in both) / n,
         }
@@ -273,6 +264,53 @@ def score_brats_2026(lesions: Lesions, reference: Surface, prediction: Surface, 
         reason = f"the reference has no lesion of {LARGE_MM3:g} mm^3 or more"
         excluded |= dict.fromkeys(means, reason)
     return LesionScores(values, excluded, matches, dice, detected)
+
+
+def lesion_dice(lesions: Lesions, definition: LesionDefinition) -> float | None:
+    """The definition's ``lesion_dice`` alone, for which no surface is needed; ``None`` where it has no value."""
+    if definition == "brats_2023":
+        _, dice, counted, false = _of_brats_2023(lesions)
+        if not counted.any() and not false:
+            return empty_value(LESION_WISE["brats_2023"], "lesion_dice", "both_empty")
+    else:
+        _, dice = _of_brats_2026(lesions)
+        counted = _large(lesions)
+        if not counted.any():
+            return None
+        false = len(lesions.mm3[1]) - 1 - int((dice > 0).sum())
+    return _mean_dice(dice, counted, false)
+
+
+def _of_brats_2023(lesions: Lesions) -> tuple[list[Ints], Floats, npt.NDArray[np.bool_], int]:
+    """By reference lesion: its match, its Dice with it, and whether it counts; and the number of false positives."""
+    n_reference, n_predicted = len(lesions.mm3[0]) - 1, len(lesions.mm3[1]) - 1
+    matches = _grouped(lesions.touching, n_reference)
+    dice = np.array([lesions.dice(lesion, found) if len(found) else 0.0 for lesion, found in enumerate(matches)])
+    counted = lesions.mm3[0] > IGNORED_MM3
+    counted[0] = False
+    return matches, dice, counted, n_predicted - len(np.unique(lesions.touching[:, 1]))
+
+
+def _of_brats_2026(lesions: Lesions) -> tuple[list[Ints], Floats]:
+    """By reference lesion: its match, and its Dice with it (0 where there is none)."""
+    n_reference = len(lesions.mm3[0]) - 1
+    dice = np.zeros(n_reference + 1)
+    matches = [np.zeros(0, np.int64) for _ in range(n_reference + 1)]
+    for lesion, predicted, value in _best_matching(lesions):
+        matches[lesion] = np.array([predicted])
+        dice[lesion] = value
+    return matches, dice
+
+
+def _large(lesions: Lesions) -> npt.NDArray[np.bool_]:
+    large: npt.NDArray[np.bool_] = lesions.mm3[0] >= LARGE_MM3
+    large[0] = False
+    return large
+
+
+def _mean_dice(dice: Floats, counted: npt.NDArray[np.bool_], false: int) -> float:
+    """Over the lesions that count and the false positives, which have Dice 0."""
+    return float(dice[counted].sum() / (int(counted.sum()) + false))
 
 
 def _best_matching(lesions: Lesions) -> list[tuple[int, int, float]]:

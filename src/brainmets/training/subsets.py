@@ -1,0 +1,69 @@
+"""Predicting a case with some of its sequences left out: every non-empty set that can be made of what it has."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from brainmets.cohorts.cohort import Case
+from brainmets.statistics.subsets import name_of
+from brainmets.training import channels
+from brainmets.training.inference import Ensemble, write_prediction
+
+
+def learnt(ensemble: Ensemble) -> set[str] | None:
+    """The sets of sequences that the models' training cases had, by ``name_of``; None where training dropped some.
+
+    With sequence dropout every set occurs in training.
+    """
+    if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
+        return None
+    lacking = ensemble.dataset.get(channels.ABSENT, {})
+    partial = [set(ensemble.sequences) - {*channels.absent_of(ensemble.dataset, case)} for case in lacking]
+    return {name_of(one) for one in [set(ensemble.sequences), *partial]}
+
+
+def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:
+    """The sequences of a case that the networks read, in channel order."""
+    return tuple(sequence for sequence in ensemble.sequences if sequence in case.images)
+
+
+def proper_subsets(sequences: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every non-empty set of some but not all of ``sequences``, the largest first.
+
+    >>> proper_subsets(["t1c", "t2f"])
+    [('t1c',), ('t2f',)]
+    """
+    return [some for n in range(len(sequences) - 1, 0, -1) for some in itertools.combinations(sequences, n)]
+
+
+def predict_subsets(
+    ensemble: Ensemble, cases: Sequence[Case], folder: Path, report: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """Predict every case with each proper subset of the sequences it has, into ``folder/<set>/<case>.nii.gz``.
+
+    ``folder`` is emptied first. Returns the names of the cases by set. ``report`` gets one line per prediction with
+    the time left. A prediction lies on the grid of the whole case, whatever was left out.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    jobs = [(case, subset) for case in cases for subset in proper_subsets(read_of(ensemble, case))]
+    found: dict[str, list[str]] = {}
+    started = time.monotonic()
+    for number, (case, subset) in enumerate(jobs, 1):
+        part = replace(case, images={sequence: case.images[sequence] for sequence in subset})
+        name = name_of(subset)
+        try:
+            labels = ensemble.labels(ensemble.probabilities(part))
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{case.case} with {name} alone: {error}") from error
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_prediction(labels, case, folder / name)
+        found.setdefault(name, []).append(case.case)
+        elapsed = time.monotonic() - started
+        left = elapsed / number * (len(jobs) - number)
+        report(f"subset {number} of {len(jobs)}: {case.case} with {name}, {elapsed:.0f} s, {left:.0f} s left")
+    return found
