@@ -155,6 +155,14 @@ def _add_prepare(commands: Commands) -> None:
         "--labels", metavar="PATTERN", help="label maps, such as 'labels/{patient}.nii.gz', below INPUT or absolute"
     )
     parser.add_argument("--brain-masks", metavar="PATTERN", help="brain masks of your own, in the same way")
+    parser.add_argument(
+        "--sequences", nargs="+", default=list(SEQUENCES), metavar="SEQUENCE",
+        help=f"what is prepared of each scan: t1c, and any of the others (default: {' '.join(SEQUENCES)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--may-lack", nargs="+", default=[], metavar="SEQUENCE",
+        help="those of them that a scan may be without: it is prepared all the same, and said to lack them",
+    )  # fmt: skip
     parser.add_argument("--left-out", nargs="+", default=[], metavar="CASE", help="cases that are not prepared")
     parser.add_argument(
         "--accepted", nargs="+", default=[], metavar="CASE", help="cases whose flags you have looked at: no errors"
@@ -199,15 +207,22 @@ def _prepare(args: argparse.Namespace) -> int:
         key_file=str(key) if args.key_file else None,
         left_out=args.left_out, accepted=args.accepted,
     )  # fmt: skip
-    declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw)
-    settings = Settings.of(
-        Preparation(
-            study="prepare", work_dir=str(files.folder), seed=args.seed, sequences=["t1n", "t1c", "t2w", "t2f"],
-            source=declaration, target=declaration,
-            cohort="target", case="", space=args.space, spacing_mm=args.spacing if args.space == "template" else None,
-            mask_margin_mm=args.margin, bias_field=args.bias_field,
+    sequences, may_lack = _named("--sequences", args.sequences), _named("--may-lack", args.may_lack)
+    if stray := [name for name in may_lack if name not in sequences]:
+        raise ParameterError(f"--may-lack: {stray[0]} is not among --sequences ({', '.join(sequences)})")
+    if "t1c" not in {*sequences} - {*may_lack}:
+        raise ParameterError(
+            f"--sequences {','.join(sequences)} --may-lack {','.join(may_lack) or 'none'}: every scan is laid onto "
+            "its t1c: name t1c in --sequences, and not in --may-lack"
         )
+    declaration = Cohort(folder=str(out), layout="brats", label_map={}, held_out=0, raw=raw, may_lack=may_lack)
+    parameters = Preparation(
+        study="prepare", work_dir=str(files.folder), seed=args.seed, sequences=sequences,
+        source=declaration, target=declaration,
+        cohort="target", case="", space=args.space, spacing_mm=args.spacing if args.space == "template" else None,
+        mask_margin_mm=args.margin, bias_field=args.bias_field,
     )  # fmt: skip
+    declaration, settings = parameters.declaration, Settings.of(parameters)
     _require_processes("--workers", args.workers)
     workers = args.workers or batch.most_at_a_time(cpu_cores(), memory_mb())
     failed = batch.prepare_cohort(declaration, files, settings, workers, lambda line: print(line, flush=True))
@@ -217,6 +232,16 @@ def _prepare(args: argparse.Namespace) -> int:
     for case, reason in failed.items():
         print(f"brainmets prepare: {case}: {reason}", file=sys.stderr)
     return 1 if failed or (flags["severity"] == "error").any() else 0
+
+
+def _named(option: str, given: Sequence[str]) -> list[Any]:
+    """Sequences in channel order, given apart or as a list with commas; ``ParameterError`` for an unknown name."""
+    names = [name for text in given for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in SEQUENCES]:
+        raise ParameterError(f"{option}: {unknown[0]!r} is no sequence; those are {', '.join(SEQUENCES)}")
+    if twice := [name for name in SEQUENCES if names.count(name) > 1]:
+        raise ParameterError(f"{option}: {twice[0]} is named twice")
+    return [name for name in SEQUENCES if name in names]
 
 
 # --- study and notebook ------------------------------------------------------------------------------------------
@@ -687,6 +712,7 @@ def _screen_scans(args: argparse.Namespace) -> int:
     from brainmets.engine.devices import cpu_cores, memory_mb
     from brainmets.preparation import batch
     from brainmets.screening import bundle, screen, source
+    from brainmets.screening.reads import LEAST
     from brainmets.screening.scans import Options
 
     _require_processes("--workers", args.workers)
@@ -695,14 +721,15 @@ def _screen_scans(args: argparse.Namespace) -> int:
     places = {f"INPUT {path}": path for path in args.input}
     require_apart({"--out": out}, {"MODEL": args.model, **places})
     require_apart({"--private": private}, {"MODEL": args.model, **places})
-    inputs = source.find(args.input, args.said)
-    read = {**inputs.raw, **{case: scan.images[SEQUENCES[0]].parent for case, scan in inputs.prepared.items()}}
+    inputs = source.find(args.input, args.said, LEAST)  # before the model is read, which may take a while
+    read = {**inputs.raw, **{case: scan.reference.parent for case, scan in inputs.prepared.items()}}
     for case, folder in read.items():
         where = folder.resolve()  # an INPUT may hold links to it
         for option, place in (("--out", out), ("--private", private)):
             if place.is_relative_to(where) or where.is_relative_to(place):
                 raise ParameterError(f"{option}: {place} and the scans {case!r} lie one within the other")
     model = bundle.read(args.model)
+    inputs = source.find(args.input, args.said, model.reads)
     for line in model.other_release():
         print(f"look at the model: {line}", file=sys.stderr)
     options = Options(

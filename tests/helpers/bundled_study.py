@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,32 @@ STEP = {"epochs": 1, "iterations_per_epoch": 1, "validation_iterations": 1, "pre
 STRATEGY = "scratch"
 
 
-def parameters(work: Path, arms: Sequence[str] = tuple(ARMS), folds: Sequence[int] = (0,)) -> dict[str, Any]:
-    """Those of a study "small" below ``work``."""
+def parameters(
+    work: Path,
+    arms: Sequence[str] = tuple(ARMS),
+    folds: Sequence[int] = (0,),
+    name: str = "small",
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Those of a study ``name`` below ``work``; ``settings``: further ones of every arm."""
     content: dict[str, Any] = yaml.safe_load((PARAMS / "smoke.yaml").read_text())
-    content |= {"study": "small", "work_dir": str(work), "arms": {arm: ARMS[arm] for arm in arms}}
+    content |= {"study": name, "work_dir": str(work), "arms": {arm: {**ARMS[arm], **(settings or {})} for arm in arms}}
     content |= {"folds": list(folds)}
     for section in ("pretraining", "fine_tuning", "from_scratch"):
         content[section] = {**content[section], **STEP}
     return content
 
 
-def make(small: StudyPaths, work: Path, arms: Sequence[str] = tuple(ARMS), folds: Sequence[int] = (0,)) -> Study:
-    """A copy of ``small`` below ``work``, finished in the strategy "scratch"."""
-    study = Study(parameters(work, arms, folds), "params/yours.yaml")
-    files = StudyPaths(str(work), "small")
+def make(
+    small: StudyPaths,
+    work: Path,
+    arms: Sequence[str] = tuple(ARMS),
+    folds: Sequence[int] = (0,),
+    settings: Mapping[str, Any] | None = None,
+) -> Study:
+    """A copy of ``small`` below ``work``, finished in the strategy "scratch"; ``settings``: of every arm."""
+    study = Study(parameters(work, arms, folds, small.study, settings), "params/yours.yaml")
+    files = StudyPaths(str(work), small.study)
     shutil.copytree(small.work, files.work, ignore=shutil.ignore_patterns("training", "left_out", "lives"))
     for arm in arms:
         for fold in folds:

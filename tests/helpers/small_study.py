@@ -1,6 +1,7 @@
 """A study of a few coarse phantoms, audited and planned, for tests that train."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from brainmets.params import Cohort, Training
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
 from brainmets.training import plans
+from brainmets.training.arms import own_plans
 from brainmets.vocabulary import SEQUENCES
 
 ARMS: dict[str, Any] = {
@@ -17,6 +19,8 @@ ARMS: dict[str, Any] = {
     "tversky_bce": {"learning_rate": 0.01, "alpha": 0.3, "beta": 0.7, "positive_weight": 11.0},
     "segresnet": {"learning_rate": 0.0001, "weight_decay": 0.00001, "filters": 8},
 }
+RESENC: dict[str, Any] = {"default": ARMS["default"], "default_resenc": {"learning_rate": 0.01}}
+"""Arms of which one has a plan of its own, see ``with_own_plans``."""
 TARGET_LAYOUT = {
     "t1n": "{case}/{case}_T1.nii.gz",
     "t1c": "{case}/{case}_T1GD.nii.gz",
@@ -69,6 +73,20 @@ def ingest(
     plans.move_plan_to_source(files)
     for name in split:
         plans.preprocess(files, name, workers=1)
+
+
+def with_own_plans(files: StudyPaths, arms: Iterable[str], folder: Path) -> StudyPaths:
+    """A copy in ``folder`` of a study without its trainings, with the plans that ``arms`` need beside the U-Net's."""
+    copied = StudyPaths(str(folder), Path(files.work).name)
+    shutil.copytree(files.work, copied.work, ignore=shutil.ignore_patterns("training", "left_out", "lives"))
+    for name in own_plans(arms):
+        plans.plan_target(copied, 0.02, 4, name)
+        plans.move_plan_to_source(copied, name)
+        plans.require_aligned(plans.compare_plans(copied, name))
+        plans.require_shared_images(copied, name)
+    for cohort in plans.DATASETS:
+        plans.record(copied, cohort)
+    return copied
 
 
 def training_parameters(model: type[Training], files: StudyPaths, **changed: Any) -> Any:

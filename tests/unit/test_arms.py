@@ -19,16 +19,18 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from small_study import training_parameters
+from small_study import RESENC, training_parameters, with_own_plans
 
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
 from brainmets.params import FineTuning, FromScratch, Pretraining
 from brainmets.paths import StudyPaths
+from brainmets.screening import contents
 from brainmets.training import plans
 from brainmets.training import trainer as trainer_module
-from brainmets.training.arms import TverskyBCELoss, own_plans
+from brainmets.training.arms import TverskyBCELoss
 from brainmets.training.export import export
+from brainmets.training.finetuning import transfer_weights
 from brainmets.training.inference import Ensemble, predict_cases
 from brainmets.training.lesion_loss import lesion_term, zones_of
 from brainmets.training.preprocessed import DamagedError
@@ -107,7 +109,7 @@ TRAIN = """
 import sys, torch
 import brainmets.training.arms, brainmets.training.inference, brainmets.training.watching
 assert "monai" not in sys.modules
-from small_study import training_parameters
+from small_study import RESENC, training_parameters, with_own_plans
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
 from brainmets.training.session import prepare
@@ -318,22 +320,12 @@ def test_lesion_dice_needs_every_label(small_study: StudyPaths) -> None:
         trainer._build_loss()
 
 
-RESENC = {"default": {"learning_rate": 0.01}, "default_resenc": {"learning_rate": 0.01}}
-
-
 @pytest.fixture(scope="module")
 def planned_twice(small_study: StudyPaths, tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     """The small study with the residual encoder's plan beside the U-Net's, as notebook 02 makes it for the arm."""
-    files = StudyPaths(str(tmp_path_factory.mktemp("resenc")), "small")  # the study that its manifests name
-    shutil.copytree(small_study.work, files.work, ignore=shutil.ignore_patterns("training"))
-    (name,) = own_plans(RESENC)
-    plans.plan_target(files, 0.02, 4, name)
-    plans.move_plan_to_source(files, name)
-    plans.require_aligned(plans.compare_plans(files, name))
-    plans.require_shared_images(files, name)
-    for cohort in plans.DATASETS:
-        plans.record(files, cohort)
-    return files
+    copied = StudyPaths(str(tmp_path_factory.mktemp("named")), "small")  # the study that its manifests name
+    shutil.copytree(small_study.work, copied.work, ignore=shutil.ignore_patterns("training"))
+    return with_own_plans(copied, RESENC, tmp_path_factory.mktemp("resenc"))
 
 
 def resenc(files: StudyPaths, model: type = FromScratch, stage: str = "scratch", **changed: object) -> TrainingSession:
@@ -418,6 +410,21 @@ def test_the_residual_encoder_is_pretrained_and_fine_tuned(planned_twice: StudyP
     assert not any(torch.equal(first[key], taken[key]) for key in heads if key.endswith("weight"))
 
 
+def test_the_residual_encoders_first_layer_is_adapted_to_other_sequences(planned_twice: StudyPaths) -> None:
+    trainer = resenc(planned_twice, seed=4).trainer
+    four, two = (
+        trainer.bare_network,
+        trainer.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 2, 3, True),
+    )
+    given, wanted = ("t1n", "t1c", "t2w", "t2f"), ("t1c", "t2f")
+    rows = transfer_weights(two, four.state_dict(), trainer.head_keys, True, given, wanted)
+    adapted = [row.key for row in rows if row.status == "adapted"]
+    assert adapted and all(key.startswith(("encoder.stem.", "decoder.encoder.stem.")) for key in adapted)
+    own, other = two.state_dict(), four.state_dict()
+    for key in adapted:
+        torch.testing.assert_close(own[key], other[key][:, [1, 3]])
+
+
 def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyPaths, tmp_path: Path) -> None:
     session = resenc(planned_twice, seed=3)
     session.run(lambda line: None)
@@ -427,6 +434,11 @@ def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyP
     assert type(ensemble.network) is ResidualEncoderUNet
     (written,) = predict_cases(ensemble, [case], tmp_path / "mine", lambda line: None)
     assert written.is_file()
+    whole = read_checkpoint(path, torch.device("cpu"))["init_args"]["plans"]
+    kept = {plans.CONFIGURATION: whole["configurations"][plans.CONFIGURATION]}
+    bundled = contents.plan_of(whole).content()
+    assert bundled["configurations"] == json.loads(json.dumps(kept))
+    assert bundled["plans_name"] == "nnUNetResEncUNetPlans"
     archive = export(planned_twice, "default_resenc", "scratch", [0], tmp_path / "model.zip", 0.5, False)
     with zipfile.ZipFile(archive) as content:
         folder = "Dataset502_Target/nnUNetTrainer__nnUNetResEncUNetPlans_default_resenc_scratch__3d_fullres"

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from small_study import training_parameters
+from small_study import ARMS, RESENC, training_parameters, with_own_plans
 
 from brainmets import cli
 from brainmets.cohorts.cohort import Case, read_manifest
@@ -38,8 +38,9 @@ def quiet(line: str) -> None:
 def trained(files: StudyPaths, arm: str, folds: tuple[int, ...]) -> list[Path]:
     for fold in folds:
         parameters = training_parameters(
-            FromScratch, files, arm=arm, fold=fold, epochs=3, iterations_per_epoch=15, seed=21 + fold
-        )
+            FromScratch, files, arm=arm, fold=fold, epochs=3, iterations_per_epoch=15, seed=21 + fold,
+            arms={**ARMS, **RESENC},
+        )  # fmt: skip
         prepare(files, parameters, "scratch", quiet).run(quiet)
     return [files.checkpoint("scratch", arm, fold) for fold in folds]
 
@@ -76,12 +77,15 @@ def stored_in_axes(image: nib.Nifti1Image, axes: str) -> nib.Nifti1Image:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("segresnet", (0,)), ("tversky_bce", (0, 1))]
-)
+    ("arm", "folds"), [("default", (0,)), ("tversky_bce", (0,)), ("segresnet", (0,)), ("tversky_bce", (0, 1)),
+     ("default_resenc", (0,))],
+)  # fmt: skip
 def test_the_documented_commands_predict_the_same_label_map(
     small_study: StudyPaths, tmp_path: Path, arm: str, folds: tuple[int, ...]
 ) -> None:
     """In a folder of its own, with nothing of the environment, and with our package out of reach."""
+    if arm in RESENC:
+        small_study = with_own_plans(small_study, [arm], tmp_path / "study")
     checkpoints = trained(small_study, arm, folds)
     folder, ours_fails = tmp_path / "folder", tmp_path / "without" / "brainmets"
     (folder / "images").mkdir(parents=True)

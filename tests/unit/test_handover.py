@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 from planted_code import Payload, payload_ran
-from small_study import ARMS, training_parameters
+from small_study import ARMS, RESENC, training_parameters, with_own_plans
 
 from brainmets import cli
 from brainmets.files import read_json, write_json
@@ -41,10 +41,17 @@ def silent(line: str) -> None:
     """Takes what is reported."""
 
 
-def study_in(work: Path, folds: tuple[int, ...] = (0,), **pretraining: Any) -> Study:
-    """A study of one arm whose files lie below ``work``."""
+def study_in(
+    work: Path, folds: tuple[int, ...] = (0,), arms: tuple[str, ...] = ("default",), **pretraining: Any
+) -> Study:
+    """A study of the arms ``arms`` whose files lie below ``work``."""
     content = yaml.safe_load((PARAMS / "smoke.yaml").read_text())
-    content |= {"study": "small", "work_dir": str(work), "seed": 1, "arms": {"default": ARMS["default"]}}
+    content |= {
+        "study": "small",
+        "work_dir": str(work),
+        "seed": 1,
+        "arms": {arm: {**ARMS, **RESENC}[arm] for arm in arms},
+    }
     content |= {"folds": list(folds)}
     content["pretraining"] = {**content["pretraining"], **TRAINING, **pretraining}
     return Study(content, "params/yours.yaml")
@@ -212,6 +219,36 @@ def test_what_is_not_finished_is_said_and_the_rest_is_packed(carried: dict[str, 
     lines: list[str] = []
     pack(study_in(carried["gpu"], folds=(0, 1)), "pretraining", tmp_path / "p.zip", lines.append)
     assert lines[:2] == ["default, fold 0: packed", "default, fold 1 is not finished, and not packed"]
+
+
+def test_an_arms_own_plan_is_carried_and_its_pretraining_comes_back(hospital_once: Path, tmp_path: Path) -> None:
+    known = StudyPaths(str(hospital_once), "small")
+    files = with_own_plans(known, RESENC, tmp_path / "hospital")
+    Provenance("02_plan_alignment", {}, root=files.work).write(
+        files.alignment, [files.splits], [files.nnunet_preprocessed], aligned={}, likeness={}
+    )
+    at = {place: study_in(tmp_path / place, arms=(*RESENC,)) for place in ("hospital", "gpu")}
+    pack(at["hospital"], "plan", tmp_path / "plan.zip", silent)
+    held = {name.rsplit("/", 1)[-1] for name in members(tmp_path / "plan.zip")}
+    assert {"nnUNetPlans_from_target.json", "nnUNetResEncUNetPlans_from_target.json"} <= held
+    new = unpack(tmp_path / "plan.zip", at["gpu"], silent)
+    assert new
+    p = at["gpu"].notebook("03_pretraining", arm="default_resenc", fold=0)
+    session = prepare(paths(at["gpu"]), p, "pretraining", silent)
+    assert session.trainer.plans_manager.plans_name == "nnUNetResEncUNetPlans_from_target"
+    with pytest.raises(HandOverError, match=r"it was packed for default.*default_resenc"):
+        unpack(tmp_path / "plan.zip", study_in(tmp_path / "other"), silent)
+
+
+def test_an_archive_without_an_arms_own_plan_is_not_unpacked(hospital_once: Path, tmp_path: Path) -> None:
+    pack(study_in(hospital_once), "plan", tmp_path / "plan.zip", silent)
+    also = manifest_with(
+        lambda manifest: manifest["trainings"].append({**manifest["trainings"][0], "arm": "default_resenc"})
+    )
+    lacking = also(tmp_path / "plan.zip", tmp_path / "lacking.zip")
+    study = study_in(tmp_path / "gpu", arms=(*RESENC,))
+    with pytest.raises(HandOverError, match=r"nnUNetResEncUNetPlans_from_target\.json' is lacking"):
+        unpack(lacking, study, silent)
 
 
 # --- not packed ---

@@ -183,8 +183,8 @@ def test_what_cannot_be_measured_says_so() -> None:
     found = measure(empty, np.zeros((40, 40, 40)), np.diag([4.0, 4.0, 4.0, 1.0]), {})
     assert found["brain_mL"] == 0
     assert all(np.isnan(found[f"t2w_{name}"]) for name in ("absent_pct", "agreement", "turned", "flipped"))
-    with pytest.raises(ValueError, match="images: t2f missing"):
-        measure({name: empty[name] for name in SEQUENCES[:3]}, empty["t1n"], np.eye(4), {})
+    with pytest.raises(ValueError, match="images: t1c missing; every other sequence is compared with it"):
+        measure({name: empty[name] for name in SEQUENCES if name != "t1c"}, empty["t1n"], np.eye(4), {})
     with pytest.raises(ValueError, match=r"label: shape \(2, 2, 2\) differs from the mask's \(40, 40, 40\)"):
         measure(empty, empty["t1n"], np.eye(4), {}, np.zeros((2, 2, 2)))
 

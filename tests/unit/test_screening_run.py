@@ -16,6 +16,7 @@ from brainmets.params import Raw
 from brainmets.paths import ScreeningPaths
 from brainmets.preparation.pipeline import Settings
 from brainmets.screening import dicom_seg, onto_source, scans, screen
+from brainmets.screening.reads import ALL_FOUR
 from brainmets.screening.scans import Options, Outcome, ScreeningError, find_scans
 from brainmets.screening.screen import find
 from brainmets.screening.source import Inputs
@@ -29,7 +30,8 @@ SHAPE = (24, 24, 24)
 def model(threshold: float = 0.5, smallest_mm3: float = 0.0, candidate_threshold: float = 0.1) -> Any:
     point = Point("default", "finetune", threshold, smallest_mm3, 5, 9, 8, 3, True)
     return SimpleNamespace(
-        preparation=SETTINGS, aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold,
+        preparation=SETTINGS, reads=ALL_FOUR,
+        aim=Aim("TC", "one_to_one", 1.0), point=point, candidate_threshold=candidate_threshold,
         sha256="ab" * 32,
         card={
             "name": "demo", "study": "demo", "arm": "default", "strategy": "finetune", "folds": [0], "created": "x",
@@ -202,7 +204,7 @@ def test_a_scan_that_fails_now_is_listed_as_failed_whatever_an_earlier_run_left(
         f"{tmp_path}/Doe_John/a.nii is damaged"
     )
 
-    def none_prepared(settings, inputs, options, outcome, say):
+    def none_prepared(settings, inputs, options, outcome, say, reads):
         outcome.failed["scan-00002-000"] = why
         return []
 

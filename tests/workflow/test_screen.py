@@ -11,6 +11,7 @@ from pathlib import Path
 import bundled_study
 import nibabel as nib
 import numpy as np
+import other_sequences
 import pytest
 
 from brainmets import cli, nifti
@@ -222,3 +223,30 @@ def test_a_damaged_model_is_named(scans: Scans, prepared: Path, capsys, tmp_path
     (tmp_path / "model.zip").write_bytes(bytes(held))
     assert cli.main(["screen", str(tmp_path / "model.zip"), str(prepared), "--out", str(tmp_path / "out")]) == 2
     assert "model.zip" in capsys.readouterr().err
+
+
+def test_of_raw_scans_only_the_models_sequences_are_asked_for_and_what_it_may_miss_is_told(
+    small_study: StudyPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second patient has no FLAIR: a model that was trained with dropout does without, one of t1c never asks."""
+    look = guard.look
+    monkeypatch.setattr(guard, "look", lambda *given: [one for one in look(*given) if one.rule == guard.LACKING])
+    study = bundled_study.make(small_study, tmp_path / "one", ("default",), settings={"sequence_dropout": 0.5})
+    scans = Scans(tmp_path, bundle.write(study, "default", bundled_study.STRATEGY, tmp_path / "one.zip"))
+    assert scans.run() == 0
+    whole, lacking = (result.read(scans.files(number).folder).record for number in (1, 2))
+    assert (whole["guard"]["decision"], lacking["guard"]["decision"]) == ("pass", "warn")
+    (remark,) = lacking["guard"]["remarks"]
+    assert (remark["rule"], remark["sequence"]) == (guard.LACKING, "t2f")
+    assert set(lacking["input"]["sequences"]) == set(SEQUENCES) - {"t2f"}
+    assert set(lacking["input"]["raw_sha256"]) == {*SEQUENCES, "brain_mask"} - {"t2f"}
+    files = other_sequences.ingest(tmp_path / "study", ["t1c"], ["t1c"])
+    study = bundled_study.make(files, tmp_path / "two", ("default",))
+    scans.model = bundle.write(study, "default", bundled_study.STRATEGY, tmp_path / "two.zip")
+    assert scans.run() == 0, "into the same folder, by a model that reads less"
+    for number in (1, 2):
+        folder = scans.files(number)
+        record = result.read(folder.folder).record
+        assert set(record["input"]["sequences"]) == {"t1c"} == set(record["input"]["raw_sha256"]) - {"brain_mask"}
+        assert [path.name for path in folder.prepared.glob("t*.nii.gz")] == ["t1c.nii.gz"]
+        assert record["guard"]["decision"] == "pass" and "displaced" in record["guard"]["passed_over"]

@@ -349,7 +349,7 @@ def _of_raw_cohorts(
     assert isinstance(audit, Audit)
     found = {}
     for name in COHORTS:
-        declaration = getattr(audit, name)
+        declaration = audit.declared(name)
         if declaration.raw is None:
             continue
         try:

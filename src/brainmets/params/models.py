@@ -542,12 +542,13 @@ class OfCohorts(NotebookParameters):
     target: Cohort
 
     def declared(self, cohort: str) -> Cohort:
-        """The declaration of "source" or "target"."""
-        return self.source if cohort == "source" else self.target
+        """The declaration of "source" or "target", with the sequences of its networks."""
+        declared = self.source if cohort == "source" else self.target
+        return declared.model_copy(update={"sequences": list(declared.sequences or self.sequences)})
 
     def sequences_of(self, cohort: str) -> tuple[str, ...]:
         """The channels of the networks that are trained on a cohort."""
-        return tuple(self.declared(cohort).sequences or self.sequences)
+        return tuple(self.declared(cohort).sequences or ())
 
     @model_validator(mode="after")
     def _cohorts_have_the_sequences(self) -> Self:

@@ -16,8 +16,8 @@ from brainmets.figures import save
 from brainmets.files import read_json, shaped
 from brainmets.params import Cohort
 from brainmets.paths import PreparationPaths
-from brainmets.preparation import copies, flags, quality_figures, quality_page, sorting
-from brainmets.preparation.quality import QUALITY_COLUMNS, REFERENCE
+from brainmets.preparation import copies, flags, quality_figures, quality_page, series, sorting
+from brainmets.preparation.quality import NATIVE, QUALITY_COLUMNS, REFERENCE
 from brainmets.vocabulary import SEQUENCES
 
 
@@ -34,9 +34,11 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["case", *QUALITY_COLUMNS])
     table[list(QUALITY_COLUMNS)] = table[list(QUALITY_COLUMNS)].astype(float)
     plan = sorting.read_plan(files)
-    found = [flags.flag(table), _told_always(records, plan)]
+    there = {case: _sequences(record) for case, record in records.items()}
+    lacking = _lacking(there, declaration, files)
+    found = [flags.flag(table, there), _told_always(records, plan), lacking]
     if records and all(record["provenance"]["parameters"]["space"] == "template" for record in records.values()):
-        patterns = {case: copies.pattern(*_images(case, declaration, files)) for case in records}
+        patterns = {case: copies.pattern(*_images(case, declaration, files, there[case])) for case in records}
         found.append(copies.copies(patterns, {case: patient_of(case, declaration) for case in records}))
     flagged = pd.concat(found, ignore_index=True)
     flagged.loc[flagged.case.isin(raw.accepted), "severity"] = "warning"
@@ -48,7 +50,7 @@ def review(declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
     }
     absent = {case: "not prepared: see its log" for case in plan if case not in records}
     strips = save(quality_figures.cohort_strips(table, flagged), files.folder / "quality.png")
-    quality_page.write_page(files.folder, table, flagged, pictures, strips, absent)
+    quality_page.write_page(files.folder, table, flagged, pictures, strips, absent, there)
     return flagged
 
 
@@ -57,6 +59,7 @@ def _record(path: Path) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record["row"], dict) or not isinstance(record["provenance"]["parameters"]["space"], str):
         raise TypeError("row or space is of another kind")
+    record["raw_sha256"].items()
     return record
 
 
@@ -76,7 +79,7 @@ def _told_always(records: Mapping[str, dict[str, Any]], plan: Collection[str]) -
                 f"{100 * share:.3g}% of the label map lies beyond the case's grid and is lost: is it this patient's?"
             )
             rows.append((case, "error", "label_beyond_grid", share, "", text))
-        if record["brain_from"] == REFERENCE:
+        if record["brain_from"] == REFERENCE and NATIVE in _sequences(record):
             text = (
                 "The T1 gave no brain, so the mask is from the T1 after contrast, where it may hold vessels and dura"
             )
@@ -84,6 +87,29 @@ def _told_always(records: Mapping[str, dict[str, Any]], plan: Collection[str]) -
         if case not in plan:
             text = "Its raw scan is gone: delete the case from the cohort's folder, or accept it (raw.accepted)"
             rows.append((case, "error", "raw_scan", float("nan"), "", text))
+    return pd.DataFrame(rows, columns=list(flags.FLAG_COLUMNS))
+
+
+def _sequences(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those that a case was prepared from: the record has the hash of each."""
+    return tuple(name for name in SEQUENCES if name in record["raw_sha256"])
+
+
+def _lacking(there: Mapping[str, Collection[str]], declaration: Cohort, files: PreparationPaths) -> pd.DataFrame:
+    """A flag for each sequence that a case was prepared without though others of its cohort have it."""
+    rows = []
+    if declaration.may_lack and there:
+        table = series.read(files.series)
+        for case, sequences in there.items():
+            for name, candidates in series.lacking(table, case, declaration.may_lack).items():
+                if name in sequences:  # its raw scan is gone
+                    continue
+                text = series.lacking_in_words(name, candidates)
+                if name == NATIVE:
+                    text += "; its brain mask is from the T1 after contrast, where it may hold vessels and dura"
+                rows.append(
+                    (case, "warning", f"{name}_lacking", float(len(candidates)), "", text[0].upper() + text[1:])
+                )
     return pd.DataFrame(rows, columns=list(flags.FLAG_COLUMNS))
 
 
@@ -97,8 +123,8 @@ def findings(flagged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _images(
-    case: str, declaration: Cohort, files: PreparationPaths
+    case: str, declaration: Cohort, files: PreparationPaths, sequences: Collection[str]
 ) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any], nifti.Affine]:
     paths = files_of(declaration, case)
     mask, grid = nifti.read_volume(files.case(case) / "brain_mask.nii.gz")
-    return {sequence: nifti.read_volume(paths[sequence])[0] for sequence in SEQUENCES}, mask, grid.affine
+    return {sequence: nifti.read_volume(paths[sequence])[0] for sequence in sequences}, mask, grid.affine

@@ -31,7 +31,7 @@ SMOOTH_MM = 12.0
 ONE_HEAD = 0.72
 """Mean correlation over the sequences from which on two cases show one head. Different phantoms, bent from one
 template and hence more alike than people, have 0.69 at the most, mirror images included; two scans of one head,
-registered anew with errors of about 1 mm and 1 degree, 0.74 or more."""
+registered anew with errors of about 1 mm and 1 degree, 0.74 or more. Of four sequences; with fewer it is less sure."""
 SURELY_ONE = 0.85
 """From here on that is an error; below, for a person to judge: no two scans of one real head were at hand."""
 
@@ -40,7 +40,7 @@ def pattern(images: Mapping[str, npt.NDArray[Any]], mask: npt.NDArray[Any], affi
     """What is compared of a case in the template's space: (sequence, x, y, z) along R, A, S, each of length 1.
 
     ``images``: the prepared sequences, ``mask``: the brain, 3D on the grid of ``affine``. The box lies symmetric to
-    the template's midplane (R 0). A sequence that shows nothing is 0.
+    the template's midplane (R 0). A sequence that shows nothing, or is not there, is 0.
     """
     counts = tuple(2 * int(reach / STEP_MM) + 1 for reach in REACH_MM)
     corner = np.array(CENTRE_MM) - STEP_MM * (np.array(counts) - 1) / 2
@@ -59,6 +59,8 @@ def pattern(images: Mapping[str, npt.NDArray[Any]], mask: npt.NDArray[Any], affi
     around = np.maximum(ndimage.gaussian_filter(brain, SMOOTH_MM / STEP_MM), 1e-3)
     fine = np.zeros((len(SEQUENCES), *counts), np.float32)
     for place, sequence in enumerate(SEQUENCES):
+        if sequence not in images:
+            continue
         image = coarse(np.where(np.asarray(mask) > 0, images[sequence], 0))
         detail = np.where(core, image - brain * ndimage.gaussian_filter(image, SMOOTH_MM / STEP_MM) / around, 0)
         fine[place] = detail / (np.linalg.norm(detail) or 1)

@@ -9,7 +9,7 @@ small difference counts. Where the limits come from is said beside each.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from brainmets.cohorts.matching import CLEAR
-from brainmets.preparation.quality import PAIRS, QUALITY_COLUMNS, REFERENCE
+from brainmets.preparation.quality import NATIVE, PAIRS, QUALITY_COLUMNS, REFERENCE
 from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
 
 FLAG_COLUMNS = ("case", "severity", "measure", "value", "usual", "text")
@@ -238,16 +238,19 @@ def rule_of(measure: str) -> tuple[Rule, tuple[str, ...]] | None:
     return (RULES[measure], ()) if measure in RULES else None
 
 
-def flag(table: pd.DataFrame) -> pd.DataFrame:
+def flag(table: pd.DataFrame, there: Mapping[str, Collection[str]] | None = None) -> pd.DataFrame:
     """Everything unusual, as ``FLAG_COLUMNS``: cases in the table's order, errors before warnings, errors by the order
     of ``RULES`` and warnings by how far they lie.
 
     ``table``: one row per patient, ``case`` and ``QUALITY_COLUMNS``; absent columns are not judged, an empty table
     has no flags. ``severity`` "error": beyond an absolute limit (of most measures), or no value where most others
-    have one; "warning": far from the cohort (of ``FEWEST`` values or more). ``usual``: median and range of the other
+    have one; ``there``: the sequences of each case that is not of all four: nothing is awaited of the others.
+    "warning": far from the cohort (of ``FEWEST`` values or more). ``usual``: median and range of the other
     patients' values that are not flagged themselves.
     """
-    rows = [row for measure in QUALITY_COLUMNS if measure in table for row in _column(table, measure)]
+    given = there or {}
+    lacking = [set(SEQUENCES).difference(given.get(case, SEQUENCES)) for case in table["case"]]
+    rows = [row for measure in QUALITY_COLUMNS if measure in table for row in _column(table, measure, lacking)]
     order = {case: place for place, case in enumerate(table["case"])}
     rows.sort(key=lambda row: (order[row["case"]], row["severity"] != "error", row["rank"], -row["far"]))
     return pd.DataFrame(rows, columns=list(FLAG_COLUMNS))
@@ -275,7 +278,14 @@ def suspects(flags: pd.DataFrame, case: str) -> list[str]:
     return [sequence for sequence in SEQUENCES if sequence in named] if len(named) < len(SEQUENCES) else []
 
 
-def _column(table: pd.DataFrame, measure: str) -> Iterator[dict[str, Any]]:
+def _awaited(measure: str, sequences: Collection[str], lacking: Collection[str]) -> bool:
+    """Whether a case that lacks these sequences must have a value: not of one of them, nor a share of several."""
+    if measure == "dark_rim_pct":
+        return NATIVE not in lacking
+    return not (set(sequences) & set(lacking)) and not (lacking and measure.endswith("_agreement_share"))
+
+
+def _column(table: pd.DataFrame, measure: str, lacking: Sequence[Collection[str]]) -> Iterator[dict[str, Any]]:
     """The flags of one measure, each with ``rank`` (of its rule among errors) and ``far`` (its z-score)."""
     if (found := rule_of(measure)) is None:
         return
@@ -285,7 +295,8 @@ def _column(table: pd.DataFrame, measure: str) -> Iterator[dict[str, Any]]:
     wrong = known & ((values < rule.low) | (values > rule.high))
     far = _far(values, known, rule)
     unusual = wrong | (far >= FAR)
-    absent = ~known & (not rule.optional) & (2 * np.count_nonzero(known) > len(values))
+    awaited = np.array([_awaited(measure, sequences, lacks) for lacks in lacking], bool)
+    absent = ~known & awaited & (not rule.optional) & (2 * np.count_nonzero(known) > np.count_nonzero(awaited))
     titles = [SEQUENCE_TITLES[name] for name in sequences]
     words = {"sequence": titles[0] if titles else "", "other": titles[-1] if titles else ""}
     for place in np.flatnonzero(unusual | absent):

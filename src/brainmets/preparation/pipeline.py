@@ -1,6 +1,7 @@
-"""One patient from four raw series to a prepared case: register, find the brain, resample once, write.
+"""One patient from raw series to a prepared case: register, find the brain, resample once, write.
 
-The order: every sequence is registered to the contrast-enhanced T1, the brain is found once, on the native T1, and the
+The order: every sequence is registered to the contrast-enhanced T1, the brain is found once, on the native T1 where
+there is one that shows it, else on the contrast-enhanced T1, and the
 contrast-enhanced T1's brain is registered to the template. Each image is then resampled a single time, from its own
 grid to the case's, through the composed transform; label maps ride along through the transform of the sequence that
 they were drawn on.
@@ -99,7 +100,7 @@ def read(planned: Planned) -> Native:
 
     Raises ``ScanError`` where a file cannot be read, or a label map or mask lies on no sequence's grid.
     """
-    images = {sequence: raw.read(planned.images[sequence]) for sequence in SEQUENCES}
+    images = {name: raw.read(planned.images[name]) for name in SEQUENCES if name in planned.images}
     labels, drawn_on = _on_a_sequence(planned.label, images, f"case {planned.case}: the label map")
     mask, masked_on = _on_a_sequence(planned.brain_mask, images, f"case {planned.case}: the brain mask")
     return Native(images, labels, drawn_on, mask, masked_on)
@@ -114,7 +115,7 @@ def prepare(native: Native, settings: Settings, say: Say) -> Prepared:
     if settings.spacing_mm is None:
         _require_upright(native.images[REFERENCE])
     found: dict[str, Registration] = {}
-    for sequence in SEQUENCES:
+    for sequence in native.images:
         if sequence != REFERENCE:
             say(f"registering {sequence} to {REFERENCE}")
             found[sequence] = registration.register(native.images[REFERENCE], native.images[sequence], settings.seed)
@@ -193,6 +194,9 @@ def write(prepared: Prepared, case: str, declaration: Cohort, files: Preparation
     files.prepared(case).unlink(missing_ok=True)
     for old in beside.glob("*.tfm"):
         old.unlink()
+    for name in SEQUENCES:  # of an earlier preparation, from more sequences
+        if name not in prepared.images and name in paths:
+            paths[name].unlink(missing_ok=True)
     written = [nifti.write(paths[name], image, prepared.affine) for name, image in prepared.images.items()]
     if prepared.labels is not None:
         written.append(nifti.write(paths["label"], prepared.labels, prepared.affine))
@@ -231,9 +235,11 @@ def _brain(native: Native) -> tuple[sitk.Image, str, str]:
     if native.brain_mask is not None:
         return native.brain_mask, native.masked_on, "own mask"
     try:
-        return brain.brain_mask(native.images[BRAIN_SEQUENCE]), BRAIN_SEQUENCE, BRAIN_SEQUENCE
+        if BRAIN_SEQUENCE in native.images:
+            return brain.brain_mask(native.images[BRAIN_SEQUENCE]), BRAIN_SEQUENCE, BRAIN_SEQUENCE
     except ScanError:
-        return brain.brain_mask(native.images[REFERENCE]), REFERENCE, REFERENCE
+        pass
+    return brain.brain_mask(native.images[REFERENCE]), REFERENCE, REFERENCE
 
 
 def _require_upright(image: sitk.Image) -> None:
@@ -248,7 +254,7 @@ def _on_a_sequence(path: Path | None, images: dict[str, sitk.Image], what: str) 
     if path is None:
         return None, REFERENCE
     drawn = volumes.read_labels(path)
-    for sequence in (REFERENCE, *(name for name in SEQUENCES if name != REFERENCE)):
+    for sequence in (REFERENCE, *(name for name in images if name != REFERENCE)):
         if _one_grid(drawn, images[sequence]):
             drawn.CopyInformation(images[sequence])  # ITK refuses what differs in the last digits
             return drawn, sequence

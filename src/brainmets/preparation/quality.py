@@ -26,6 +26,8 @@ Mask = npt.NDArray[np.bool_]
 
 REFERENCE = "t1c"
 """The sequence that the others are compared with."""
+NATIVE = "t1n"
+"""The sequence that the template, a T1 without contrast agent, is compared with where there is one."""
 COMPARED = tuple(sequence for sequence in SEQUENCES if sequence != REFERENCE)
 PAIRS = tuple(combinations(SEQUENCES, 2))
 
@@ -140,30 +142,39 @@ def measure(
     cut out already). ``label_outside_voxels``, ``label_outside_mL``, ``label_outside_pct`` (of the
     label): further than the margin from the mask; ``label_fit``: see there.
 
-    Raises ``ValueError`` naming a sequence that is missing, or a volume of another shape than the mask.
+    A sequence that is not there has no numbers. Without a t1n the template is compared with the t1c, and
+    ``dark_rim_pct`` is NaN: the dura takes up contrast agent. ``agreement_share`` needs two sequences beside the t1c;
+    ``label_fit`` looks at the t1c alone where there is no t2f.
+
+    Raises ``ValueError`` where the t1c is missing, or a volume is of another shape than the mask.
     """
-    if absent := [sequence for sequence in SEQUENCES if sequence not in images]:
-        raise ValueError(f"images: {', '.join(absent)} missing; all of {', '.join(SEQUENCES)} are needed")
-    given = {**{name: images[name] for name in SEQUENCES}, "label": label, **(template._asdict() if template else {})}
+    if REFERENCE not in images:
+        raise ValueError(f"images: {REFERENCE} missing; every other sequence is compared with it")
+    there = [name for name in SEQUENCES if name in images]
+    given = {**{name: images[name] for name in there}, "label": label, **(template._asdict() if template else {})}
     for name, volume in given.items():
         if volume is not None and volume.shape != mask.shape:
             raise ValueError(f"{name}: shape {volume.shape} differs from the mask's {mask.shape}; resample it first")
-    upright = {name: nifti.to_ras(np.asarray(images[name], np.float32), affine)[0] for name in SEQUENCES}
+    upright = {name: nifti.to_ras(np.asarray(images[name], np.float32), affine)[0] for name in there}
     brain, along = nifti.to_ras(np.asarray(mask) > 0, affine)
     row = dict.fromkeys(QUALITY_COLUMNS, float("nan"))
-    row["dark_rim_pct"] = _dark_rim(upright["t1n"], brain, along)
+    if NATIVE in upright:
+        row["dark_rim_pct"] = _dark_rim(upright[NATIVE], brain, along)
     upright = {name: np.where(brain, image, 0) for name, image in upright.items()}
     for sequence, registration in registrations.items():
         row |= {f"{sequence}_{name}": float(getattr(registration, name)) for name in REGISTRATION_COLUMNS}
     found = {name: edges(image, along) for name, image in upright.items()}
     row |= _contents(found)
-    for sequence in COMPARED:
+    for sequence in there:
+        if sequence == REFERENCE:
+            continue
         row[f"{sequence}_turned"] = _turned(found[REFERENCE], coarse(upright[sequence], along), TURN_DEG)
     row |= _inside(upright, brain)
     if template is not None:
         onto = edges(np.asarray(template.image), affine)
-        row |= _placed(found["t1n"], onto)
-        row["template_turned"] = _turned(onto, coarse(upright["t1n"], along), TEMPLATE_TURN_DEG)
+        head = NATIVE if NATIVE in upright else REFERENCE
+        row |= _placed(found[head], onto)
+        row["template_turned"] = _turned(onto, coarse(upright[head], along), TEMPLATE_TURN_DEG)
         row["template_dice"] = _dice(brain, nifti.to_ras(np.asarray(template.mask) > 0, affine)[0])
     voxel_ml = abs(float(np.linalg.det(along[:3, :3]))) / 1000
     row["brain_mL"] = np.count_nonzero(brain) * voxel_ml
@@ -207,7 +218,7 @@ def label_fit(images: Mapping[str, Voxels], lesions: Mask, affine: nifti.Affine)
         return float("nan")
     reach = [min(int(LABEL_REACH_MM / side), size - 1) for side, size in zip(coarse, lesions.shape, strict=True)]
     best = np.full([2 * far + 1 for far in reach], -np.inf)
-    for sequence in ("t1c", "t2f"):
+    for sequence in (name for name in ("t1c", "t2f") if name in images):
         best = np.maximum(best, _standing_out(_mean(images[sequence], smooth), lesions, shell, reach))
     here = float(best[tuple(reach)])
     return max(0.0, here / float(best.max())) if best.max() > 0 else 0.0
@@ -233,10 +244,11 @@ def _standing_out(image: Voxels, lesions: Mask, shell: Mask, reach: list[int]) -
 def _contents(found: Mapping[str, Edges | None]) -> dict[str, float]:
     """Each sequence against the t1c."""
     row: dict[str, float] = {}
+    others = [name for name in COMPARED if name in found]
     if (reference := found[REFERENCE]) is None:
         return row
     for sequence in COMPARED:
-        if (other := found[sequence]) is None:
+        if (other := found.get(sequence)) is None:
             continue
         place, turned = match(reference, other), match(reference, _mirror(other))
         row[f"{sequence}_agreement"] = _agreement(reference, other)
@@ -245,7 +257,7 @@ def _contents(found: Mapping[str, Edges | None]) -> dict[str, float]:
         row[f"{sequence}_flipped"] = turned.clear / place.clear if place.clear > 0 else float("nan")
     best = max((value for name, value in row.items() if name.endswith("_agreement")), default=0.0)
     shares = {name: row[f"{name}_agreement"] / best for name in COMPARED if best > 0 and f"{name}_agreement" in row}
-    return row | {f"{name}_agreement_share": share for name, share in shares.items()}
+    return row | ({f"{name}_agreement_share": share for name, share in shares.items()} if len(others) > 1 else {})
 
 
 def _placed(found: Edges | None, template: Edges | None) -> dict[str, float]:
@@ -269,7 +281,7 @@ def _inside(images: Mapping[str, Voxels], brain: Mask) -> dict[str, float]:
     dark = np.all([values[name] <= air_level(image) for name, image in images.items() if image.any()], axis=0)
     row["air_pct"] = 100 * float(np.mean(dark))
     some = slice(None, None, -(-count // MOST))
-    for one, other in PAIRS:
+    for one, other in ((one, other) for one, other in PAIRS if one in values and other in values):
         first, second = values[one][some], values[other][some]
         both = (first != 0) & (second != 0)
         if np.count_nonzero(both) * some.step >= FEWEST:

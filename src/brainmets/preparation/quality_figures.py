@@ -55,7 +55,7 @@ def patient_figure(
     affine: nifti.Affine,
     label: Voxels | None = None,
 ) -> Drawing:
-    """Before and after in four rows, a column per sequence in the order of ``SEQUENCES``.
+    """Before and after in four rows, a column for each of ``images`` in the order of ``SEQUENCES``.
 
     Rows: the native scans (an axial slice through the middle of the head); the prepared ones with the outlines of the
     brain mask and the label; checkerboards with the t1c, axial; the same, sagittal. Under the t1c, in place of a
@@ -70,10 +70,11 @@ def patient_figure(
         "coronal": (slice(None), y, slice(None)),
         "sagittal": (beside, slice(None), slice(None)),
     }
-    figure = Drawing(figsize=(8, 9.2), facecolor="white")
-    axes = figure.subplots(4, len(SEQUENCES), height_ratios=(1.15, 1.25, 1.25, 1))
-    figure.subplots_adjust(left=LEFT, right=RIGHT, bottom=0.035, top=0.94, wspace=GAP, hspace=GAP)
-    for column, sequence in zip(axes.T, SEQUENCES, strict=True):
+    part, left, right = _margins(len(shown))
+    figure = Drawing(figsize=(8 * part, 9.2), facecolor="white")
+    axes = figure.subplots(4, len(shown), height_ratios=(1.15, 1.25, 1.25, 1), squeeze=False)
+    figure.subplots_adjust(left=left, right=right, bottom=0.035, top=0.94, wspace=GAP, hspace=GAP)
+    for column, sequence in zip(axes.T, shown, strict=True):
         if sequence in before:
             _show(column[0], *_native(before[sequence]))
         whole = shown[sequence]
@@ -88,7 +89,7 @@ def patient_figure(
     rows = ("before: native", "after: on one grid", "against contrast T1, axial", "against it, sagittal")
     for axis, name in zip(axes[:, 0], rows, strict=True):
         low, high = axis.get_position().intervaly
-        figure.text(LEFT / 2, (low + high) / 2, name, fontsize=9, rotation=90, ha="center", va="center")
+        figure.text(left / 2, (low + high) / 2, name, fontsize=9, rotation=90, ha="center", va="center")
     _bare(axes.flat)
     keys = [Line2D([], [], color=BRAIN, label="brain mask"), Line2D([], [], color=LABEL, label="label")]
     shown_keys = keys if lesions.any() else keys[:1]
@@ -100,25 +101,40 @@ def patient_figure(
 def patient_strip(
     images: Mapping[str, Voxels], mask: Voxels, affine: nifti.Affine, label: Voxels | None = None
 ) -> Drawing:
-    """One row for an overview: the t1c with its outlines, then the others against it, in ``STRIP_ORDER``."""
+    """One row for an overview: the t1c with its outlines, then the others there are against it, in ``STRIP_ORDER``."""
     shown, brain, lesions, sides = _upright(images, mask, affine, label)
     axial: Plane = (slice(None), slice(None), _middle(brain, lesions)[2])
-    figure = Drawing(figsize=(6, 2.0), facecolor="white")
-    axes = figure.subplots(1, len(STRIP_ORDER))
-    figure.subplots_adjust(left=LEFT, right=RIGHT, bottom=0.01, top=0.9, wspace=GAP)
+    order = [name for name in STRIP_ORDER if name in shown]
+    part, left, right = _margins(len(order))
+    figure = Drawing(figsize=(6 * part, 2.0), facecolor="white")
+    axes = figure.subplots(1, len(order), squeeze=False)[0]
+    figure.subplots_adjust(left=left, right=right, bottom=0.01, top=0.9, wspace=GAP)
     _outlined(axes[0], shown[REFERENCE], brain, lesions, axial, sides)
-    for axis, sequence in zip(axes[1:], COMPARED, strict=True):
+    for axis, sequence in zip(axes[1:], order[1:], strict=True):
         _compared(axis, shown[REFERENCE], shown[sequence], axial, sides)
-    for axis, sequence in zip(axes, STRIP_ORDER, strict=True):
+    for axis, sequence in zip(axes, order, strict=True):
         axis.set_title(SEQUENCE_TITLES[sequence], fontsize=9, pad=3)
     _bare(axes)
     return figure
 
 
-def column_of(place: int) -> tuple[float, float]:
-    """Left edge and width of a column of either picture, as shares of the picture's width."""
+def column_of(place: int, count: int = len(SEQUENCES)) -> tuple[float, float]:
+    """Left edge and width of a column of either picture of ``count`` sequences, as shares of the picture's width."""
+    _, left, right = _margins(count)
+    width = (right - left) / (count + (count - 1) * GAP)
+    return left + place * width * (1 + GAP), width
+
+
+def _margins(count: int) -> tuple[float, float, float]:
+    """A picture's width as a share of one of four columns, and where its first column begins and its last ends.
+
+    The last two are shares of its own width; a column is as wide as one of four.
+    """
+    if count == len(SEQUENCES):
+        return 1.0, LEFT, RIGHT
     width = (RIGHT - LEFT) / (len(SEQUENCES) + (len(SEQUENCES) - 1) * GAP)
-    return LEFT + place * width * (1 + GAP), width
+    part = LEFT + width * (count + (count - 1) * GAP) + 1 - RIGHT
+    return part, LEFT / part, 1 - (1 - RIGHT) / part
 
 
 def cohort_strips(table: pd.DataFrame, flags: pd.DataFrame) -> Drawing:
@@ -164,7 +180,7 @@ def _upright(
     near = ndimage.distance_transform_edt(~brain, sampling=sides) <= AROUND_MM if brain.any() else ~brain
     box = ndimage.find_objects(near.astype(np.uint8))[0]
     shown = {}
-    for name in SEQUENCES:
+    for name in (name for name in SEQUENCES if name in images):
         image = nifti.to_ras(np.asarray(images[name], np.float32), affine)[0]
         within = image[brain] if brain.any() else image.ravel()
         low, high = np.percentile(within, (1, 99.5))

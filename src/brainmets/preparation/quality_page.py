@@ -7,7 +7,7 @@ a patient; the pictures of native scans show heads, so that the page belongs whe
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,17 +45,23 @@ def write_page(
     figures: Mapping[str, Pictures],
     cohort: Path | None = None,
     not_prepared: Mapping[str, str] | None = None,
+    there: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write ``quality.html`` into ``folder`` and return its path.
 
     ``table``: ``quality.csv``, ``flags``: of ``flags.flag`` and ``copies.copies``, ``figures``: of every case of the
-    table, ``cohort``: the picture of ``cohort_strips``, ``not_prepared``: cases without a result and why, in words.
+    table, ``cohort``: the picture of ``cohort_strips``, ``not_prepared``: cases without a result and why, in words,
+    ``there``: the sequences of each case that is not of all four.
     Flagged patients come first, those with errors and most flags on top. Raises ``ValueError`` naming cases of the
     table that have no pictures.
     """
     if absent := [case for case in table["case"] if case not in figures]:
         raise ValueError(f"figures: none for case(s) {', '.join(absent)}")
-    patients = [_patient(case, flags[flags.case == case], figures[case]) for case in table["case"]]
+    of_case = there or {}
+    patients = [
+        _patient(case, flags[flags.case == case], figures[case], of_case.get(case, SEQUENCES))
+        for case in table["case"]
+    ]
     flagged = sorted((one for one in patients if one["flags"]), key=lambda one: (-one["errors"], -len(one["flags"])))
     html = PAGES.get_template("quality.html.j2").render(
         flagged=flagged,
@@ -66,28 +72,36 @@ def write_page(
     return write_text(folder / PAGE, html)
 
 
-def _patient(case: str, flags: pd.DataFrame, pictures: Pictures) -> dict[str, Any]:
+def _patient(case: str, flags: pd.DataFrame, pictures: Pictures, there: Sequence[str]) -> dict[str, Any]:
     """What the template shows of one patient."""
     rows = [_in_words(row) for row in flags.to_dict("records")]
-    named = suspects(flags, case)
+    named = [name for name in suspects(flags, case) if name in there]
+    strip = [name for name in STRIP_ORDER if name in there]
+    part = column_of(0)[1] / column_of(0, len(there))[1]
+    shown = "the four sequences" if len(there) == len(SEQUENCES) else " and ".join(SEQUENCE_TITLES[n] for n in there)
+    compared = ", and checkerboards with the T1 after contrast" if len(there) > 1 else ""
+    count = {1: "", 2: ", and a checkerboard", 3: ", and two checkerboards"}.get(
+        len(strip), ", and three checkerboards"
+    )
     return {
         "case": case,
         "flags": rows,
         "errors": sum(row["severity"] == "error" for row in rows),
         "suspects": [SEQUENCE_TITLES[name] for name in named],
-        "frames": [_frame(SEQUENCES.index(name)) for name in named],
-        "strip_frames": [_frame(STRIP_ORDER.index(name)) for name in named],
-        "figure": _data_uri(pictures.figure, LARGE),
-        "strip": _data_uri(pictures.strip, SMALL),
-        "alt": f"{case}: the four sequences before and after the preparation, the brain mask's outline, and "
-        "checkerboards with the T1 after contrast"
+        "frames": [_frame(list(there).index(name), len(there)) for name in named],
+        "strip_frames": [_frame(strip.index(name), len(strip)) for name in named],
+        "figure": _data_uri(pictures.figure, round(part * LARGE)),
+        "strip": _data_uri(pictures.strip, round(part * SMALL)),
+        "part": None if len(there) == len(SEQUENCES) else f"max-width:{100 * part:.1f}%",
+        "strip_alt": f"{case}: the T1 after contrast with outlines{count}",
+        "alt": f"{case}: {shown} before and after the preparation, the brain mask's outline{compared}"
         + (f"; framed as suspect: {', '.join(SEQUENCE_TITLES[name] for name in named)}" if named else ""),
     }
 
 
-def _frame(place: int) -> str:
-    """The CSS of a frame around a column of a picture."""
-    left, width = column_of(place)
+def _frame(place: int, count: int) -> str:
+    """The CSS of a frame around a column of a picture of ``count``."""
+    left, width = column_of(place, count)
     return f"left:{100 * left:.2f}%;width:{100 * width:.2f}%"
 
 

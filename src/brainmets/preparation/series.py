@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill, shorten
 from typing import Any
@@ -46,17 +47,17 @@ ALIASES = {
 
 
 class UncertainError(ValueError):
-    """A case whose four sequences are not all decided; the message says which, the candidates and what to write."""
+    """A case whose needed sequences are not all decided; the message says which, the candidates, what to write."""
 
 
 # --- guessing ----------------------------------------------------------------------------------------------------
 
 
-def guess(scan: Sequence[Series]) -> pd.DataFrame:
+def guess(scan: Sequence[Series], sequences: Collection[str] = SEQUENCES) -> pd.DataFrame:
     """What each series of one scan (patient and date) is, one row a series, in the order of their numbers.
 
-    ``guess`` is "t1n", "t1c", "t2w", "t2f", or "" for a series that is none of them; ``confidence`` is how sure that
-    is, and ``reason`` says from what:
+    ``guess`` is one of ``sequences``, or "" for a series that is none of them; ``confidence`` is how sure that is, and
+    ``reason`` says from what:
 
     - 0.95 and more: names and physics (sequence, repetition, echo and inversion times) say the same, and contrast is
       told by a name, by the header, or by the order of recording together with another series' contrast;
@@ -77,6 +78,9 @@ def guess(scan: Sequence[Series]) -> pd.DataFrame:
         return empty()
     rows = []
     for one in sorted(judge(scan), key=lambda one: one.series.number):
+        if one.guess and one.guess not in sequences:  # judged with the others: a t1n tells the t1c from itself
+            why = f"looks like {one.guess}, which is not declared"
+            one = replace(one, guess="", rank=0, reasons=(*one.reasons, why))
         rows.append(
             {
                 "case": "", "series": one.series.number, "guess": one.guess, "rank": one.rank,
@@ -166,16 +170,22 @@ def read(path: Path) -> pd.DataFrame:
     return _typed(pd.DataFrame(records, columns=list(SERIES_COLUMNS)))
 
 
-def merge(old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
+def merge(
+    old: pd.DataFrame, new: pd.DataFrame, sequences: Collection[str] = SEQUENCES
+) -> tuple[pd.DataFrame, list[Finding]]:
     """The table of all scans, ``new``, with the roles that stand in ``old``; and what a person should know.
 
     Series are known by case and key. A role in ``old`` stays, whatever is guessed now. A series without a role gets
     one only where the guess is certain, the case has no series for that sequence yet, and nobody took the role away:
     neither a person who emptied its cell, nor the loss of a series to which a person had given it. Series that are
-    gone are dropped with a finding, an error where a person had chosen one of them.
+    gone are dropped with a finding, an error where a person had chosen one of them. A role that the program gave, of
+    none of ``sequences``, is taken back: it was given when more were declared.
     """
     table = new.copy()
     known = {(row["case"], row["key"]): row for row in old.to_dict("records")}
+    for row in known.values():
+        if row["role"] and row["role"] not in sequences and row["role"] == _own_role(row):
+            row.update(role="", guess="", rank=0)
     findings = []
     taken = {(row["case"], row["role"]) for row in known.values() if row["role"]}
     there = set(zip(new["case"], new["key"], strict=True))
@@ -204,11 +214,14 @@ def merge(old: pd.DataFrame, new: pd.DataFrame) -> tuple[pd.DataFrame, list[Find
     return table, findings
 
 
-def choose(table: pd.DataFrame, case: str) -> dict[str, int]:
-    """The series' number of each of the four sequences of ``case``, as the column ``role`` says.
+def choose(
+    table: pd.DataFrame, case: str, sequences: Sequence[str] = SEQUENCES, may_lack: Collection[str] = ()
+) -> dict[str, int]:
+    """The series' number of each of the ``sequences`` of ``case``, as the column ``role`` says.
 
-    Raises ``UncertainError`` where one is undecided: the message lists the candidates with their reasons and says
-    what to write. Raises ``ValueError`` for a case that the table does not have, or a role given twice.
+    One of ``may_lack`` that no series has the role of is left out. Raises ``UncertainError`` where another is
+    undecided: the message lists the candidates with their reasons and says what to write. Raises ``ValueError`` for a
+    case that the table does not have, or a role given twice.
     """
     rows = table[table["case"] == case]
     if rows.empty:
@@ -216,7 +229,7 @@ def choose(table: pd.DataFrame, case: str) -> dict[str, int]:
         hint = f"; the nearest name is {near[0]}" if near else ""
         raise ValueError(f"series.csv has no case {case}{hint}: correct the name, or run again to list the scans anew")
     chosen = {}
-    for sequence in SEQUENCES:
+    for sequence in sequences:
         numbers = [int(number) for number in rows.loc[rows["role"] == sequence, "series"]]
         if len(numbers) > 1:
             raise ValueError(
@@ -225,10 +238,32 @@ def choose(table: pd.DataFrame, case: str) -> dict[str, int]:
             )
         if numbers:
             chosen[sequence] = numbers[0]
-    missing = [sequence for sequence in SEQUENCES if sequence not in chosen]
+    missing = [sequence for sequence in sequences if sequence not in chosen and sequence not in may_lack]
     if missing:
-        raise UncertainError(_advice(rows, case, missing))
+        raise UncertainError(_advice(rows, case, missing, sequences, may_lack))
     return chosen
+
+
+def lacking(table: pd.DataFrame, case: str, may_lack: Collection[str]) -> dict[str, list[int]]:
+    """The sequences of ``may_lack`` that ``case`` is prepared without, each with the series that may be it after all.
+
+    Where a sequence may be lacking, a candidate that is not certain is no reason to stop.
+    """
+    rows = table[table["case"] == case]
+    return {
+        name: rows[rows["guess"] == name].sort_values("rank")["series"].astype(int).tolist()
+        for name in may_lack
+        if not (rows["role"] == name).any()
+    }
+
+
+def lacking_in_words(sequence: str, candidates: Sequence[int]) -> str:
+    """What to know of a case that was prepared without a sequence; see ``lacking``."""
+    text = f"has no {sequence}, and is prepared without it, as may_lack allows"
+    if candidates:
+        numbers = " or ".join(map(str, candidates))
+        text += f" (series {numbers} may be it: see series.csv, and write {sequence} into its role)"
+    return text
 
 
 def _own_role(row: Mapping[Any, Any]) -> str:
@@ -250,13 +285,19 @@ def _gone(row: Mapping[Any, Any], by_person: bool, case_is_there: bool) -> Findi
 
 
 def _changed(row: Mapping[Any, Any], role: str) -> Finding:
-    now = f"now guessed to be {row['guess']}" if row["guess"] else "no longer guessed to be any of the four"
+    now = (
+        f"now guessed to be {row['guess']}"
+        if row["guess"]
+        else "no longer guessed to be any sequence that is declared"
+    )
     case, number = row["case"], int(row["series"])
     text = f"case {case}: series {number} keeps the role {role} of series.csv, though it is {now}: look at its reason"
     return Finding("warning", case, number, text)
 
 
-def _advice(rows: pd.DataFrame, case: str, missing: Sequence[str]) -> str:
+def _advice(
+    rows: pd.DataFrame, case: str, missing: Sequence[str], sequences: Sequence[str], may_lack: Collection[str]
+) -> str:
     lines = [f"case {case}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} undecided"]
     for sequence in missing:
         candidates = rows[(rows["guess"] == sequence) & (rows["role"] == "")].sort_values("rank").to_dict("records")
@@ -275,8 +316,21 @@ def _advice(rows: pd.DataFrame, case: str, missing: Sequence[str]) -> str:
                 f"  {sequence}: no series looks like it; if one is {sequence} all the same, write {sequence} into "
                 "column role of series.csv in its row"
             )
-    lines.append(f"  all four of {', '.join(SEQUENCES)} are needed: leave out a case that lacks one")
+    lines.append(f"  {_needed(sequences, may_lack)}")
     return "\n".join(lines)
+
+
+def _needed(sequences: Sequence[str], may_lack: Collection[str]) -> str:
+    """What a case must have, in words."""
+    needed = [name for name in sequences if name not in may_lack]
+    if len(needed) == len(SEQUENCES):
+        return f"all four of {', '.join(SEQUENCES)} are needed: leave out a case that lacks one"
+    free = ", ".join(may_lack) or "none"
+    needs, one = ("is needed", "it") if len(needed) == 1 else ("are needed", "one")
+    return (
+        f"declared are {', '.join(sequences)}, of which may be lacking (may_lack): {free}; {', '.join(needed)} "
+        f"{needs}: leave out a case that lacks {one}"
+    )
 
 
 def _role_advice(value: str) -> str:
@@ -359,16 +413,18 @@ WINDOW_MM = ((190.0, 240.0), (190.0, 180.0))
 REASON_LENGTH = 150
 
 
-def picture(images: Mapping[str, SimpleITK.Image], table: pd.DataFrame, case: str) -> Drawing:
+def picture(
+    images: Mapping[str, SimpleITK.Image], table: pd.DataFrame, case: str, sequences: Sequence[str] = SEQUENCES
+) -> Drawing:
     """The choices of one case side by side: an axial slice through the brain above, a coronal one through its middle.
 
-    ``images`` are the series as recorded, by sequence, turned to LPS; a sequence without one is left blank. The
+    ``images`` are the series as recorded, by sequence, turned to LPS; one of ``sequences`` without is left blank. The
     patient's right is on the left. No sagittal slice is shown: a profile would give the person away.
     """
     rows = table[table["case"] == case]
-    figure = Drawing(figsize=(3.0 * len(SEQUENCES), 7.6), layout="constrained")
-    axes = figure.subplots(2, len(SEQUENCES), squeeze=False, height_ratios=[height for _, height in WINDOW_MM])
-    for column, sequence in enumerate(SEQUENCES):
+    figure = Drawing(figsize=(3.0 * len(sequences), 7.6), layout="constrained")
+    axes = figure.subplots(2, len(sequences), squeeze=False, height_ratios=[height for _, height in WINDOW_MM])
+    for column, sequence in enumerate(sequences):
         axes[0, column].set_title(_title(rows, sequence), fontsize=9)
         axes[1, column].set_xlabel(_reason(rows, sequence), fontsize=7)
         for axis in axes[:, column]:

@@ -30,6 +30,7 @@ from brainmets.phantoms.scanner import make_scanner_cohort
 from brainmets.preparation import raw as scans_on_disk
 from brainmets.preparation import series as series_table
 from brainmets.preparation import tree
+from brainmets.preparation.quality import REFERENCE
 from brainmets.preparation.scans import Finding, Series
 from brainmets.processes import locked
 from brainmets.vocabulary import SEQUENCES
@@ -45,7 +46,7 @@ class SortingError(ValueError):
 
 @dataclass(frozen=True)
 class Planned:
-    """One case to prepare: its four series, its label map and brain mask if there are, and a hash of their state."""
+    """One case to prepare: its series by sequence, label map and brain mask if there are, a hash of their state."""
 
     case: str
     images: dict[str, Series]
@@ -138,7 +139,9 @@ def planned(declaration: Cohort, files: PreparationPaths, case: str, say: Say) -
     """
     if files.plan.is_file() and (known := read_plan(files).get(case)) is not None:
         with suppress(ValueError, OSError):
-            if known.digest == _digest(series_table.choose(series_table.read(files.series), case), known):
+            sequences, may_lack = wanted(declaration)
+            chosen = series_table.choose(series_table.read(files.series), case, sequences, may_lack)
+            if known.digest == _digest(chosen, known):
                 return known
     plan = sort(declaration, files, say)
     if case not in plan:
@@ -153,15 +156,16 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     if not folder.is_dir():
         raise SortingError(f"raw.folder: {raw.folder!r} is no folder; put the folder of the raw scans there")
     _refuse_overlap(declaration, raw, files)
+    sequences, may_lack = wanted(declaration)
     found, findings = scans_on_disk.find(folder, say)
     set_apart = {path for pattern in (raw.labels, raw.brain_masks) for path in _matching(folder, pattern)}
     found = [one for one in found if not set_apart & set(one.files)]
     scans = _by_scan(found)
     names = _key(declaration, raw, files).proposed(scans)
-    tables = [series_table.guess(scan).assign(case=names[who]) for who, scan in scans.items()]
+    tables = [series_table.guess(scan, sequences).assign(case=names[who]) for who, scan in scans.items()]
     table = pd.concat(tables, ignore_index=True) if tables else series_table.empty()
     if files.series.is_file():
-        table, changed = series_table.merge(series_table.read(files.series), table)
+        table, changed = series_table.merge(series_table.read(files.series), table, sequences)
         findings = [*findings, *changed]
     by_case = {names[who]: (who, scan) for who, scan in scans.items()}
     lesion_free = listed_lesion_free(declaration)
@@ -175,9 +179,14 @@ def look(declaration: Cohort, files: PreparationPaths, say: Say) -> Sorted:
     for case in sorted(set(by_case) - set(raw.left_out)):
         who, scan = by_case[case]
         try:
-            plan[case] = _planned(case, scan, table, folder, raw, who, case in lesion_free)
+            plan[case] = _planned(case, scan, table, folder, declaration, who, case in lesion_free)
         except ValueError as error:
             undecided[case] = str(error)
+            continue
+        findings += [
+            Finding("warning", case, 0, f"case {case}: {series_table.lacking_in_words(name, candidates)}")
+            for name, candidates in series_table.lacking(table, case, may_lack).items()
+        ]
     problems += undecided.values()
     problems += [*_shared_files(plan), *_split_patients(declaration, names)]
     problems += _in_the_way(plan, declaration, prepared)
@@ -228,20 +237,23 @@ def _planned(
     scan: list[Series],
     table: pd.DataFrame,
     folder: Path,
-    raw: Raw,
+    declaration: Cohort,
     who: tuple[str, str],
     lesion_free: bool,
 ) -> Planned:
     """Raises ``ValueError`` where the roles are undecided or a file is missing (a lesion-free case needs no label)."""
+    raw, (sequences, may_lack) = raw_of(declaration), wanted(declaration)
     try:
-        chosen = series_table.choose(table, case)
+        chosen = series_table.choose(table, case, sequences, may_lack)
     except series_table.UncertainError as error:
         raise SortingError(f"{error}{_why_none_fits(scan, table[table.case == case])}") from None
     by_number = {one.number: one for one in scan}
-    images = {sequence: by_number[chosen[sequence]] for sequence in SEQUENCES}
+    images = {sequence: by_number[number] for sequence, number in chosen.items()}
     for sequence, one in images.items():
         if not one.usable:
-            raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {'; '.join(one.problems)}")
+            without = f"; empty its role, since {sequence} may be lacking" if sequence in may_lack else ""
+            why = "; ".join(one.problems)
+            raise SortingError(f"case {case}: series {one.number}, chosen as {sequence}: {why}{without}")
     label = None
     with suppress(SortingError) if lesion_free else nullcontext():
         why = "no label map (list a patient without lesions in the table of `lesion_free`)"
@@ -253,7 +265,7 @@ def _planned(
 
 def _digest(chosen: Mapping[str, int], planned: Planned) -> str:
     """A hash of the roles and of the state of the files that a case is made from."""
-    used = [path for sequence in SEQUENCES for path in planned.images[sequence].files]
+    used = [path for one in planned.images.values() for path in one.files]
     used += [path for path in (planned.label, planned.brain_mask) if path]
     state = json.dumps([dict(chosen), [_stat(path) for path in used]], sort_keys=True)
     return hashlib.sha256(state.encode()).hexdigest()
@@ -342,6 +354,21 @@ def raw_of(declaration: Cohort) -> Raw:
     return declaration.raw
 
 
+def wanted(declaration: Cohort) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The sequences that are looked for in a cohort's raw scans, and those of them that a scan may lack.
+
+    All four where the declaration names none. Raises ``SortingError`` where the t1c is not among them or may be
+    lacking: every other image is laid onto it.
+    """
+    sequences, may_lack = tuple(declaration.sequences or SEQUENCES), tuple(declaration.may_lack)
+    if REFERENCE not in {*sequences} - {*may_lack}:
+        raise SortingError(
+            f"sequences: {', '.join(sequences)}, of which may be lacking (may_lack): {', '.join(may_lack) or 'none'}; "
+            f"every raw scan is laid onto its {REFERENCE}: declare {REFERENCE}, and leave it out of may_lack"
+        )
+    return sequences, may_lack
+
+
 def _key(declaration: Cohort, raw: Raw, files: PreparationPaths) -> Key:
     return Key.open(_key_file(raw, files), resolve(declaration.folder), raw.prefix)
 
@@ -390,6 +417,8 @@ def _state(declaration: Cohort, files: PreparationPaths, listing: str) -> str:
     raw = raw_of(declaration)
     digest = hashlib.sha256(raw.model_dump_json(exclude={"accepted"}).encode())
     digest.update(f"{declaration.files.patient} {listing}".encode())
+    if (looked_for := wanted(declaration)) != (SEQUENCES, ()):
+        digest.update(repr(looked_for).encode())
     listed = [resolve(declaration.lesion_free_list)] if declaration.lesion_free_list else []
     for path in (files.series, _key_file(raw, files), *listed):
         digest.update(path.read_bytes() if path.is_file() else b"absent")

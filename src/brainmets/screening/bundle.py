@@ -14,7 +14,7 @@ import math
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -34,9 +34,12 @@ from brainmets.files import read_json, replacing, shaped
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.preparation.pipeline import Settings
+from brainmets.preparation.quality import REFERENCE
 from brainmets.provenance import commit, require_whole, sha256, versions
 from brainmets.screening import contents, guard, model_card
+from brainmets.screening.reads import Reads
 from brainmets.statistics import operating_point
+from brainmets.training import channels
 from brainmets.training.inference import Ensemble, build_network
 from brainmets.training.trainer import read_checkpoint
 from brainmets.vocabulary import SEQUENCES, SOURCE_TRAINED, STRATEGY_STAGES, Strategy
@@ -83,6 +86,11 @@ class Bundle:
     scores: pd.DataFrame
     model: contents.Model = field(repr=False)
     weights: tuple[dict[str, torch.Tensor], ...] = field(repr=False)
+
+    @property
+    def reads(self) -> Reads:
+        """The sequences that the model reads, and those that it was trained to miss."""
+        return self.model.card.reads
 
     def ensemble(self, device: torch.device) -> Ensemble:
         """The folds, ready to predict on ``device``; they compute what the study's checkpoints compute."""
@@ -132,15 +140,22 @@ def write(study: Study, arm: str, strategy: Strategy, out: Path, licence: str = 
     frozen, point = _point(study, files, arm, strategy)
     checkpoints = _checkpoints(study, files, arm, strategy)
     first = checkpoints[study.folds[0]]
+    sequences = channels.names(first["init_args"]["dataset_json"])
+    if REFERENCE not in sequences:
+        raise BundleError(
+            f"{arm} {strategy} reads {', '.join(sequences)} and no {REFERENCE}: every result of screening lies on the "
+            f"{REFERENCE}, so that this model screens nobody; bundle one that was trained with it"
+        )
     manifest = {cohort: read_manifest(files.manifest(cohort)) for cohort in ("source", "target")}
     held_out = splits.read(files, "target")["held_out"]
     cohort = [case for name, case in sorted(manifest["target"].items()) if name not in held_out]
     require_files(cohort)
     try:
         model = contents.build(
-            card=_card(study, files, arm, strategy, manifest, len(held_out), licence),
+            card=_card(study, files, arm, strategy, manifest, len(held_out), licence)
+            | {"sequences": sequences, "sequence_dropout": _dropout(first)},
             plan=contents.plan_of(first["init_args"]["plans"]).content(),
-            dataset=first["init_args"]["dataset_json"],
+            dataset=_plainly(first["init_args"]["dataset_json"]),
             mirroring_axes=first["inference_allowed_mirroring_axes"],
             preparation=asdict(Settings.of(study.notebook("00_preparation", cohort="target", case=""))),  # type: ignore[arg-type]
             **{name: study.content["evaluation"][name] for name in SAME_EVALUATION[1:]},
@@ -151,7 +166,7 @@ def write(study: Study, arm: str, strategy: Strategy, out: Path, licence: str = 
         )
     except contents.ContentError as error:
         raise BundleError(f"no bundle of {arm} {strategy} is written: {error}") from None
-    profile = guard.profile(cohort)
+    profile = guard.profile(cohort, sequences)
     members = {
         MODEL: _json(model.model_dump(mode="json", by_alias=True)),
         COHORT: _json(profile.as_json()),
@@ -262,6 +277,7 @@ def _card(
         trained["target"] = _trained_on(files, STRATEGY_STAGES[strategy], arm, study.folds)
     if strategy in SOURCE_TRAINED:
         trained["source"] = _trained_on(files, "pretraining", arm, study.folds)
+    last = "source" if strategy == "pretrained" else "target"
     patients = {cohort: {manifest[cohort][case].patient for case in cases} for cohort, cases in trained.items()}
     prepared = files.preparation("target")
     return {
@@ -274,7 +290,7 @@ def _card(
         "versions": versions(),
         "commit": commit(),
         "licence": licence,
-        "sequences": list(SEQUENCES),
+        "may_lack": _lacked(manifest[last], trained[last]),
         "training_cases": len(trained["target"]),
         "training_patients": len(patients["target"]),
         "source_cases": len(trained["source"]),
@@ -284,6 +300,22 @@ def _card(
         "prepared_here": sum(prepared.prepared(case).is_file() for case in trained["target"]),
         "interval": 1 - study.content["statistics"]["alpha"],
     }
+
+
+def _lacked(cases: Mapping[str, Case], trained: Collection[str]) -> list[str]:
+    """The sequences that one or more of the training cases lack, of those that any has."""
+    there = [{*cases[case].images} for case in trained]
+    return [name for name in SEQUENCES if any(name in one for one in there) and any(name not in one for one in there)]
+
+
+def _dropout(checkpoint: Mapping[str, Any]) -> float:
+    """The probability with which each sequence was blanked in training."""
+    return float(checkpoint["init_args"]["plans"]["brainmets"]["settings"].get("sequence_dropout", 0.0))
+
+
+def _plainly(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """``dataset.json`` without what it says of single cases, by name, that lack a sequence."""
+    return {name: value for name, value in dataset.items() if name != channels.ABSENT}
 
 
 def _trained_on(files: StudyPaths, stage: str, arm: str, folds: Sequence[int]) -> set[str]:
@@ -358,7 +390,7 @@ def _names(model: contents.Model) -> Names:
         with torch.device("meta"), torch.no_grad():
             network = build_network(PlansManager(model.plan.content()), _dataset(model), model.card.arm).eval()
             patch = model.plan.configurations.fullres.patch_size
-            output = network(torch.zeros(1, len(SEQUENCES), *patch))
+            output = network(torch.zeros(1, len(model.card.sequences), *patch))
             if tuple(output.shape[2:]) != patch:
                 raise ValueError(f"a patch of {patch} comes out as {tuple(output.shape[2:])}")
     except Exception as error:  # torch, nnU-Net and MONAI each raise their own

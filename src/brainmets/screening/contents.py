@@ -12,7 +12,17 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from brainmets.params import Arms, ParameterError
 from brainmets.params.bounds import (
@@ -28,9 +38,11 @@ from brainmets.params.bounds import (
     TileStep,
     shown,
 )
+from brainmets.preparation.quality import REFERENCE
+from brainmets.screening.reads import Reads
 from brainmets.statistics.froc import ALL_SIZES
-from brainmets.training.plans import CONFIGURATION, DATASETS, PLANS, READER, description
-from brainmets.vocabulary import SEQUENCES, Arm, HitRule, Strategy
+from brainmets.training.plans import CONFIGURATION, DATASETS, PLANNERS, READER, description, identifier
+from brainmets.vocabulary import SEQUENCES, Arm, HitRule, PatchRule, SequenceName, Strategy
 
 P = TypeVar("P", bound=BaseModel)
 FORMAT = 1
@@ -91,7 +103,6 @@ Rate = Annotated[
 
 Axes = tuple[Axis, Axis, Axis]
 Along = tuple[Millimetres, Millimetres, Millimetres]
-FourTruths = tuple[bool, bool, bool, bool]
 
 
 class Part(BaseModel):
@@ -128,15 +139,24 @@ class ActivationOptions(Part):
     inplace: bool
 
 
+UNETS = "dynamic_network_architectures.architectures.unet"
+STAGES_OF = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
+"""nnU-Net's networks, each with the name of its numbers of layers."""
+
+
 class UNet(Part):
-    """What nnU-Net's planner gives its plain U-Net in three dimensions."""
+    """What nnU-Net's planners give their U-Nets in three dimensions.
+
+    A plain one has ``n_conv_per_stage``, one with a residual encoder ``n_blocks_per_stage``; the other is not there.
+    """
 
     n_stages: Stages
     features_per_stage: list[Features]
     conv_op: Annotated[str, one_of("torch.nn.modules.conv.Conv3d")]
     kernel_sizes: list[tuple[Kernel, Kernel, Kernel]]
     strides: list[tuple[Stride, Stride, Stride]]
-    n_conv_per_stage: list[Layers]
+    n_conv_per_stage: list[Layers] | None = None
+    n_blocks_per_stage: list[Layers] | None = None
     n_conv_per_stage_decoder: list[Layers]
     conv_bias: bool
     norm_op: Annotated[str, one_of("torch.nn.modules.instancenorm.InstanceNorm3d")]
@@ -148,22 +168,39 @@ class UNet(Part):
 
     @model_validator(mode="after")
     def _a_value_for_each_stage(self) -> UNet:
-        for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage"):
+        layers = [name for name in STAGES_OF.values() if getattr(self, name) is not None]
+        if len(layers) != 1:
+            raise ValueError(
+                f"must hold one of {', '.join(STAGES_OF.values())} (given: {', '.join(layers) or 'none'})"
+            )
+        for name in ("features_per_stage", "kernel_sizes", "strides", *layers):
             if len(getattr(self, name)) != self.n_stages:
                 raise ValueError(f"{name} must hold {self.n_stages} values, one for each stage")
         if len(self.n_conv_per_stage_decoder) != self.n_stages - 1:
             raise ValueError(f"n_conv_per_stage_decoder must hold {self.n_stages - 1} values")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_the_other(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        layers = STAGES_OF.values()
+        return {name: value for name, value in plainly(self).items() if value is not None or name not in layers}
+
 
 class Architecture(Part):
     """The network, and which of its values are imported by their names."""
 
-    network_class_name: Annotated[str, one_of("dynamic_network_architectures.architectures.unet.PlainConvUNet")]
+    network_class_name: Annotated[str, one_of(*(f"{UNETS}.{name}" for name in STAGES_OF))]
     arch_kwargs: UNet
     imported: list[Annotated[str, one_of("conv_op", "norm_op", "dropout_op", "nonlin")]] = Field(
         alias="_kw_requires_import"
     )
+
+    @model_validator(mode="after")
+    def _layers_of_its_kind(self) -> Architecture:
+        name = self.network_class_name.removeprefix(f"{UNETS}.")
+        if getattr(self.arch_kwargs, STAGES_OF[name]) is None:
+            raise ValueError(f"arch_kwargs: a {name} has {STAGES_OF[name]}, which is not there")
+        return self
 
 
 class Configuration(Part):
@@ -175,8 +212,8 @@ class Configuration(Part):
     patch_size: tuple[Length, Length, Length]
     median_image_size_in_voxels: tuple[Voxels, Voxels, Voxels]
     spacing: Along
-    normalization_schemes: tuple[Normalisation, Normalisation, Normalisation, Normalisation]
-    use_mask_for_norm: FourTruths
+    normalization_schemes: Annotated[tuple[Normalisation, ...], Field(min_length=1, max_length=len(SEQUENCES))]
+    use_mask_for_norm: Annotated[tuple[bool, ...], Field(min_length=1, max_length=len(SEQUENCES))]
     resampling_fn_data: Resampling
     resampling_fn_seg: Resampling
     resampling_fn_data_kwargs: ResamplingOptions
@@ -197,7 +234,7 @@ class ArmSettings(Part):
     """What our own trainers read: the arm, with the settings that a study's parameters allow it."""
 
     arm: Arm
-    settings: dict[Name, Setting | int]
+    settings: dict[Name, Setting | int | PatchRule]
 
     @model_validator(mode="after")
     def _as_in_parameters(self) -> ArmSettings:
@@ -224,14 +261,14 @@ class Plan(Part):
     """nnU-Net's plan as notebook 02 writes it, with the one configuration that is trained."""
 
     dataset_name: Annotated[str, one_of(*DATASETS.values())]
-    plans_name: Annotated[str, one_of(*PLANS.values())]
+    plans_name: Annotated[str, one_of(*(identifier(cohort, plan) for plan in PLANNERS for cohort in DATASETS))]
     original_median_spacing_after_transp: Along
     original_median_shape_after_transp: tuple[Voxels, Voxels, Voxels]
     image_reader_writer: Annotated[str, one_of(READER)]
     transpose_forward: Axes
     transpose_backward: Axes
     configurations: Configurations
-    experiment_planner_used: Annotated[str, one_of("ExperimentPlanner")]
+    experiment_planner_used: Annotated[str, one_of(*(planner.__name__ for planner in PLANNERS.values()))]
     label_manager: Annotated[str, one_of("LabelManager")]
     foreground_intensity_properties_per_channel: dict[Literal["0", "1", "2", "3"], Greys]
     brainmets: ArmSettings
@@ -243,9 +280,16 @@ class Plan(Part):
                 f"transpose_backward: {self.transpose_backward} does not undo transpose_forward, "
                 f"{self.transpose_forward}"
             )
-        if len(self.foreground_intensity_properties_per_channel) != len(SEQUENCES):
-            raise ValueError("foreground_intensity_properties_per_channel must hold all four sequences")
         return self
+
+    def require_channels(self, count: int) -> None:
+        """Raise ``ValueError`` for values of other than ``count`` channels."""
+        greys, fullres = self.foreground_intensity_properties_per_channel, self.configurations.fullres
+        if {*greys} != {str(number) for number in range(count)}:
+            raise ValueError(f"foreground_intensity_properties_per_channel must hold {count} sequence(s)")
+        for name in ("normalization_schemes", "use_mask_for_norm"):
+            if len(getattr(fullres, name)) != count:
+                raise ValueError(f"{name} must hold {count} values, one for each sequence")
 
     def content(self) -> dict[str, Any]:
         """As nnU-Net reads it."""
@@ -330,7 +374,12 @@ class ScoreRow(Part):
 
 
 class Card(Part):
-    """What a reader is told of the model. ``interval``: coverage of every interval, such as 0.95."""
+    """What a reader is told of the model. ``interval``: coverage of every interval, such as 0.95.
+
+    ``sequences``: what it reads, in channel order. ``may_lack``: those of them that single training cases lacked;
+    ``sequence_dropout``: the probability with which training blanked each. Where there is none of it neither is
+    written, so that an earlier release reads the bundle too.
+    """
 
     name: Name
     study: Name
@@ -341,7 +390,9 @@ class Card(Part):
     versions: dict[Name, Name]
     commit: Name
     licence: Text
-    sequences: list[Name]
+    sequences: list[SequenceName]
+    may_lack: list[SequenceName] = []
+    sequence_dropout: Share = 0.0
     training_cases: Count
     training_patients: Count
     source_cases: Count
@@ -352,12 +403,28 @@ class Card(Part):
     interval: Share
 
     @model_validator(mode="after")
-    def _all_four_sequences(self) -> Card:
-        if self.sequences != list(SEQUENCES):
-            raise ValueError(f"sequences: {self.sequences} must be {list(SEQUENCES)}")
+    def _sequences_in_order(self) -> Card:
+        for name in ("sequences", "may_lack"):
+            given = getattr(self, name)
+            if given != [one for one in SEQUENCES if one in given]:
+                raise ValueError(f"{name}: {given} must be of {list(SEQUENCES)}, in this order, each once")
+        if REFERENCE not in self.sequences:
+            raise ValueError(f"sequences: {self.sequences} lack {REFERENCE}, on which every result lies")
+        if stray := [one for one in self.may_lack if one not in self.sequences]:
+            raise ValueError(f"may_lack: {stray[0]} is not among sequences, {self.sequences}")
         if len(set(self.folds)) != len(self.folds):
             raise ValueError(f"folds: {self.folds} lists one twice")
         return self
+
+    @property
+    def reads(self) -> Reads:
+        """What a scan must and may have."""
+        return Reads.of(self.sequences, self.may_lack, self.sequence_dropout)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, plainly: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        off = {name for name in ("may_lack", "sequence_dropout") if not getattr(self, name)}
+        return {name: value for name, value in plainly(self).items() if name not in off}
 
 
 class PreparationContent(Part):
@@ -400,6 +467,10 @@ class Model(Part):
         expected = description(training, self.card.sequences) if type(training) is int else None
         if self.dataset != expected or not 0 <= expected["numTraining"] < 10_000_000:
             raise ValueError("dataset is not what notebook 02 writes: other sequences, regions or readers")
+        self.plan.require_channels(len(self.card.sequences))
+        dropout = self.plan.brainmets.settings.get("sequence_dropout", 0.0)
+        if self.card.sequence_dropout != dropout:
+            raise ValueError(f"sequence_dropout is {self.card.sequence_dropout} in the card and {dropout} in the plan")
         if self.plan.brainmets.arm != self.card.arm:
             raise ValueError(f"the plan is of arm {self.plan.brainmets.arm}, the card of {self.card.arm}")
         if self.candidate_threshold < self.probability_floor:

@@ -9,9 +9,9 @@ that is no whole upright brain, a skull that the training had not, sequences tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,8 +24,9 @@ from brainmets.cohorts.likeness import SKULL_LITRES
 from brainmets.cohorts.plausibility import COVER_PCT, CUT_CM2, FEWEST_LEVELS, HEAD_ML, SHORT_MM, TOP_PCT
 from brainmets.files import plain
 from brainmets.preparation import flags
+from brainmets.screening.reads import ALL_FOUR, Reads
 from brainmets.screening.scan_numbers import AXES, NUMBERS, PAIRS, scan_numbers, unusable
-from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
+from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES, reference_sequence
 
 Severity = Literal["refuse", "warn"]
 Decision = Literal["pass", "warn", "refuse"]
@@ -58,6 +59,10 @@ class Remark(NamedTuple):
     value: float
     low: float
     high: float
+
+
+LACKING = "sequence lacking"
+"""The rule of a sequence that is missing and may be."""
 
 
 class ProfileError(ValueError):
@@ -108,16 +113,20 @@ def _table(rows: list[dict[str, float]]) -> pd.DataFrame:
 measure = scan_numbers
 
 
-def profile(cases: Iterable[Case]) -> Profile:
+def profile(cases: Iterable[Case], sequences: Sequence[str] = SEQUENCES) -> Profile:
     """The numbers of every training case, in their order; its images are read one case at a time.
+
+    Of ``sequences``, the model's, those that the case has; a number of one that it lacks is NaN.
 
     A full-size case takes a second or two beside its reading. Without cases the profile is empty, and ``look`` has
     the limits alone that hold in any cohort. Raises ``nifti.ImageError`` for a file that cannot be read.
     """
     rows = []
     for case in cases:
-        volumes = {name: nifti.read_volume(path) for name, path in case.images.items()}
-        rows.append(measure({name: voxels for name, (voxels, _) in volumes.items()}, volumes["t1c"][1].affine))
+        there = [name for name in sequences if name in case.images]
+        volumes = {name: nifti.read_volume(case.images[name]) for name in there}
+        images = {name: voxels for name, (voxels, _) in volumes.items()}
+        rows.append(measure(images, volumes[reference_sequence(there)][1].affine, there))
     return Profile(len(rows), _table(rows))
 
 
@@ -293,13 +302,48 @@ def look(
     affine: nifti.Affine,
     profile: Profile,
     preparation: Mapping[str, float] | None = None,
+    reads: Reads = ALL_FOUR,
 ) -> list[Remark]:
     """Everything unusual about a case, what refuses it first.
 
     ``images``, ``affine``: as for ``measure``. ``preparation``: the row of quality.csv of a case that was prepared
-    here. Of several numbers of one rule and sequence the first that is beyond a limit is said.
+    here. ``reads``: what the model reads: another image is passed over, one that the model was trained to miss is a
+    warning where it is missing, and one that it never missed refuses the case. Of several numbers of one rule and
+    sequence the first that is beyond a limit is said.
     """
-    return judge(measure(images, affine), profile, preparation, unusable(images))
+    seen = {name: image for name, image in images.items() if name in reads.sequences or name not in SEQUENCES}
+    lacking = reads.lacking(seen)
+    wanted = [name for name in reads.sequences if name not in lacking]
+    reasons = unusable(seen, wanted)
+    reasons |= {name: f"is missing: {reads.why_needed([name])}" for name in reads.needed(seen) if reads != ALL_FOUR}
+    return [*map(_lacking, lacking), *judge(measure(seen, affine, wanted), profile, preparation, reasons)]
+
+
+def passed_over(there: Collection[str]) -> list[str]:
+    """The rules that say nothing of a case, since every number of theirs needs a sequence that is not ``there``."""
+    rules: dict[str, bool] = {}
+    for rule in RULES:
+        for number, _ in _numbers(rule):
+            rules[rule.rule] = rules.get(rule.rule, False) or _measured(number, there)
+    rules["sequences swapped"] = len([*there]) > 2 or {"t1n", "t1c"} <= {*there}
+    return [name for name, judged in rules.items() if not judged]
+
+
+def _measured(number: str, there: Collection[str]) -> bool:
+    """Whether a number of a case can be had from these sequences."""
+    if number == "same_pct":
+        return len([*there]) > 1
+    if number in ("uptake", "uptake_ratio"):
+        return {"t1n", "t1c"} <= {*there}
+    return {name for name in SEQUENCES if name in number.split("_")} <= {*there}
+
+
+def _lacking(sequence: str) -> Remark:
+    text = (
+        f"{SEQUENCE_TITLES[sequence]} is missing: the model was trained to do without it, but what it was measured to "
+        "find is of the held-out cases as they were"
+    )
+    return Remark(LACKING, "warn", sequence, text, math.nan, -math.inf, math.inf)
 
 
 def judge(
@@ -417,13 +461,14 @@ def _skull(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
 
 def _swapped(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
     """Sequences that, by how they rise and fall together, are others in the training cohort."""
-    if profile.cases < LEARNT:
+    there = tuple(name for name in SEQUENCES if row[f"{name}_usable"] > 0)
+    if profile.cases < LEARNT or "sequences swapped" in passed_over(there):
         return
-    distances = {names: _distance(row, names, profile.values) for names in permutations(SEQUENCES)}
-    declared, best = distances[SEQUENCES], min(distances, key=lambda names: distances[names])
+    distances = {names: _distance(row, there, names, profile.values) for names in permutations(there)}
+    declared, best = distances[there], min(distances, key=lambda names: distances[names])
     if not math.isfinite(declared) or declared < SWAP_FROM or distances[best] > SWAP_SHARE * declared:
         return
-    for name, other in zip(SEQUENCES, best, strict=True):
+    for name, other in zip(there, best, strict=True):
         if name != other:
             text = (
                 f"{SEQUENCE_TITLES[other]} relates to the others as {name} does in the training cases: the distance "
@@ -432,19 +477,19 @@ def _swapped(row: Mapping[str, float], profile: Profile) -> Iterator[Remark]:
             yield Remark("sequences swapped", "refuse", other, text, declared, 0.0, SWAP_FROM)
 
 
-def _distance(row: Mapping[str, float], names: tuple[str, ...], values: pd.DataFrame) -> float:
+def _distance(row: Mapping[str, float], there: tuple[str, ...], names: tuple[str, ...], values: pd.DataFrame) -> float:
     """Root mean square distance of a case's relations to the training cohort's medians, in robust scales.
 
-    ``names``: the declared names of what is taken for t1n, t1c, t2w and t2f. Relations are the rank correlations of
-    the pairs and, where the two T1 stay T1, ``uptake_ratio``. Infinite where one is not known.
+    ``names``: the declared names of what is taken for the sequences that are ``there``. Relations are the rank
+    correlations of the pairs and, where the two T1 stay T1, ``uptake_ratio``. Infinite where one is not known.
     """
-    renamed = dict(zip(SEQUENCES, names, strict=True))
+    renamed = dict(zip(there, names, strict=True))
     away = []
-    for one, other in PAIRS:
+    for one, other in combinations(there, 2):
         first, second = sorted((renamed[one], renamed[other]), key=SEQUENCES.index)
         usual = values[f"{one}_{other}_rank"].to_numpy(float)
         away.append(_scaled(row[f"{first}_{second}_rank"], usual, RANK_SCALE))
-    if {"t1n", "t1c"} == {renamed["t1n"], renamed["t1c"]}:
+    if {"t1n", "t1c"} == {renamed.get("t1n"), renamed.get("t1c")}:
         ratio = math.log(max(row["uptake_ratio"], 0.01))
         ratios = np.log(np.maximum(values["uptake_ratio"].to_numpy(float), 0.01))
         away.append(_scaled(ratio if renamed["t1n"] == "t1n" else -ratio, ratios, UPTAKE_SCALE))

@@ -18,8 +18,8 @@ Made with BrainMets Transfer {release} on {created}; `model.json` lists every ve
 
 ## What it reads
 
-Four sequences of one examination: {sequences}.
-Registered to each other, brain extracted, on one grid.
+{count} of one examination: {sequences}.
+Registered to each other, brain extracted, on one grid.{lacking}
 {preparation}
 
 ## What it was trained on
@@ -58,6 +58,9 @@ On {held_out} cases that took no part in training or choice. Intervals are at {i
 """
 
 
+COUNTS = ("One sequence", "Two sequences", "Three sequences", "Four sequences")
+
+
 def text(model: Model, cohort: int) -> str:
     """``model_card.md``; ``cohort``: cases of the profile."""
     card, point, performance = model.card, model.point, model.performance
@@ -67,6 +70,8 @@ def text(model: Model, cohort: int) -> str:
         folds=f"the mean of {len(card.folds)} folds" if len(card.folds) > 1 else "one fold",
         release=card.versions.get("brainmets", "of unknown release"),
         created=card.created,
+        count=COUNTS[len(card.sequences) - 1],
+        lacking=_lacking(model),
         sequences=", ".join(f"{SEQUENCE_TITLES[name]} ({name})" for name in card.sequences),
         preparation=_preparation(model),
         training=_training(model, cohort),
@@ -87,6 +92,18 @@ def text(model: Model, cohort: int) -> str:
         false_positives=_false_positives(performance[0]),
         scores="\n".join(map(_score, model.scores)),
     )
+
+
+def _lacking(model: Model) -> str:
+    """Which sequences a scan may be without, and by what training; "" where it needs all."""
+    card = model.card
+    if not (free := card.reads.may_lack):
+        return ""
+    how = f"each sequence of a training patch was blanked with probability {card.sequence_dropout:g}"
+    if not card.sequence_dropout:
+        how = "single training cases lacked it"
+    titles = ", ".join(f"{SEQUENCE_TITLES[name]} ({name})" for name in free)
+    return f"\nA scan may be without {titles}: {how}. What was measured is of the held-out cases as they were."
 
 
 def _preparation(model: Model) -> str:

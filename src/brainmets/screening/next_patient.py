@@ -115,7 +115,7 @@ def screened(p: Screening, files: StudyPaths, read: Bundle, say: Callable[[str],
     options = Options(
         folder, folder / "private", patient.brain_masks, workers=batch.most_at_a_time(cpu_cores(), memory_mb())
     )
-    outcome = screen.screen(read, source.find(patient.folders), options, screen.device("auto"), say)
+    outcome = screen.screen(read, source.find(patient.folders, reads=read.reads), options, screen.device("auto"), say)
     for case, why in outcome.failed.items():
         raise ScreeningError(f"{case}: {why}")
     found = [result.read(folder / case) for case in outcome.screened]

@@ -30,7 +30,7 @@ from brainmets.review import viewers
 from brainmets.review.case import ReviewCase
 from brainmets.screening import lesions, pictures, reading, result, words
 from brainmets.screening.result import Result
-from brainmets.vocabulary import SEQUENCE_TITLES
+from brainmets.vocabulary import SEQUENCE_TITLES, SEQUENCES
 
 CANDIDATES_SHOWN = 12
 """Candidates below the operating point that have pictures; all of them are in the overview and in the table."""
@@ -110,7 +110,9 @@ def _render(found: Result) -> str:
         point=words.operating_point(model),
         region=words.REGION_TITLES.get(str(model["region"]), str(model["region"])),
         guard={"decision": record["guard"]["decision"], "cases": record["guard"]["cases"],
-               "remarks": [_remark(one) for one in record["guard"]["remarks"]]},
+               "remarks": [_remark(one) for one in record["guard"]["remarks"]],
+               "passed_over": record["guard"].get("passed_over", [])},
+        sequences=_sequences(record),
         lesions=[
             {**_lesion(row, scan, "accepted", read), "why": why} for row, why in zip(accepted, own, strict=True)
         ] if scan else [],
@@ -127,6 +129,14 @@ def _render(found: Result) -> str:
         volumes=_volumes(files, scan, table) if scan else None,
         facts=_facts(record),
     )  # fmt: skip
+
+
+def _sequences(record: dict[str, Any]) -> str:
+    """The scan's sequences as a page speaks of them."""
+    there = [SEQUENCE_TITLES[name] for name in SEQUENCES if name in record["input"].get("sequences", SEQUENCES)]
+    if len(there) == len(SEQUENCES):
+        return "the four sequences"
+    return f"the sequences ({', '.join(there)})" if len(there) > 1 else f"the one sequence ({there[0]})"
 
 
 # --- the reader ------------------------------------------------------------------------------------------------------

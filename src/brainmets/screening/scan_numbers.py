@@ -7,7 +7,7 @@ only the comparison with a training cohort can judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import combinations, permutations, product
 from pathlib import Path
@@ -72,12 +72,12 @@ SMOOTH_MM = 6.0
 """Blur of what is turned: heads differ in their folds, and lie turned by some degrees."""
 
 
-def unusable(images: Mapping[str, Voxels]) -> dict[str, str]:
-    """Why each sequence that cannot be measured cannot: by sequence, in words."""
+def unusable(images: Mapping[str, Voxels], sequences: Collection[str] = SEQUENCES) -> dict[str, str]:
+    """Why each of ``sequences``, those that are to be there, that cannot be measured cannot: by sequence, in words."""
     reasons = {}
     shapes = [image.shape for image in images.values() if image.ndim == 3]
     usual = max(shapes, key=shapes.count) if shapes else ()
-    for name in SEQUENCES:
+    for name in (name for name in SEQUENCES if name in sequences):
         if name not in images:
             reasons[name] = "is missing"
         elif (image := images[name]).ndim != 3 or min(image.shape) < 2:
@@ -91,18 +91,23 @@ def unusable(images: Mapping[str, Voxels]) -> dict[str, str]:
     return reasons
 
 
-def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str, float]:
+def scan_numbers(
+    images: Mapping[str, Voxels], affine: nifti.Affine, sequences: Collection[str] = SEQUENCES
+) -> dict[str, float]:
     """A value for each of ``NUMBERS``, NaN where there is nothing to measure.
 
     ``images``: by sequence, (x, y, z) on one grid of ``affine`` (voxel to mm, RAS+), stripped or not; a constant
-    around the head counts as background, whatever it is. A sequence that is missing, no volume, of another shape, not
-    finite or constant has ``usable`` 0 and no other number; without any all is NaN but these and the voxel's sides.
+    around the head counts as background, whatever it is. ``sequences``: those that are to be there, the t1c among
+    them; of the others nothing is measured, nor what compares with them. One of them that is missing, no volume, of
+    another shape, not finite or constant has ``usable`` 0 and no other number; without any all is NaN but these and
+    the voxel's sides.
 
     ``spacing``: voxel's side along R, A, S. ``skull``: share of the sequences whose surroundings are no constant.
     ``OF_AUDIT``: see ``plausibility.examine``; ``OF_TISSUE``: Spearman's rank correlation of two sequences in the
-    head's inside, less their blur by ``SHADING_MM``; ``OF_CONTENT``: see ``quality.measure`` (only where all four are
-    usable); ``shift_mm``: how far from its place a sequence fits the t1c best, to a fraction of a voxel (a parabola
-    through the agreement of edges in place and one voxel of 4 mm to either side, at most 4 mm along each axis).
+    head's inside, less their blur by ``SHADING_MM``; ``OF_CONTENT``: see ``quality.measure`` (only where all of
+    ``sequences`` are usable); ``shift_mm``: how far from its place a sequence fits the t1c best, to a fraction of a
+    voxel (a parabola through the agreement of edges in place and one voxel of 4 mm to either side, at most 4 mm along
+    each axis).
     Per sequence, within the head: ``contrast``: interquartile range over the distance of median and
     background; ``asymmetry``: (p95 + p5 - 2 p50) / (p95 - p5); ``tail``: (p99.5 - p50) / (p75 - p25);
     ``dark``: p2 / p50, from the background; ``rim``: median of the outer 8 mm over the inside's; ``noise``: robust
@@ -128,9 +133,10 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
     row = dict.fromkeys(NUMBERS, float("nan"))
     _, along = nifti.to_ras(np.empty((2, 2, 2), np.uint8), affine)
     row |= dict(zip((f"spacing_{axis}_mm" for axis in AXES), np.linalg.norm(along[:3, :3], axis=0), strict=True))
-    bad = unusable(images)
-    row |= {f"{name}_usable": float(name not in bad) for name in SEQUENCES}
-    good = {name: np.asarray(images[name]) for name in SEQUENCES if name not in bad}
+    wanted = [name for name in SEQUENCES if name in sequences]
+    bad = unusable(images, wanted)
+    row |= {f"{name}_usable": float(name not in bad) for name in wanted}
+    good = {name: np.asarray(images[name]) for name in wanted if name not in bad}
     if not good:
         return {name: float(value) for name, value in row.items()}
     shape = next(iter(good.values())).shape
@@ -157,7 +163,8 @@ def scan_numbers(images: Mapping[str, Voxels], affine: nifti.Affine) -> dict[str
         row |= {f"{name}_{key}": value for key, value in _texture(image, fine).items()}
     if {"t1n", "t1c"} <= set(small):
         row |= _uptake(flat["t1n"], flat["t1c"], inside)
-    row["same_pct"] = _same(upright, fine)
+    if len(upright) > 1:
+        row["same_pct"] = _same(upright, fine)
     if not row["skull"] and row["head_mL"] <= 1000 * SKULL_LITRES:
         row["end_cm2"] = _end(inside)
     shown = next((small[name] for name in ("t1n", "t1c") if name in small), None)
@@ -298,7 +305,7 @@ def _shifts(small: Mapping[str, Floats]) -> dict[str, float]:
     }
     row = {}
     for name in quality.COMPARED:
-        one, other = found[quality.REFERENCE], found[name]
+        one, other = found[quality.REFERENCE], found.get(name)
         if one is not None and other is not None:
             row[f"{name}_shift_mm"] = RESOLUTION_MM * float(np.linalg.norm([_peak(one, other, a) for a in (1, 2, 3)]))
     return row

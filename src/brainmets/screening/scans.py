@@ -27,6 +27,7 @@ from brainmets.preparation.sorting import Planned
 from brainmets.processes import locked
 from brainmets.screening import source
 from brainmets.screening.guard import Decision, Remark
+from brainmets.screening.reads import ALL_FOUR, Reads
 from brainmets.screening.source import Inputs
 from brainmets.vocabulary import SEQUENCES
 
@@ -53,7 +54,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Scan:
-    """One prepared scan. ``images``: where its four prepared sequences lie; ``state``: a hash of what it was made of.
+    """One prepared scan. ``images``: where its prepared sequences lie; ``state``: a hash of what it was made of.
 
     ``date``: YYYY-MM-DD or None. ``t1c``: its series of raw scans; ``row``, ``raw_sha256`` and ``seconds``: of its
     preparation; ``remarks``: what the preparation found unusual. A prepared case has none of these.
@@ -87,8 +88,13 @@ class Outcome:
             self.refused[case] = [one["text"] for one in seen["remarks"] if one["severity"] == "refuse"]
 
 
-def find_scans(settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say) -> list[Scan]:
-    """Every scan that is prepared or can be, by name; those that cannot are noted in ``outcome``."""
+def find_scans(
+    settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say, reads: Reads = ALL_FOUR
+) -> list[Scan]:
+    """Every scan that is prepared or can be, by name; those that cannot are noted in ``outcome``.
+
+    ``reads``: the model's sequences, which alone are prepared of raw scans.
+    """
     unknown = sorted({*options.left_out, *options.accepted} - set(inputs.prepared))
     if unknown and not inputs.raw:  # else the sorting knows the names
         raise ScreeningError(f"--left-out, --accepted: {', '.join(unknown)}: there is no such case")
@@ -103,7 +109,7 @@ def find_scans(settings: Settings, inputs: Inputs, options: Options, outcome: Ou
     scans = [
         Scan(name, "prepared", case.images, _hash(source.state(case.images.values()))) for name, case in wanted.items()
     ]
-    from_raw = _from_raw(settings, inputs, options, outcome, say) if inputs.raw else []
+    from_raw = _from_raw(settings, inputs, options, outcome, say, reads) if inputs.raw else []
     if both := sorted({scan.case for scan in scans} & {scan.case for scan in from_raw}):
         raise source.SourceError(
             f"the prepared case {both[0]!r} has the name that a raw scan gets: give the raw scans another --prefix"
@@ -111,7 +117,9 @@ def find_scans(settings: Settings, inputs: Inputs, options: Options, outcome: Ou
     return sorted([*scans, *from_raw], key=lambda scan: scan.case)
 
 
-def _from_raw(settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say) -> list[Scan]:
+def _from_raw(
+    settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say, reads: Reads = ALL_FOUR
+) -> list[Scan]:
     """Sort and prepare raw scans as the training cohort was; the images come to lie in each scan's folder."""
     files = PreparationPaths(options.private)
     links = options.private.with_name(f".{options.private.name}-inputs")
@@ -122,18 +130,21 @@ def _from_raw(settings: Settings, inputs: Inputs, options: Options, outcome: Out
         accepted=[case for case in options.accepted if case not in inputs.prepared],
     )  # fmt: skip
     layout = Layout(
-        **{name: f"{{case}}/prepared/{name}.nii.gz" for name in SEQUENCES},
+        **{name: f"{{case}}/prepared/{name}.nii.gz" for name in SEQUENCES},  # those of an earlier model too
         label="{case}/prepared/label.nii.gz",
         patient=r"(.+)-\d{3,}$",
     )
     # sorted as if for a folder elsewhere: the private folder may lie within that of the results
     apart = links.with_name(f"{links.name}-cohort")
-    elsewhere = Cohort(folder=str(apart), layout=layout, label_map={}, held_out=0, raw=raw)
+    elsewhere = Cohort(folder=str(apart), layout=layout, label_map={}, held_out=0, raw=raw).model_copy(
+        update={"sequences": list(reads.sequences), "may_lack": list(reads.may_lack)}
+    )
     declaration = elsewhere.model_copy(update={"folder": str(options.out)})
     sorting.own_folder(files.folder)
     with locked(files.folder / ".prepare.lock", "the preparation of these scans"):
         plan, undecided = sorting.sort_each(elsewhere, files, say)
-        outcome.failed.update({case: f"{text}\n{_decide(files)}" for case, text in undecided.items()})
+        decide = _decide(files, reads)
+        outcome.failed.update({case: f"{text}\n{decide}" for case, text in undecided.items()})
         failed = batch.prepare_planned(plan, declaration, files, settings, options.workers, say)
         outcome.failed.update(failed)
         flagged = cohort_quality.review(declaration, files)
@@ -145,8 +156,10 @@ def _from_raw(settings: Settings, inputs: Inputs, options: Options, outcome: Out
     ]
 
 
-def _decide(files: PreparationPaths) -> str:
-    return (
+def _decide(files: PreparationPaths, reads: Reads) -> str:
+    needed = [name for name in reads.sequences if name not in reads.may_lack]
+    model = f"The model reads {', '.join(reads.sequences)} and was never trained without {', '.join(needed)}. "
+    return ("" if reads == ALL_FOUR else model) + (
         "Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series "
         f"is in {files.series}, every finding in {files.findings}"
     )
@@ -163,16 +176,18 @@ def _prepared_scan(
         old.unlink()
     for path in beside:
         shutil.copyfile(path, folder / path.name)
+    lacking = {f"{name}_lacking" for name in SEQUENCES}
     remarks = tuple(
         Remark("preparation", "refuse" if flag["severity"] == "error" else "warn", "all", str(flag["text"]),
                float(flag["value"]), -math.inf, math.inf)
         for flag in flags.to_dict("records")
+        if not (flag["measure"] in lacking and flag["value"] == 0)  # the guard says so of any scan
     )  # fmt: skip
     refusing = sorted(remark.text for remark in remarks if remark.severity == "refuse")
     t1c = planned.images[pipeline.REFERENCE]
     return Scan(
         case, "dicom" if t1c.kind == "dicom" else "raw",
-        {name: folder / f"{name}.nii.gz" for name in SEQUENCES}, _hash([planned.digest, refusing]), date, t1c,
+        {name: folder / f"{name}.nii.gz" for name in planned.images}, _hash([planned.digest, refusing]), date, t1c,
         record["row"], record["raw_sha256"], float(record["provenance"]["seconds"]), remarks,
     )  # fmt: skip
 

@@ -75,7 +75,7 @@ def screen(bundle: Bundle, inputs: Inputs, options: Options, device: torch.devic
     keep_out_of_git(options.out)
     outcome = Outcome()
     with locked(options.out / ".screen.lock", "the screening into this folder"):
-        scans = find_scans(bundle.preparation, inputs, options, outcome, say)
+        scans = find_scans(bundle.preparation, inputs, options, outcome, say, bundle.reads)
         waiting = []
         for scan in scans:
             if record := _done(scan, bundle, ScreeningPaths(options.out / scan.case)):
@@ -171,12 +171,13 @@ def screen_scan(
         "created": created.isoformat(),
         "input": {
             "kind": scan.kind, "grid": grid, "state": scan.state, "raw_sha256": scan.raw_sha256,
-            "sequences": {name: f"prepared/{name}.nii.gz" for name in SEQUENCES},
+            "sequences": {name: f"prepared/{name}.nii.gz" for name in case.images},
         },
         "model": _model(bundle),
         "guard": {
             "decision": guard.decision(remarks), "cases": bundle.profile.cases,
             "remarks": [guard.as_json(remark) for remark in remarks],
+            **_passed_over(case),
         },
         "preparation": scan.row,
         "lesions": len(set(found.accepted) & set(table["lesion"])),
@@ -232,7 +233,9 @@ def _results(files: ScreeningPaths) -> list[Path]:
 
 def _as_case(scan: Scan, files: ScreeningPaths) -> Case:
     """The scan as the network reads it, from the images in its folder; those of a prepared case are copied there."""
-    images = {name: files.prepared / f"{name}.nii.gz" for name in SEQUENCES}
+    images = {name: files.prepared / f"{name}.nii.gz" for name in SEQUENCES if name in scan.images}
+    for name in {*SEQUENCES} - {*images}:  # of an earlier model that read more
+        (files.prepared / f"{name}.nii.gz").unlink(missing_ok=True)
     if scan.kind == "prepared":
         files.prepared.mkdir(parents=True, exist_ok=True)
         for name, path in scan.images.items():
@@ -249,7 +252,13 @@ def _looked_at(case: Case, bundle: Bundle, scan: Scan) -> list[Remark]:
     if scan.row is not None:
         row = {name: math.nan if value is None else float(value) for name, value in scan.row.items()}
     images = {name: voxels for name, (voxels, _) in volumes.items()}
-    return guard.look(images, volumes["t1c"][1].affine, bundle.profile, row)
+    return guard.look(images, volumes["t1c"][1].affine, bundle.profile, row, bundle.reads)
+
+
+def _passed_over(case: Case) -> dict[str, list[str]]:
+    """The guard's rules that could say nothing, where the scan is not of all four sequences."""
+    rules = guard.passed_over(case.images)
+    return {"passed_over": rules} if rules else {}
 
 
 def _predict(

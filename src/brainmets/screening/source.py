@@ -1,9 +1,10 @@
 """What the INPUTs of ``brainmets screen`` are: prepared cases, or raw scans that must be prepared first.
 
 The rule: where every file that is named as in BraTS (``<case>-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f``, in the
-INPUT or in a folder of it) belongs to a case whose four images are there and lie on one grid, the INPUT holds prepared
-cases. Otherwise it holds raw scans: DICOM, NIfTI, MetaImage or NRRD. Files in the INPUT itself are one patient's; else
-each of its folders is (DICOM says by itself whose it is). A person who knows better says so.
+INPUT or in a folder of it) belongs to a case that has the images which the model needs, on one grid, the INPUT holds
+prepared cases; an image that the model does not read is passed over. Otherwise it holds raw scans: DICOM, NIfTI,
+MetaImage or NRRD. Files in the INPUT itself are one patient's; else each of its folders is (DICOM says by itself whose
+it is). A person who knows better says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from brainmets.cohorts.cohort import CASE_NAME, Case
 from brainmets.preparation import tree, volumes
 from brainmets.preparation.slices import NoSliceError, quiet, slices_of
 from brainmets.preparation.sorting import own_folder
+from brainmets.screening.reads import ALL_FOUR, Reads
 from brainmets.vocabulary import SEQUENCES
 
 Said = Literal["prepared", "raw"]
@@ -44,8 +46,8 @@ class Inputs:
     raw: dict[str, Path]
 
 
-def find(inputs: Sequence[Path], said: Said | None = None) -> Inputs:
-    """What the INPUTs hold, by the rule of this module, or all ``said`` to be prepared or raw.
+def find(inputs: Sequence[Path], said: Said | None = None, reads: Reads = ALL_FOUR) -> Inputs:
+    """What the INPUTs hold, by the rule of this module, or all ``said`` to be prepared or raw; ``reads``: the model's.
 
     Raises ``SourceError`` for one that is no folder, that holds neither, or prepared cases beside something else, and
     for two cases or two patients' folders of one name.
@@ -56,7 +58,7 @@ def find(inputs: Sequence[Path], said: Said | None = None) -> Inputs:
         if not given.is_dir():
             what = "is a file: name the folder that it lies in" if given.exists() else "is not there"
             raise SourceError(f"INPUT {given} {what}")
-        cases = [] if said == "raw" else _prepared(given, said == "prepared")
+        cases = [] if said == "raw" else _prepared(given, said == "prepared", reads)
         for case in cases:
             if case.case in prepared:
                 raise SourceError(
@@ -110,19 +112,21 @@ def state(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
 # --- prepared ----------------------------------------------------------------------------------------------------
 
 
-def _prepared(given: Path, said: bool) -> list[Case]:
+def _prepared(given: Path, said: bool, reads: Reads) -> list[Case]:
     """The prepared cases of an INPUT; none where it holds raw scans. ``said``: that it must hold prepared ones."""
     found: dict[tuple[Path, str], dict[str, Path]] = {}
     for folder in (given, *_folders(given)):
         for path in sorted(folder.iterdir()):
             if (match := BRATS_FILE.fullmatch(path.name)) and path.is_file() and path.name[0] != ".":
                 found.setdefault((folder, match["case"]), {})[match["sequence"]] = path
-    faults = {case: fault for (_, case), files in found.items() if (fault := _fault(files))}
+    faults = {case: fault for (_, case), files in found.items() if (fault := _fault(files, reads))}
     if said and (faults or not found):
         what = "; ".join(f"case {case} {fault}" for case, fault in sorted(faults.items())) or (
             "holds no file named as in BraTS (<case>-t1n.nii.gz, -t1c, -t2w, -t2f)"
         )
-        raise SourceError(f"INPUT {given}: {what}; --prepared takes cases with all four images on one grid")
+        needed = [name for name in reads.sequences if name not in reads.may_lack]
+        images = "all four images" if len(needed) == len(SEQUENCES) else f"the model's images ({', '.join(needed)})"
+        raise SourceError(f"INPUT {given}: {what}; --prepared takes cases with {images} on one grid")
     if len(faults) == len(found):
         return []
     if faults:
@@ -137,24 +141,27 @@ def _prepared(given: Path, said: bool) -> list[Case]:
             f"INPUT {given} holds prepared cases and other images (folder {others[0]!r}): give each an INPUT of "
             "its own"
         )
-    return [_case(given, name, files) for (_, name), files in sorted(found.items(), key=lambda item: item[0][1])]
+    return [
+        _case(given, name, files, reads) for (_, name), files in sorted(found.items(), key=lambda item: item[0][1])
+    ]
 
 
-def _case(given: Path, name: str, files: Mapping[str, Path]) -> Case:
+def _case(given: Path, name: str, files: Mapping[str, Path], reads: Reads) -> Case:
     if not CASE_NAME.fullmatch(name) or name in RESERVED:
         raise SourceError(
             f"INPUT {given}: case {name!r} becomes the name of a folder and may hold letters, digits, '.', '_' and "
             f"'-' alone, a letter or digit first, and not be {' or '.join(RESERVED)}: rename its files"
         )
-    return Case(name, name, {sequence: files[sequence] for sequence in SEQUENCES}, None)
+    return Case(name, name, {sequence: files[sequence] for sequence in reads.sequences if sequence in files}, None)
 
 
-def _fault(files: Mapping[str, Path]) -> str:
-    """Why the files are no prepared case; "" where they are."""
-    if missing := [sequence for sequence in SEQUENCES if sequence not in files]:
-        return f"lacks {', '.join(missing)}"
-    grids = {sequence: nifti.read_scan_grid(files[sequence]) for sequence in SEQUENCES}
-    apart = [sequence for sequence in SEQUENCES if not grids[sequence].same(grids["t1c"])]
+def _fault(files: Mapping[str, Path], reads: Reads) -> str:
+    """Why the files are no prepared case for this model; "" where they are."""
+    if missing := reads.needed(files):
+        return f"lacks {', '.join(missing)}" + ("" if reads == ALL_FOUR else f" ({reads.why_needed(missing)})")
+    there = [sequence for sequence in reads.sequences if sequence in files]
+    grids = {sequence: nifti.read_scan_grid(files[sequence]) for sequence in there}
+    apart = [sequence for sequence in there if not grids[sequence].same(grids["t1c"])]
     return f"has {', '.join(apart)} on another grid than t1c" if apart else ""
 
 
