@@ -120,8 +120,9 @@ def write_volumes(case: ReviewCase, folder: Path, sequence: str = "t1c") -> dict
     """Write what a case's page shows to ``folder``/volumes, in files that start with its name.
 
     Where the case lacks ``sequence`` its ``stand_in`` is shown. Gives the entry of ``review.json``: ``image`` (file),
-    ``sequence`` (in words), ``spacing_mm`` (as shown), ``focus`` (the middle of the largest reference lesion as a fraction of each axis) and ``labels``, a list of file and title,
-    the reference first; files are named below ``folder``.
+    ``sequence`` (in words), ``spacing_mm`` (as shown), ``focus`` (the middle of the largest reference lesion as a
+    fraction of each axis) and ``labels``, a list of file and title, the reference first; files are named below
+    ``folder``.
     """
     sequence = stand_in(sequence, case.images)
     brain = brain_only(case)
