@@ -202,6 +202,24 @@ def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp
     assert "repeat_2/evaluation/default/scratch/scores.csv" in results["provenance"]["inputs"]
 
 
+def test_arms_are_compared_in_small_lesions_over_the_repeats(tmp_path: Path) -> None:
+    """Every fine-tuned model finds the five small lesions, none from scratch does: arms are alike."""
+    small_study(tmp_path / "work" / "test", 6, beside=True)
+    asked = {"baseline": "default", "below_mm": 5.0, "false_positives": 1.0, "alpha": 0.05}
+    out, results = execute(tmp_path, None, out_dir=None, repeats=2, small_lesions=asked)
+    table = pd.read_csv(out / "small_lesions.csv")
+    small = table[(table["size"] == "<5 mm") & (table["at"] == "false positives a patient")].set_index("strategy")
+    assert small.loc["finetune", "sensitivity"].tolist() == [1, 1, 1]
+    assert small.loc["scratch", "sensitivity"].tolist() == [0, 0, 0]
+    assert small.loc["finetune", "verdict"].tolist() == ["baseline", "not shown", "not shown"]
+    assert set(table["lesions"]) == {5, 10}
+    assert len(pd.read_csv(out / "small_lesions_repeats.csv")) == 3 * 2 * 2 * 2
+    assert len(results["small_lesions"]) == 3
+    assert " ".join(results["small_lesions"]) in results["conclusion"]
+    assert "small_lesions.png" in [entry["file"] for entry in results["figures"]]
+    assert "repeat_2/evaluation/default/finetune/candidates.csv" in results["provenance"]["inputs"]
+
+
 def probabilities(out: Path, n_cases: int) -> None:
     """Scratch is too sure by 0.04 in bins that hold half of the voxels near lesions; both doubt by 0.5 alike."""
     calibrated = pd.read_csv(out / "calibration.csv").set_index(["arm", "strategy", "region", "zone"])
