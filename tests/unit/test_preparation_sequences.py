@@ -66,7 +66,8 @@ def test_all_four_declared_are_what_they_were_when_nothing_was(
     silent = declared(tmp_path, list(SEQUENCES)).model_copy(update={"sequences": None})
     before = sorting.sort(silent, files, lambda line: None)
     monkeypatch.setattr(sorting, "look", None)
-    assert sort(tmp_path, list(SEQUENCES)) == before
+    after = sort(tmp_path, list(SEQUENCES))
+    assert {case: one.digest for case, one in after.items()} == {case: one.digest for case, one in before.items()}
 
 
 def test_a_scan_without_what_it_may_lack_is_planned_and_told(tmp_path: Path) -> None:
