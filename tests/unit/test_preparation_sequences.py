@@ -57,6 +57,19 @@ def test_more_sequences_later_are_found_again_and_fewer_leave_none(tmp_path: Pat
     assert again == four, "the same digests, so that nothing is prepared anew"
 
 
+def test_all_four_declared_are_what_they_were_when_nothing_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state and the digests of a study from before: nothing is sorted, or prepared, anew."""
+    write_scan(tmp_path / "raw" / "p1")
+    files = PreparationPaths(tmp_path / "private")
+    silent = declared(tmp_path, list(SEQUENCES)).model_copy(update={"sequences": None})
+    before = sorting.sort(silent, files, lambda line: None)
+    monkeypatch.setattr(sorting, "look", None)
+    after = sort(tmp_path, list(SEQUENCES))
+    assert {case: one.digest for case, one in after.items()} == {case: one.digest for case, one in before.items()}
+
+
 def test_a_scan_without_what_it_may_lack_is_planned_and_told(tmp_path: Path) -> None:
     write_scan(tmp_path / "raw" / "p1", ("T1", "T1GD", "FLAIR"))
     write_scan(tmp_path / "raw" / "p2", seed=1)
