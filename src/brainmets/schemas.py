@@ -292,7 +292,7 @@ POST_PROCESSED = Schema(
     },
     key=("arm", "strategy", "region", "measure"),
     again="run notebook 06 again",
-    rows=False,
+    rows=True,
 )  # fmt: skip
 SUBSETS = Schema(
     {
@@ -303,7 +303,7 @@ SUBSETS = Schema(
     },
     key=("arm", "strategy", "subset", "how", "region", "measure"),
     again="run notebook 06 again",
-    rows=False,
+    rows=True,
 )  # fmt: skip
 RATING_KEY = Schema(
     {"case": _TEXT, "model": Column(known=("A", "B")), **_MODEL},
