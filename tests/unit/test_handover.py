@@ -129,6 +129,36 @@ def test_the_hospital_takes_the_pretraining_as_done_and_fine_tunes_it(
     assert all(torch.equal(value, trained[name]) for name, value in fine.trainer.bare_network.state_dict().items())
 
 
+def test_a_pretraining_on_more_sequences_than_the_target_has_is_carried_there_and_back(
+    mixed_study: StudyPaths, tmp_path: Path
+) -> None:
+    """With a source case that lacks a sequence, of which the other machine has no image to look at."""
+
+    def study_of(work: Path, **changed: Any) -> Study:
+        content = study_in(work).content | {"study": "mixed", "sequences": ["t1c", "t2f"]}
+        source = {**content["source"], "sequences": ["t1n", "t1c", "t2w", "t2f"], "may_lack": ["t2w"], **changed}
+        return Study({**content, "source": source}, "params/yours.yaml")
+
+    here = StudyPaths(str(tmp_path / "hospital"), "mixed")
+    shutil.copytree(mixed_study.work, here.work, ignore=shutil.ignore_patterns("training", "left_out"))
+    Provenance("02_plan_alignment", {}, root=here.work).write(
+        here.alignment, [here.splits], [here.nnunet_preprocessed], aligned={}
+    )
+    hospital, gpu = study_of(tmp_path / "hospital"), study_of(tmp_path / "gpu")
+    pack(hospital, "plan", tmp_path / "plan.zip", silent)
+    fewer = study_of(tmp_path / "gpu", sequences=["t1c", "t2f"], may_lack=[])
+    with pytest.raises(HandOverError, match=r"its source cohort has t1n, t1c, t2w, t2f, and .* declares t1c, t2f for"):
+        unpack(tmp_path / "plan.zip", fewer, silent)
+    unpack(tmp_path / "plan.zip", gpu, silent)
+    there = plans.read_dataset(paths(gpu), "source")
+    assert [*there["absent"].values()] == [["t2w"]]
+    pretrain(gpu)
+    pack(gpu, "pretraining", tmp_path / "pretraining.zip", silent)
+    assert len(unpack(tmp_path / "pretraining.zip", hospital, silent)) == 3
+    fine = prepare(here, training_parameters(FineTuning, here, arms={"default": ARMS["default"]}), "finetune")
+    assert {row.status for row in fine.transferred} == {"loaded", "adapted"}
+
+
 def test_unpacking_again_changes_nothing(carried: dict[str, Path], hospital: Study) -> None:
     unpack(carried["pretraining"], hospital, silent)
     before, lines = tree(paths(hospital).work), []

@@ -39,10 +39,26 @@ def names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     return found
 
 
+def absent(dataset: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The training cases that lack sequences by their cohort's ``dataset.json``, and which, in channel order.
+
+    Raises ``ValueError`` for anything but lists of some of the cohort's sequences, and not of all.
+    """
+    given, reads = dataset.get(ABSENT, {}), names(dataset)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{ABSENT} of dataset.json is no list of cases; run notebook 02 again")
+    for case, lacked in given.items():
+        if not isinstance(lacked, list) or not lacked or not set(lacked) < set(reads):
+            raise ValueError(
+                f"{ABSENT} of dataset.json: {case} lacks {lacked!r}, which is not one or more of {', '.join(reads)} "
+                "with another left; run notebook 02 again"
+            )
+    return {case: tuple(name for name in reads if name in lacked) for case, lacked in given.items()}
+
+
 def absent_of(dataset: Mapping[str, Any], case: str) -> tuple[str, ...]:
-    """The sequences that a training case lacks by its cohort's ``dataset.json``, in channel order."""
-    lacking = dataset.get(ABSENT, {}).get(case, ())
-    return tuple(name for name in names(dataset) if name in lacking)
+    """The sequences that one training case lacks, in channel order."""
+    return absent(dataset).get(case, ())
 
 
 def lacking(case: Case, sequences: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ Images
 {channels}
 
 {grid}- A missing sequence is a file of zeros on the patient's grid: it stays 0, the mean of every normalised image.
-{lacking}- Prepared as the study's cohort was: brain extracted or not, as there. After extraction the background must be
+{lacking}- Prepared as the study's cohort was: brain extracted or not. After extraction the background must be
   exactly 0: nnU-Net takes 0 for what is outside the image. This model's plan normalises {normalised}.
 - Stored in any axes, with a header that says which: the reader turns every image to RAS for the network, and the
   prediction comes back in the axes and on the grid of the patient's first file. Any spacing: nnU-Net resamples.

@@ -28,7 +28,7 @@ from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import locked
 from brainmets.provenance import commit, damaged, sha256, versions
-from brainmets.training import plans
+from brainmets.training import channels, plans
 from brainmets.training.arms import own_plans
 from brainmets.training.preprocessed import PROPERTIES, require_sound
 from brainmets.training.session import IDENTITY, LOCK, identity
@@ -282,6 +282,12 @@ def _place_plan(
     if odd := sorted(needed ^ found):
         raise HandOverError(f"{odd[0]!r} is lacking" if odd[0] in needed else f"{odd[0]!r} is of no case")
     dataset = _require_json(staged.nnunet_preprocessed / plans.DATASETS["source"] / "dataset.json")
+    declared = study.content["source"].get("sequences") or study.content["sequences"]
+    if {*channels.names(dataset)} != {*declared}:
+        raise HandOverError(
+            f"its source cohort has {', '.join(channels.names(dataset))}, and {study.origin} declares "
+            f"{', '.join(declared)} for it; use the same parameters on both machines"
+        )
     for case in cases:
         require_sound(arrays, case, dataset)
     if not (staged.splits.is_file() and staged.alignment.is_file()):

@@ -107,6 +107,7 @@ class TrainingSession:
         outputs = len(getattr(trainer.loss, "weight_factors", [1]))
         weights = sum(weight.numel() for weight in trainer.bare_network.parameters())
         steps = trainer.num_epochs * trainer.num_iterations_per_epoch
+        dropout = trainer.dropout.share
         rows = {
             "network": (type(trainer.bare_network).__name__, self._set_by("build_network_architecture")),
             "weights": (f"{weights:,}", "the plan and the network"),
@@ -114,6 +115,8 @@ class TrainingSession:
             "outputs under supervision": (outputs, self._set_by("set_deep_supervision_enabled")),
             "optimiser": (type(trainer.optimizer).__name__, self._set_by("configure_optimizers")),
             "initial learning rate": (trainer.initial_lr, "parameters"),
+            "sequences": (", ".join(self.sequences), "parameters"),
+            **({"sequence dropout": (dropout, "parameters")} if dropout else {}),
             "training cases": (len(self.cases), "splits.json and parameters"),
             "steps": (steps, "parameters"),
             **{f"seed of the {name}": (seed, "seed, stage, arm, fold, repeat") for name, seed in self.seeds.items()},

@@ -89,7 +89,7 @@ class StudyTrainer(nnUNetTrainer):
         self.report: Callable[[str], None] = print
         self.dropout = SequenceDropout(
             channels.names(dataset_json),
-            dataset_json.get(channels.ABSENT, {}),
+            channels.absent(dataset_json),
             self.settings.get("sequence_dropout", 0.0),
         )
 
