@@ -23,7 +23,7 @@ from brainmets.engine.steps import jobs, result
 from brainmets.params import Cohort
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths, project_root, resolve
-from brainmets.report import content, detection
+from brainmets.report import beside, content, detection
 from brainmets.report.notebook_pages import render
 from brainmets.report.redaction import Redactor, leaks
 from brainmets.report.scripts import ScriptError, script
@@ -41,7 +41,7 @@ TABLES = (
     "finetune_vs_scratch.csv", "arms_pairwise.csv", "normality.csv", "power.csv", "cross_validated.csv",
     "calibration.csv", "reliability_bins.csv", "uncertainty.csv", "repeats.csv", "retrained_interval.csv",
     "learning_curve.csv", "fairness.csv", "forgetting.csv",
-    detection.FOUND, detection.JUDGED, *detection.FURTHER,
+    detection.FOUND, detection.JUDGED, *detection.FURTHER, beside.PROCESSED, beside.BY_SUBSET,
 )  # fmt: skip
 REVIEW_TABLES = ("challenging.csv", "explanation.csv")
 SHOWN = ("01_data_audit", "06_evaluation", "07_statistics", "08_case_review")
@@ -121,9 +121,12 @@ def _write_pages(partial: Path, files: StudyPaths, study: Study, redact: Redacto
         verdict=content.verdict(files), answer=answer, conclusion=conclusion,
         regions=regions, metrics=[title for title, *_ in content.METRICS.values()], rows=rows,
         level=content.level(steps), notes=[*audit.left_out(files), *remarks],
-        figures=[one for one in figures if one.file.name != detection.FIGURE],
+        figures=[one for one in figures if one.file.name not in (detection.FIGURE, beside.FIGURE)],
         detection=found, measures=list(detection.MEASURES.values()),
         curves=[one for one in figures if one.file.name == detection.FIGURE],
+        facts=beside.sequence_facts(files, study), arms=beside.arm_words(study.arms),
+        processed=beside.post_processing(files), by_subset=beside.sequence_subsets(files),
+        by_subset_figures=[one for one in figures if one.file.name == beside.FIGURE],
         cases=cases, overviews=overviews, rule=rule, best_model=content.best_model(files),
         without_3d=without_3d, without_sorting=without_sorting,
         tables=sorted(path.name for path in (partial / "tables").glob("*.csv")),

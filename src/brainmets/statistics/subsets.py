@@ -7,6 +7,7 @@ some of their sequences left out, each beside its own prediction with all that i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -119,10 +120,15 @@ def _largest_first(name: str) -> tuple[int, list[int]]:
     return -len(parts), [SEQUENCES.index(part) for part in parts]
 
 
-def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
-    """What notebook 06 wrote for these models, one after the other."""
+def tables_of(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
+    """The tables that ``read_all`` reads: those that notebook 06 wrote for these models."""
     paths = [files.subsets(*model) for model in models]
-    found = [schemas.read(path, schemas.SUBSETS) for path in paths if path.is_file()]
+    return [path for path in paths if path.is_file()]
+
+
+def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
+    """What notebook 06 wrote for these models, one after the other; a model of an earlier version has no rows."""
+    found = [schemas.read(path, schemas.SUBSETS) for path in tables_of(files, models)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 

@@ -6,13 +6,14 @@ The main numbers of a study stay those of the predictions as they are; these sta
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from brainmets import schemas
 from brainmets.paths import StudyPaths
 from brainmets.statistics.paired_measures import measured
-from brainmets.vocabulary import Model
+from brainmets.vocabulary import Model, model_title
 
 COLUMNS = list(schemas.POST_PROCESSED.columns)
 BELOW_MM = 5.0
@@ -75,8 +76,21 @@ def sentence(table: pd.DataFrame) -> str:
     return f"{lost} of {n} held-out lesions below {BELOW_MM:g} mm were found without the rules and are lost with them."
 
 
+def told(table: pd.DataFrame) -> list[str]:
+    """A line for each model: its rules, and what they cost in small lesions."""
+    models = table.groupby(["arm", "strategy", "rules"], sort=False)
+    return [
+        f"{model_title(str(arm), str(strategy))}: {rules}. {sentence(own)}" for (arm, strategy, rules), own in models
+    ]
+
+
+def tables_of(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
+    """The tables that ``read_all`` reads: those that notebook 06 wrote for these models."""
+    paths = [files.post_processing(*model) / "with_and_without.csv" for model in models]
+    return [path for path in paths if path.is_file()]
+
+
 def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
     """What notebook 06 wrote for these models, one after the other; those without post-processing have no rows."""
-    paths = [files.post_processing(*model) / "with_and_without.csv" for model in models]
-    found = [schemas.read(path, schemas.POST_PROCESSED) for path in paths if path.is_file()]
+    found = [schemas.read(path, schemas.POST_PROCESSED) for path in tables_of(files, models)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
