@@ -81,10 +81,10 @@ def _head(images: npt.NDArray[np.float32], reference: int) -> npt.NDArray[np.boo
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Per sequence that both have, the median over each cohort's cases and how far the cohorts are apart.
+    """Per sequence that both cohorts have: medians over their cases, and the ``distance`` of the grey values in shape.
 
-    Columns: ``<cohort>_level``, ``<cohort>_spread`` (the interquartile range within the head) and ``distance``, of the
-    two cohorts' grey values in shape, 0 where they are alike. Without a shared sequence there is no row.
+    ``<cohort>_level``: the median within the head, ``<cohort>_spread``: the interquartile range; ``distance`` is 0
+    where the cohorts are alike.
     """
     rows = {}
     distances = _distances(tables)
