@@ -13,11 +13,14 @@ models from scratch are described.
 - The interval of a difference resamples patients, for all arms and repeats together, and looks for every threshold
   anew in each resample (percentiles, read at ``tests.widened``'s level). It is at 1 - alpha / m for m arms beside the
   baseline, so that all m hold together at 1 - alpha (Bonferroni's inequality; Dunn, J. Am. Stat. Assoc. 56 (1961)
-  52-64). It is an interval of these trainings: training luck is not in it, and is what the rule's second half asks.
+  52-64). It is an interval of these trainings.
+- Of arms trained anew a second one holds, at the same level: t with that bootstrap's variance and twice what repeats
+  of an arm differ by beyond it, pooled over all arms, over their number (degrees of freedom: Satterthwaite's).
 
-A gain is claimed only where the interval lies above 0 *and* the difference is above 0 in every one of two or more
-repeats; a loss where both lie below. Everything else is "not shown", and so is any difference among fewer patients
-with such lesions than a sign test at alpha / m could ever reject with: percentiles of so few promise nothing.
+A gain is claimed only where both intervals lie above 0 *and* the difference is above 0 in every one of two or more
+repeats; a loss where all lie below. Without the second interval much luck of training passed for an arm's worth.
+Everything else is "not shown", and so is any difference among fewer patients with such lesions than a sign test at
+alpha / m could ever reject with: percentiles of so few promise nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from brainmets.params import SmallLesions
 from brainmets.paths import StudyPaths
@@ -49,8 +53,8 @@ GAIN, LOSS, NOT_SHOWN, BASELINE, DESCRIBED = "gain", "loss", "not shown", "basel
 AT_RATE, AT_POINT = "false positives a patient", "operating point"
 COLUMNS = [
     "arm", "strategy", "region", "size", "at", "allowed", "cases", "patients", "lesions", "repeats", "sensitivity",
-    "lowest", "highest", "spread", "false_positives", "difference", "low", "high", "level", "least_difference",
-    "most_difference", "verdict", "note",
+    "lowest", "highest", "spread", "false_positives", "difference", "low", "high", "retrained_low",
+    "retrained_high", "level", "least_difference", "most_difference", "verdict", "note",
 ]  # fmt: skip
 REPEAT_COLUMNS = [
     "arm", "strategy", "repeat", "region", "size", "cases", "lesions", "found", "sensitivity", "false_positives",
@@ -246,9 +250,9 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
     ``applied`` (the first repeat at its frozen operating point), one each for both sizes at that point.
     ``sensitivity`` and ``false_positives`` (a patient, as attained) are means over ``repeats``, ``lowest``,
     ``highest`` and ``spread`` (standard deviation) what repeats differ by. Of small lesions at the rate fine-tuned
-    arms beside the baseline have ``difference`` with ``low`` and ``high`` (the simultaneous interval, each at
-    ``level``), its least and most over repeats, and ``verdict``: "gain", "loss" or "not shown"; other rows
-    "baseline" or "described".
+    arms beside the baseline have ``difference`` with ``low`` and ``high`` (these trainings) and ``retrained_low`` and
+    ``retrained_high`` (both simultaneous, each at ``level``), its least and most over repeats, and ``verdict``:
+    "gain", "loss" or "not shown"; other rows "baseline" or "described".
     """
     trained, rows = by_repeat(compared), []
     intervals = _intervals(compared, settings)
@@ -266,11 +270,14 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
         if strategy == FINE_TUNED and arm == compared.rule.baseline:
             row["verdict"] = BASELINE
         elif strategy == FINE_TUNED and size == compared.small.name:
-            low, high, level = intervals[arm]
+            low, high, again_low, again_high, level = intervals[arm]
             differences = own["difference"].to_numpy(float)
             row |= {"difference": differences.mean(), "low": low, "high": high, "level": level}
+            row |= {"retrained_low": again_low, "retrained_high": again_high}
             row |= {"least_difference": differences.min(), "most_difference": differences.max()}
-            row["verdict"], row["note"] = verdict(differences, low, high, patients, arm_alpha(compared))
+            row["verdict"], row["note"] = verdict(
+                differences, min(low, again_low), max(high, again_high), patients, arm_alpha(compared)
+            )
         rows.append(row)
     rows += [row for one in (applied or {}).values() for row in _at_point(one, compared)]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -286,7 +293,7 @@ def arm_alpha(compared: Curves) -> float:
 def verdict(differences: Floats, low: float, high: float, patients: int, alpha: float) -> tuple[str, str]:
     """The declared rule: "gain", "loss" or "not shown", and why the rule could not decide, where it could not.
 
-    ``differences``: by repeat; ``low`` and ``high``: the corrected interval of their mean, at 1 - ``alpha``;
+    ``differences``: by repeat; ``low`` and ``high``: the outer ends of both intervals of their mean, at 1 - ``alpha``;
     ``patients``: with such lesions.
 
     >>> verdict(np.array([0.1, 0.2, 0.1]), 0.02, 0.3, 16, 0.01)
@@ -307,30 +314,66 @@ def verdict(differences: Floats, low: float, high: float, patients: int, alpha: 
     return NOT_SHOWN, ""
 
 
-def _intervals(compared: Curves, settings: Settings) -> dict[str, tuple[float, float, float]]:
-    """Low, high and level (such as 0.99) of every arm's mean difference over repeats, on the same resamples."""
+def _intervals(compared: Curves, settings: Settings) -> dict[str, tuple[float, float, float, float, float]]:
+    """Both intervals and their level (such as 0.99) of every arm's mean difference, on the same resamples."""
     baseline = compared.steps[compared.rule.baseline, FINE_TUNED]
     n = len(next(iter(baseline.values())).cases)
     held = int((next(iter(baseline.values())).lesions[compared.small.name] > 0).sum())
     alpha = arm_alpha(compared)
     if held < 2:
-        return dict.fromkeys(compared.arms, (NAN, NAN, 1 - alpha))
+        return dict.fromkeys(compared.arms, (NAN, NAN, NAN, NAN, 1 - alpha))
     random = generator(settings.seed, "small lesions", compared.region)
     weights = random.multinomial(n, np.full(n, 1 / n), settings.n_bootstrap).astype(float)
 
     def resampled(arm: str) -> Floats:
         shares = [steps.shares(weights, [compared.rate])[compared.small.name][:, 0]
                   for steps in compared.steps[arm, FINE_TUNED].values()]  # fmt: skip
-        return np.asarray(np.mean(shares, axis=0), np.float64)
+        return np.stack(shares, axis=1)
 
-    against = resampled(compared.rule.baseline)
+    drawn = {arm: resampled(arm) for arm in (compared.rule.baseline, *compared.arms)}
+    whole = ~np.isnan(drawn[compared.rule.baseline]).any(axis=1)  # resamples with such a lesion
+    drawn = {arm: shares[whole] for arm, shares in drawn.items()}
+    luck, freedom = _luck(compared, drawn, held)
     level, found = widened(alpha, held), {}
     for arm in compared.arms:
-        drawn = resampled(arm) - against
-        drawn = drawn[~np.isnan(drawn)]  # resamples without such a lesion
-        low, high = np.quantile(drawn, [level / 2, 1 - level / 2])
-        found[arm] = float(low), float(high), 1 - alpha
+        means = (drawn[arm] - drawn[compared.rule.baseline]).mean(axis=1)
+        low, high = np.quantile(means, [level / 2, 1 - level / 2])
+        estimate = float((_shares_of(compared, arm) - _shares_of(compared, compared.rule.baseline)).mean())
+        again = _retrained(estimate, held / (held - 1) * float(means.var()), held - 1, 2 * luck, freedom, alpha)
+        found[arm] = float(low), float(high), *again, 1 - alpha
     return found
+
+
+def _shares_of(compared: Curves, arm: str) -> Floats:
+    """Sensitivity of small lesions by repeat."""
+    steps = compared.steps[arm, FINE_TUNED].values()
+    return np.array([one.at([compared.rate])[compared.small.name][0] for one in steps])
+
+
+def _luck(compared: Curves, drawn: Mapping[str, Floats], patients: int) -> tuple[float, int]:
+    """The variance that training luck adds to an arm's mean over repeats, pooled over arms; degrees of freedom.
+
+    What repeats differ by, less what resampled patients let the same repeats differ by; never below 0.
+    """
+    r = compared.repeats
+    if r < 2:
+        return NAN, 0
+    between = np.mean([_shares_of(compared, arm).var(ddof=1) for arm in drawn])
+    own = [(shares - shares.mean(axis=1, keepdims=True)).var(axis=0).mean() for shares in drawn.values()]
+    within = patients / (patients - 1) * r / (r - 1) * np.mean(own)
+    return max(0.0, float(between - within)) / r, len(drawn) * (r - 1)
+
+
+def _retrained(
+    estimate: float, of_patients: float, patients: int, luck: float, trainings: int, alpha: float
+) -> tuple[float, float]:
+    """The t interval of two variances with so many degrees of freedom each (Satterthwaite); NaN without a luck."""
+    variance = of_patients + luck
+    if math.isnan(variance) or variance == 0:
+        return (NAN, NAN) if math.isnan(variance) else (estimate, estimate)
+    freedom = variance**2 / (of_patients**2 / patients + luck**2 / trainings)
+    half = float(stats.t.isf(alpha / 2, freedom)) * math.sqrt(variance)
+    return estimate - half, estimate + half
 
 
 def _at_point(one: Applied, compared: Curves) -> list[dict[str, object]]:
