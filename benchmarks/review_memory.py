@@ -30,7 +30,7 @@ from brainmets.figures import Drawing
 from brainmets.review import drawing, explain, viewers
 from brainmets.review.case import DRAWN, ReviewCase
 from brainmets.training.inference import Ensemble
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES
+from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, SEQUENCES
 
 MODEL = ("default", "finetune")
 RESULTS = Path(__file__).parent / "results" / "review_memory.md"
@@ -110,7 +110,7 @@ def main() -> None:
 
         def explained(size: tuple[int, ...] = size, ensemble: Ensemble = ensemble) -> None:
             image, review = network_case(size)
-            explain._explain(ensemble, image, "P1", review, size[2] // 3, MODEL, "brats_2023")
+            explain._explain(ensemble, image, SEQUENCES, review, size[2] // 3, MODEL, "brats_2023")
 
         def occluded(size: tuple[int, ...] = size, ensemble: Ensemble = ensemble) -> None:
             explain.occlude_lesion(ensemble, network_case(size)[0])

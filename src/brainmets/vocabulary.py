@@ -29,6 +29,9 @@ ARM_TITLES = {
     "default_resenc": "Residual encoder",
 }
 
+UNET_PLAN, RESIDUAL_PLAN = "nnUNetPlans", "nnUNetResEncUNetPlans"
+"""What nnU-Net calls the plans of its U-Net and of its residual encoder, which share the preprocessed images."""
+
 Strategy = Literal["pretrained", "finetune", "scratch", "scratch_control"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 COMPARED_STRATEGIES = ("finetune", "scratch")

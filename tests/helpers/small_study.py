@@ -7,11 +7,10 @@ from typing import Any
 
 from brainmets.cohorts import splits
 from brainmets.cohorts.cohort import find_cases, write_manifest, write_mapped_labels
-from brainmets.params import Cohort, Training
+from brainmets.params import Cohort, Training, own_plans
 from brainmets.paths import StudyPaths
 from brainmets.phantoms import sites
 from brainmets.training import plans
-from brainmets.training.arms import own_plans
 from brainmets.vocabulary import SEQUENCES
 
 ARMS: dict[str, Any] = {

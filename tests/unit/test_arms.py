@@ -37,6 +37,7 @@ from brainmets.training.preprocessed import DamagedError
 from brainmets.training.seeds import seed_everything, training_seeds
 from brainmets.training.session import TrainingSession, identity, prepare
 from brainmets.training.trainer import StudyTrainer, choose_convolutions, read_checkpoint
+from brainmets.vocabulary import RESIDUAL_PLAN, UNET_PLAN
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +359,7 @@ def test_the_residual_encoder_is_nnunets_own_plan(planned_twice: StudyPaths) -> 
     planner = ResEncUNetPlanner(plans.DATASETS["target"], 0.02)
     planner.UNet_base_num_features = 4
     stock = planner.plan_experiment()["configurations"][plans.CONFIGURATION]
-    mine = plans.read_plan(planned_twice, "target", plans.RESIDUAL_PLAN)["configurations"][plans.CONFIGURATION]
+    mine = plans.read_plan(planned_twice, "target", RESIDUAL_PLAN)["configurations"][plans.CONFIGURATION]
     assert json.loads(json.dumps(mine)) == json.loads(json.dumps(stock, default=lambda array: array.tolist()))
     assert [*trainer.configuration_manager.patch_size] == [*map(int, mine["patch_size"])]
     description = session.description()
@@ -372,10 +373,10 @@ def test_the_other_arms_keep_their_plan_and_its_files(small_study: StudyPaths, p
     for cohort in plans.DATASETS:
         assert plans.arrays_folder(planned_twice, cohort).name == plans.arrays_folder(small_study, cohort).name
         for files in (small_study, planned_twice):
-            plan = plans.read_plan(files, cohort, plans.UNET_PLAN)
+            plan = plans.read_plan(files, cohort, UNET_PLAN)
             assert plan == plans.read_plan(small_study, cohort)
         names = [{path.name for path in plans.outputs(files, cohort)} for files in (small_study, planned_twice)]
-        assert names[1] - names[0] == {f"{plans.identifier(cohort, plans.RESIDUAL_PLAN)}.json"}
+        assert names[1] - names[0] == {f"{plans.identifier(cohort, RESIDUAL_PLAN)}.json"}
         assert not names[0] - names[1]
     one, other = (
         identity(files, training_parameters(FromScratch, files), "scratch") for files in (small_study, planned_twice)
@@ -389,7 +390,7 @@ def test_the_other_arms_keep_their_plan_and_its_files(small_study: StudyPaths, p
 def test_tiny_residual_encoders_are_valid(planned_twice: StudyPaths, memory: float, features: int) -> None:
     kept = {path: path.read_bytes() for path in plans.plan_paths(planned_twice, "target")}
     try:
-        plan = plans.plan_target(planned_twice, memory, features, plans.RESIDUAL_PLAN)
+        plan = plans.plan_target(planned_twice, memory, features, RESIDUAL_PLAN)
         configuration = plan["configurations"][plans.CONFIGURATION]
         network = configuration["architecture"]["arch_kwargs"]
         assert network["features_per_stage"][0] == features
@@ -461,13 +462,13 @@ def test_the_residual_encoder_predicts_from_its_checkpoint(planned_twice: StudyP
 
 
 def test_a_plan_that_asks_for_other_images_is_refused(planned_twice: StudyPaths) -> None:
-    path = plans.plan_path(planned_twice, "source", plans.RESIDUAL_PLAN)
+    path = plans.plan_path(planned_twice, "source", RESIDUAL_PLAN)
     original, changed = path.read_bytes(), read_json(path)
     changed["configurations"][plans.CONFIGURATION]["spacing"] = [9, 9, 9]
     write_json(path, changed)
     try:
         with pytest.raises(plans.AlignmentError, match=r"source cohort's plans .*\n  spacing: nnUNetPlans \["):
-            plans.require_shared_images(planned_twice, plans.RESIDUAL_PLAN)
+            plans.require_shared_images(planned_twice, RESIDUAL_PLAN)
         with pytest.raises(DamagedError, match=r"nnUNetResEncUNetPlans_from_target\.json"):
             resenc(planned_twice, Pretraining, "pretraining", seed=9)
     finally:

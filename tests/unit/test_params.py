@@ -21,7 +21,7 @@ from brainmets.params.study import Study, section
 from brainmets.paths import AFTER, NOTEBOOKS
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
-PROFILES = ("demo", "smoke", "gpu_demo", "paper", "learning_curve", "repeats")
+PROFILES = ("demo", "smoke", "gpu_demo", "paper", "learning_curve", "repeats", "small_lesions")
 
 
 @pytest.fixture

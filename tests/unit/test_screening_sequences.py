@@ -28,7 +28,7 @@ from brainmets.screening.reads import ALL_FOUR, Reads
 from brainmets.screening.scan_numbers import NUMBERS
 from brainmets.screening.source import SourceError
 from brainmets.training import channels, plans
-from brainmets.vocabulary import SEQUENCES
+from brainmets.vocabulary import RESIDUAL_PLAN, SEQUENCES
 
 ALONE = Reads(("t1c",))
 NONE = Profile(0, pd.DataFrame(columns=list(NUMBERS), dtype=float))
@@ -140,7 +140,7 @@ def test_a_plan_of_another_number_of_channels_is_refused(of_two: Path, name: str
 def test_a_plan_of_the_residual_encoder_is_one_that_a_bundle_may_hold(small_study: StudyPaths, tmp_path: Path) -> None:
     work = StudyPaths(str(tmp_path), small_study.study)
     shutil.copytree(small_study.work, work.work, ignore=shutil.ignore_patterns("training", "left_out", "lives"))
-    plan = plans.plan_target(work, 0.005, 4, plans.RESIDUAL_PLAN)
+    plan = plans.plan_target(work, 0.005, 4, RESIDUAL_PLAN)
     plan["brainmets"] = {"arm": "default_resenc", "settings": {"learning_rate": 0.01}}
     kept = contents.plan_of(json.loads(json.dumps(plan))).content()
     assert kept["configurations"].keys() == {"3d_fullres"}

@@ -16,7 +16,7 @@ from typing import Any
 
 from brainmets.cohorts.cohort import CohortError, files_of, find_cases
 from brainmets.files import read_json
-from brainmets.params import Cohort
+from brainmets.params import Cohort, own_plans
 from brainmets.params.study import Study, without_main
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.provenance import damaged
@@ -104,6 +104,8 @@ def decisive(values: dict[str, Any]) -> dict[str, Any]:
         kept.pop("learning_curve", None)
     if "arm" in kept and "arms" in kept:
         kept["arms"] = {kept["arm"]: kept["arms"][kept["arm"]]}
+    if "gpu_memory_gb" in kept and "arms" in kept:  # planning asks of the arms only which plans they need
+        kept["arms"] = own_plans(kept["arms"])
     if "case" in kept:  # of the cohorts, where the case is written; which raw files make it is the sorting's word
         kept["folder"], kept["layout"] = (kept[kept["cohort"]][name] for name in ("folder", "layout"))
         del kept["source"], kept["target"]

@@ -38,4 +38,6 @@ from brainmets.params.models import (  # noqa: F401 (what other modules import f
     TargetTraining,
     Training,
     closest,
+    own_plans,
+    plan_of,
 )

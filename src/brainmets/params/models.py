@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -77,8 +77,10 @@ from brainmets.vocabulary import (
     LABELS,
     NIFTI_SUFFIXES,
     REGIONS,
+    RESIDUAL_PLAN,
     SCORED_METRICS,
     SEQUENCES,
+    UNET_PLAN,
     Arm,
     HitRule,
     Label,
@@ -439,6 +441,8 @@ class ArmSettings(Parameters):
     the training patches into which a lesion of another training case is blended.
     """
 
+    plan: ClassVar[str] = UNET_PLAN  # of ``plans.PLANNERS``: whose network the arm trains
+
     learning_rate: LearningRate
     sequence_dropout: Share = 0.0
     lesion_sampling: PatchRule = "voxels"
@@ -485,6 +489,8 @@ class LesionTransplantArm(ArmSettings):
 class DefaultResEncArm(ArmSettings):
     """nnU-Net's residual-encoder plan with its own loss and optimiser."""
 
+    plan: ClassVar[str] = RESIDUAL_PLAN
+
 
 class Arms(Parameters):
     """Settings of the arms that a study runs; an arm that is left out is not run."""
@@ -506,6 +512,21 @@ class Arms(Parameters):
     def names(self) -> list[Arm]:
         """The arms that are run, in a fixed order."""
         return [name for name in ARMS if getattr(self, name) is not None]
+
+
+def plan_of(arm: str) -> str:
+    """The plan that an arm trains by, as its settings' model says."""
+    model: type[ArmSettings] = get_args(Arms.model_fields[arm].annotation)[0]
+    return model.plan
+
+
+def own_plans(arms: Iterable[str]) -> list[str]:
+    """The plans beside the U-Net's that some of the ``arms`` train by; most studies need none.
+
+    >>> own_plans(["default", "segresnet"]), own_plans(["default", "default_resenc"])
+    ([], ['nnUNetResEncUNetPlans'])
+    """
+    return sorted({plan_of(arm) for arm in arms} - {UNET_PLAN})
 
 
 # --- notebooks ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.nn import functional
 
 from brainmets.training import exported_trainer
 from brainmets.training.lesion_loss import AppendZones, LesionDiceLoss
-from brainmets.training.plans import RESIDUAL_PLAN, UNET_PLAN
 from brainmets.training.trainer import StudyTrainer
 
 
@@ -93,7 +91,6 @@ class DefaultResEncTrainer(StudyTrainer):
     """nnU-Net's residual-encoder plan, with its loss and its optimiser."""
 
     arm = "default_resenc"
-    plan_name = RESIDUAL_PLAN
 
 
 TRAINERS: dict[str, type[StudyTrainer]] = {
@@ -108,15 +105,6 @@ TRAINERS: dict[str, type[StudyTrainer]] = {
         DefaultResEncTrainer,
     )
 }
-
-
-def own_plans(arms: Iterable[str]) -> list[str]:
-    """The plans that these arms need beside the U-Net's, which every study has.
-
-    >>> own_plans(["default", "segresnet"]), own_plans(["default", "default_resenc"])
-    ([], ['nnUNetResEncUNetPlans'])
-    """
-    return sorted({TRAINERS[arm].plan_name for arm in arms} - {UNET_PLAN})
 
 
 SMOOTH = 1e-5

@@ -23,17 +23,16 @@ from typing import Any, Literal, get_args
 import torch
 
 from brainmets.files import read_json, replacing, write_json
-from brainmets.params import Training
+from brainmets.params import Training, own_plans
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.processes import locked
 from brainmets.provenance import commit, damaged, sha256, versions
 from brainmets.training import channels, plans
-from brainmets.training.arms import own_plans
 from brainmets.training.preprocessed import PROPERTIES, require_sound
 from brainmets.training.session import IDENTITY, LOCK, identity
 from brainmets.training.trainer import FINAL, LATEST, PREVIOUS, RECORD, read_checkpoint
-from brainmets.vocabulary import ARMS
+from brainmets.vocabulary import ARMS, UNET_PLAN
 
 Kind = Literal["plan", "pretraining"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -304,7 +303,7 @@ def _place_plan(
             f"it was packed for {_listed(packed)}, and {study.origin} trains "
             f"{_listed(trainings)}; use the same parameters on both machines"
         )
-    planned = [plans.UNET_PLAN, *own_plans(arm for arm, _ in trainings)]
+    planned = [UNET_PLAN, *own_plans(arm for arm, _ in trainings)]
     for path in (plans.plan_path(staged, "source", name) for name in planned):
         if not path.is_file():
             raise HandOverError(f"{_below(staged, path)!r} is lacking")

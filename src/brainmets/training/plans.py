@@ -48,11 +48,10 @@ from brainmets.training.preprocessed import (
     DamagedError,
     StudyDataset,
 )
-from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
+from brainmets.vocabulary import NETWORK_REGIONS, REGIONS, RESIDUAL_PLAN, UNET_PLAN
 
 CONFIGURATION = "3d_fullres"
 DATASETS = {"source": "Dataset501_Source", "target": "Dataset502_Target"}
-UNET_PLAN, RESIDUAL_PLAN = "nnUNetPlans", "nnUNetResEncUNetPlans"
 PLANNERS: Mapping[str, type[ExperimentPlanner]] = {UNET_PLAN: ExperimentPlanner, RESIDUAL_PLAN: ResEncUNetPlanner}
 """nnU-Net's planner of each plan, by nnU-Net's own name of the plan. Every study has the first, which says how images
 are preprocessed; a study has another where one of its arms does."""

@@ -23,7 +23,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from brainmets.cohorts import splits
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.files import read_json, write_json
-from brainmets.params import FineTuning, TargetTraining, Training
+from brainmets.params import FineTuning, TargetTraining, Training, plan_of
 from brainmets.paths import StudyPaths
 from brainmets.processes import BusyError, locked
 from brainmets.provenance import commit, sha256, versions
@@ -264,7 +264,7 @@ def prepare(
         weights = _pretrained_weights(files, parameters, stage)
         _claim(files, stage, arm, fold, identity(files, parameters, stage), report)
         seed_everything(seeds.weights)
-        plan = read_plan(files, cohort, TRAINERS[arm].plan_name)
+        plan = read_plan(files, cohort, plan_of(arm))
         trainer = TRAINERS[arm].open(folder, plan, dataset, parameters, training_device())
         trainer.batches_seed = seeds.batches
         trainer.cases = frozenset(cases)
@@ -403,7 +403,7 @@ def identity(files: StudyPaths, parameters: Training, stage: Stage) -> dict[str,
       ``training.json`` records them.
     """
     cohort = STAGE_COHORTS[stage]
-    whole = read_plan(files, cohort, TRAINERS[parameters.arm].plan_name)
+    whole = read_plan(files, cohort, plan_of(parameters.arm))
     plan = {name: value for name, value in whole.items() if name != INTENSITIES}
     cases = training_cases(files, parameters, stage)
     seeds = _seeds(parameters, stage)

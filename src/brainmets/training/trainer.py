@@ -38,7 +38,7 @@ from brainmets.training.finetuning import (
     transfer_weights,
 )
 from brainmets.training.lesion_sampling import CaseLesions, LesionSampling
-from brainmets.training.plans import CONFIGURATION, UNET_PLAN, require_known_network
+from brainmets.training.plans import CONFIGURATION, require_known_network
 from brainmets.training.preprocessed import StudyDataset, require_stored
 from brainmets.training.seeds import SeededLoader, begin_epoch, derived_seed
 from brainmets.training.sequence_dropout import SequenceDropout
@@ -64,8 +64,6 @@ class StudyTrainer(nnUNetTrainer):
     """
 
     arm: ClassVar[str]
-    plan_name: ClassVar[str] = UNET_PLAN
-    """The plan that the arm trains by, of ``plans.PLANNERS``."""
     head_keys: ClassVar[tuple[str, ...]] = (".seg_layers.",)
     """Parts of the names of the weights that form the segmentation head."""
     encoder_keys: ClassVar[tuple[str, ...]] = ("encoder.",)
