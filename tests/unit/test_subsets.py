@@ -147,18 +147,12 @@ class FakeEnsemble:
 
     sequences: tuple[str, ...] = ("t1c", "t2w", "t2f")
     dropout: float = 0.0
-    absent: dict[str, list[str]] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
     @property
     def plans(self):
         settings = {"sequence_dropout": self.dropout} if self.dropout else {}
         return SimpleNamespace(plans={"brainmets": {"settings": settings}})
-
-    @property
-    def dataset(self):
-        names = {str(number): name for number, name in enumerate(self.sequences)}
-        return {"channel_names": names, "absent": self.absent} if self.absent else {"channel_names": names}
 
     def probabilities(self, case):
         self.asked.append((case.case, tuple(case.images)))
@@ -195,9 +189,10 @@ def test_every_smaller_set_of_what_a_case_has_is_predicted_once(tmp_path, monkey
 def test_what_a_model_learnt_is_told_by_its_training_cases_and_its_dropout():
     from brainmets.training.subsets import learnt
 
-    assert learnt(FakeEnsemble()) == {"t1c+t2w+t2f"}
-    assert learnt(FakeEnsemble(absent={"x": ["t2w"]})) == {"t1c+t2w+t2f", "t1c+t2f"}
-    assert learnt(FakeEnsemble(dropout=0.2)) is None
+    taught = [case_of("a", ALL), case_of("b", ("t1c", "t2f"))]
+    assert learnt(FakeEnsemble(), taught) == {"t1c+t2w+t2f", "t1c+t2f"}, "the models read no t1n"
+    assert learnt(FakeEnsemble(), taught[1:]) == {"t1c+t2f"}
+    assert learnt(FakeEnsemble(dropout=0.2), taught) is None
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
