@@ -131,10 +131,16 @@ def test_tables_are_read_back_as_they_were_written(tmp_path):
     compared = with_and_without.compare(BEFORE, AFTER, (none, none), WHOSE, "holes filled")
     write_table(files.post_processing(*MODEL) / "with_and_without.csv", compared)
     models = [MODEL, ("default", "scratch")]
-    pd.testing.assert_frame_equal(subsets.read_all(files, models), table, check_dtype=False)
-    pd.testing.assert_frame_equal(with_and_without.read_all(files, models), compared, check_dtype=False)
-    assert subsets.read_all(files, []).empty
-    assert subsets.sentence(subsets.read_all(files, [])).startswith("Nothing is known")
+    pd.testing.assert_frame_equal(
+        schemas.read_each(subsets.tables_of(files, models), schemas.SUBSETS), table, check_dtype=False
+    )
+    pd.testing.assert_frame_equal(
+        schemas.read_each(with_and_without.tables_of(files, models), schemas.POST_PROCESSED),
+        compared,
+        check_dtype=False,
+    )
+    none = schemas.read_each([], schemas.SUBSETS)
+    assert none.empty and subsets.sentence(none).startswith("Nothing is known")
     assert not list(files.evaluations.rglob("scores.csv")), "no reader of a study's scores finds them"
 
 
@@ -206,7 +212,7 @@ def files(tmp_path):
 def test_the_report_says_where_no_rule_was_tried_and_nothing_is_known_of_sets(files):
     assert beside.post_processing(files) == beside.Section([beside.NO_RULES], [], [])
     assert beside.sequence_subsets(files).rows == []
-    write_table(files.statistics / beside.PROCESSED, with_and_without.read_all(files, []))
+    write_table(files.statistics / beside.PROCESSED, schemas.read_each([], schemas.POST_PROCESSED))
     assert beside.post_processing(files).sentences == [beside.NO_RULES]
 
 

@@ -63,12 +63,11 @@ class Audit:
 
     ``cases`` has ``CASE_COLUMNS`` (``sequences`` that the case has, with spaces between them; shape and spacing in the
     file's axis order, spacing in mm; ``lesions`` counts 26-connected components of WT); ``findings`` has
-    ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
-    cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``numbers``: ``case`` and
-    ``plausibility.NUMBERS``. ``scans`` are the images that could be read; ``on_level`` are those with another value
-    than 0 around the head, and that value. ``pictures``: by case,
-    ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole.
-    ``quarantined`` (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
+    ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the cohort's folder, and is empty where the finding is
+    about the whole cohort (case "all"). ``numbers``: ``case`` and ``plausibility.NUMBERS``. ``scans`` are the images
+    that could be read; ``on_level`` are those with another value than 0 around the head, and that value. ``pictures``:
+    by case, ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole. ``quarantined``
+    (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
     """
 
     cases: pd.DataFrame

@@ -1,10 +1,9 @@
 """One patient from raw series to a prepared case: register, find the brain, resample once, write.
 
 The order: every sequence is registered to the contrast-enhanced T1, the brain is found once, on the native T1 where
-there is one that shows it, else on the contrast-enhanced T1, and the
-contrast-enhanced T1's brain is registered to the template. Each image is then resampled a single time, from its own
-grid to the case's, through the composed transform; label maps ride along through the transform of the sequence that
-they were drawn on.
+there is one that shows it, else on the contrast-enhanced T1, and the contrast-enhanced T1's brain is registered to the
+template. Each image is then resampled a single time, from its own grid to the case's, through the composed transform;
+label maps ride along through the transform of the sequence that they were drawn on.
 """
 
 from __future__ import annotations

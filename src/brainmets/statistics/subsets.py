@@ -121,15 +121,9 @@ def _largest_first(name: str) -> tuple[int, list[int]]:
 
 
 def tables_of(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
-    """The tables that ``read_all`` reads: those that notebook 06 wrote for these models."""
+    """The tables (``schemas.SUBSETS``) that notebook 06 wrote for these models; a model may have none."""
     paths = [files.subsets(*model) for model in models]
     return [path for path in paths if path.is_file()]
-
-
-def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
-    """What notebook 06 wrote for these models, one after the other; a model of an earlier version has no rows."""
-    found = [schemas.read(path, schemas.SUBSETS) for path in tables_of(files, models)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 
 def sentence(table: pd.DataFrame) -> str:
@@ -145,13 +139,10 @@ def sentence(table: pd.DataFrame) -> str:
     outside = table[table["note"] == OUTSIDE]
     if len(outside):
         models = dict.fromkeys(outside[["arm", "strategy"]].itertuples(index=False, name=None))
+        titles = "; ".join(model_title(*model) for model in models)
         told += (
-            f" Sets marked as outside what was learnt were in no training case of {_listed(models)}, which "
+            f" Sets marked as outside what was learnt were in no training case of {titles}, which "
             f"{'was' if len(models) == 1 else 'were'} trained without sequence dropout: there the table says what "
             "happens to a network that is given what it never saw, not what a network can do with these sequences."
         )
     return told
-
-
-def _listed(models: Iterable[tuple[str, str]]) -> str:
-    return "; ".join(model_title(*model) for model in models)

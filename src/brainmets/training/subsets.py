@@ -15,7 +15,7 @@ from brainmets.training.inference import Ensemble, write_prediction
 
 
 def learnt(ensemble: Ensemble, taught: Iterable[Case]) -> set[str] | None:
-    """The sets of sequences, by ``name_of``, that the training cases ``taught`` have; None where training dropped some.
+    """The sets of sequences, by ``name_of``, that the training cases have; None where training dropped some.
 
     With sequence dropout every set occurs in training.
     """
