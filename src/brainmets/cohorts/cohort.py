@@ -87,6 +87,12 @@ class Case:
         return images if self.label is None else [*images, self.label]
 
 
+def sequences_of(cases: Iterable[Case]) -> tuple[str, ...]:
+    """The sequences that any of the cases has, in channel order."""
+    have = {name for case in cases for name in case.images}
+    return tuple(name for name in SEQUENCES if name in have)
+
+
 def find_cases(declaration: Cohort, sequences: Iterable[str]) -> list[Case]:
     """Every case of a declared cohort, sorted by name, with those of ``sequences`` that it has.
 

@@ -6,7 +6,7 @@ some of their sequences left out, each beside its own prediction with all that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +44,7 @@ def occurring(
     scores: pd.DataFrame,
     sequences: Mapping[str, Sequence[str]],
     patients: Mapping[str, str],
-    learnt: Iterable[str] | None,
+    learnt: Collection[str] | None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """One model's scores by the set of sequences that the cases have; ``sequences``: by case. Columns: ``COLUMNS``.
@@ -56,11 +56,10 @@ def occurring(
     if unknown := sorted(set(names) - set(sequences)):
         raise ValueError(f"sequences: nothing says which {', '.join(unknown)} has")
     of_case = names.map({case: name_of(given) for case, given in sequences.items()})
-    known = None if learnt is None else set(learnt)
     rows = [
         row
         for subset in sorted(set(of_case), key=_largest_first)
-        for row in _rows(scores[of_case == subset], None, subset, patients, known, confidence)
+        for row in _rows(scores[of_case == subset], None, subset, patients, learnt, confidence)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -69,7 +68,7 @@ def made(
     by_subset: Mapping[str, pd.DataFrame],
     whole: pd.DataFrame,
     patients: Mapping[str, str],
-    learnt: Iterable[str] | None,
+    learnt: Collection[str] | None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """One model's scores of cases predicted with fewer sequences, by the name of the set that was left.
@@ -77,7 +76,6 @@ def made(
     Columns and ``learnt`` as in ``occurring``. ``whole``: its scores of the same cases with all they have.
     ``difference``: with the set less with all, paired by case, so that it is below 0 where a Dice is lost.
     """
-    known = None if learnt is None else set(learnt)
     rows = [
         row
         for subset in sorted(by_subset, key=_largest_first)
@@ -86,7 +84,7 @@ def made(
             whole[whole["case"].isin(by_subset[subset]["case"])],
             subset,
             patients,
-            known,
+            learnt,
             confidence,
         )
     ]
@@ -98,7 +96,7 @@ def _rows(
     whole: pd.DataFrame | None,
     subset: str,
     patients: Mapping[str, str],
-    learnt: set[str] | None,
+    learnt: Collection[str] | None,
     confidence: float,
 ) -> list[tuple[object, ...]]:
     model = scores[["arm", "strategy"]].iloc[0]

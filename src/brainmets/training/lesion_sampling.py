@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from brainmets.nifti import around
 from brainmets.scoring.lesions import components, equivalent_mm
 from brainmets.vocabulary import PatchRule, region_mask
 
@@ -134,7 +135,7 @@ def lesion_numbers(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     Oedema beside a core is 0, as all else is.
     """
     numbers = np.zeros(labels.shape, np.int32)
-    box = _box(labels > 0)
+    box = around(np.nonzero(labels > 0))  # components are looked for there alone
     numbers[box] = _numbers_within(labels[box])
     return numbers
 
@@ -147,12 +148,3 @@ def _numbers_within(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     _, order = np.unique(tumours[without], return_inverse=True)
     numbers[without] = numbers.max(initial=0) + 1 + order
     return numbers
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask, so that components are looked for there alone; an empty one around nothing."""
-    sides = []
-    for axis in range(mask.ndim):
-        there = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        sides.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0))
-    return tuple(sides)

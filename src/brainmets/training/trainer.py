@@ -199,7 +199,7 @@ class StudyTrainer(nnUNetTrainer):
                 train,
                 Path(self.preprocessed_dataset_folder),
                 share,
-                list(self.dataset_json["channel_names"].values()),
+                self.dropout.sequences,
                 self.configuration_manager.spacing,
                 self.configuration_manager.patch_size,
             )
