@@ -110,12 +110,12 @@ class LesionCollector:
         voxels = [size["voxel_counts"][1:].astype(np.float64) for size in sizes]
         centroids = [size["centroids"][1:] + np.asarray(origin) for size in sizes]
         self._found.append((*voxels, *centroids, pairs + self._n, shared, touching + self._n))
-        self._addcomponents(reference, prediction, first, second)
+        self._add_components(reference, prediction, first, second)
         one, other = (int(n) + 1 for n in self._n)
         self._n += [len(found) for found in voxels]
         return (first, one), (second, other)
 
-    def _addcomponents(self, reference: Mask, prediction: Mask, first: Numbers, second: Numbers) -> None:
+    def _add_components(self, reference: Mask, prediction: Mask, first: Numbers, second: Numbers) -> None:
         """The crop's components; ``first`` and ``second`` are its lesion numbers from 1 on."""
         # a predicted lesion is one component under either definition
         numbers = first if self._definition == "brats_2026" else components(reference)
@@ -151,7 +151,7 @@ def _number(reference: Mask, prediction: Mask, definition: LesionDefinition) -> 
 def components(mask: Mask) -> Numbers:
     """The 26-connected components of a mask (3D) by number, from 1."""
     # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
-    return np.asarray(cc3d.connectedcomponents(mask.view(np.uint8), connectivity=26))
+    return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
 
 
 def equivalent_mm(volume_mm3: npt.ArrayLike) -> Floats:
@@ -160,7 +160,8 @@ def equivalent_mm(volume_mm3: npt.ArrayLike) -> Floats:
     >>> equivalent_mm([523.6]).round(2).tolist()
     [10.0]
     """
-    return np.cbrt(6 * np.asarray(volume_mm3, float) / np.pi)
+    diameters: Floats = np.cbrt(6 * np.asarray(volume_mm3, float) / np.pi)
+    return diameters
 
 
 def _dilated(mask: Mask) -> Mask:
