@@ -49,8 +49,8 @@ class Scan(NamedTuple):
 class Examination:
     """What was seen of one case: its row of ``audit.CASE_COLUMNS``, ``plausibility.NUMBERS``, findings, images.
 
-    ``picture`` is ``audit_page.thumbnail`` of what lies on the reference sequence's grid; ``scans`` are the images that
-    were read; ``on_level`` are those with another value than 0 around the head, and that value.
+    ``picture`` is ``audit_page.thumbnail`` of what lies on the reference sequence's grid; ``scans`` are the images
+    that were read; ``on_level`` are those with another value than 0 around the head, and that value.
     """
 
     row: dict[str, Any]
