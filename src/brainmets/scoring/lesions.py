@@ -149,9 +149,9 @@ def _number(reference: Mask, prediction: Mask, definition: LesionDefinition) -> 
 
 
 def components(mask: Mask) -> Numbers:
-    """The 26-connected components of a mask (3D) by number, from 1."""
+    """The 26-connected components of a mask (3D) by number, from 1, the same however it lies in memory."""
     # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
-    return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
+    return np.asarray(cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26))
 
 
 def equivalent_mm(volume_mm3: npt.ArrayLike) -> Floats:
