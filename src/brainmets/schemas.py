@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,6 +82,12 @@ def read(path: Path, schema: Schema) -> pd.DataFrame:
         shown = " ".join(map(str, row))
         raise TableError(f"{path}, line {line}: {shown} occurs twice (before in line {first}); {schema.again}")
     return table
+
+
+def read_each(paths: Iterable[Path], schema: Schema) -> pd.DataFrame:
+    """The tables of these files one after the other, as ``read`` gives them; without any, the columns alone."""
+    found = [read(path, schema) for path in paths]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(schema.columns))
 
 
 def _typed(path: Path, name: str, column: Column, written: pd.Series, again: str) -> pd.Series:

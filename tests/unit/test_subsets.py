@@ -131,10 +131,16 @@ def test_tables_are_read_back_as_they_were_written(tmp_path):
     compared = with_and_without.compare(BEFORE, AFTER, (none, none), WHOSE, "holes filled")
     write_table(files.post_processing(*MODEL) / "with_and_without.csv", compared)
     models = [MODEL, ("default", "scratch")]
-    pd.testing.assert_frame_equal(subsets.read_all(files, models), table, check_dtype=False)
-    pd.testing.assert_frame_equal(with_and_without.read_all(files, models), compared, check_dtype=False)
-    assert subsets.read_all(files, []).empty
-    assert subsets.sentence(subsets.read_all(files, [])).startswith("Nothing is known")
+    pd.testing.assert_frame_equal(
+        schemas.read_each(subsets.tables_of(files, models), schemas.SUBSETS), table, check_dtype=False
+    )
+    pd.testing.assert_frame_equal(
+        schemas.read_each(with_and_without.tables_of(files, models), schemas.POST_PROCESSED),
+        compared,
+        check_dtype=False,
+    )
+    none = schemas.read_each([], schemas.SUBSETS)
+    assert none.empty and subsets.sentence(none).startswith("Nothing is known")
     assert not list(files.evaluations.rglob("scores.csv")), "no reader of a study's scores finds them"
 
 
@@ -147,18 +153,12 @@ class FakeEnsemble:
 
     sequences: tuple[str, ...] = ("t1c", "t2w", "t2f")
     dropout: float = 0.0
-    absent: dict[str, list[str]] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
     @property
     def plans(self):
         settings = {"sequence_dropout": self.dropout} if self.dropout else {}
         return SimpleNamespace(plans={"brainmets": {"settings": settings}})
-
-    @property
-    def dataset(self):
-        names = {str(number): name for number, name in enumerate(self.sequences)}
-        return {"channel_names": names, "absent": self.absent} if self.absent else {"channel_names": names}
 
     def probabilities(self, case):
         self.asked.append((case.case, tuple(case.images)))
@@ -195,9 +195,10 @@ def test_every_smaller_set_of_what_a_case_has_is_predicted_once(tmp_path, monkey
 def test_what_a_model_learnt_is_told_by_its_training_cases_and_its_dropout():
     from brainmets.training.subsets import learnt
 
-    assert learnt(FakeEnsemble()) == {"t1c+t2w+t2f"}
-    assert learnt(FakeEnsemble(absent={"x": ["t2w"]})) == {"t1c+t2w+t2f", "t1c+t2f"}
-    assert learnt(FakeEnsemble(dropout=0.2)) is None
+    taught = [case_of("a", ALL), case_of("b", ("t1c", "t2f"))]
+    assert learnt(FakeEnsemble(), taught) == {"t1c+t2w+t2f", "t1c+t2f"}, "the models read no t1n"
+    assert learnt(FakeEnsemble(), taught[1:]) == {"t1c+t2f"}
+    assert learnt(FakeEnsemble(dropout=0.2), taught) is None
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def files(tmp_path):
 def test_the_report_says_where_no_rule_was_tried_and_nothing_is_known_of_sets(files):
     assert beside.post_processing(files) == beside.Section([beside.NO_RULES], [], [])
     assert beside.sequence_subsets(files).rows == []
-    write_table(files.statistics / beside.PROCESSED, with_and_without.read_all(files, []))
+    write_table(files.statistics / beside.PROCESSED, schemas.read_each([], schemas.POST_PROCESSED))
     assert beside.post_processing(files).sentences == [beside.NO_RULES]
 
 

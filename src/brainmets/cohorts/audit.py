@@ -26,7 +26,7 @@ import pandas as pd
 
 from brainmets import tables
 from brainmets.cohorts import audit_page, plausibility
-from brainmets.cohorts.cohort import Case, CohortError
+from brainmets.cohorts.cohort import Case, CohortError, sequences_of
 from brainmets.cohorts.examination import Examination, Scan, examine
 from brainmets.cohorts.fingerprint import pairs_of_one_scan
 from brainmets.cohorts.plausibility import passed_over
@@ -63,12 +63,11 @@ class Audit:
 
     ``cases`` has ``CASE_COLUMNS`` (``sequences`` that the case has, with spaces between them; shape and spacing in the
     file's axis order, spacing in mm; ``lesions`` counts 26-connected components of WT); ``findings`` has
-    ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the
-    cohort's folder, and is empty where the finding is about the whole cohort (case "all"). ``numbers``: ``case`` and
-    ``plausibility.NUMBERS``. ``scans`` are the images that could be read; ``on_level`` are those with another value
-    than 0 around the head, and that value. ``pictures``: by case,
-    ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole.
-    ``quarantined`` (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
+    ``FINDING_COLUMNS`` and may be empty: ``file`` is named from the cohort's folder, and is empty where the finding is
+    about the whole cohort (case "all"). ``numbers``: ``case`` and ``plausibility.NUMBERS``. ``scans`` are the images
+    that could be read; ``on_level`` are those with another value than 0 around the head, and that value. ``pictures``:
+    by case, ``audit_page.thumbnail``. ``suspects``: patients whom an error makes unusable as a whole. ``quarantined``
+    (``QUARANTINE_COLUMNS``): what was left out, of which ``cases`` holds nothing more.
     """
 
     cases: pd.DataFrame
@@ -133,7 +132,7 @@ def _examine_all(
     progress: Callable[[str], None] | None,
 ) -> dict[tuple[str, str], Examination]:
     """By cohort and case."""
-    jobs = [_Job(name, case, cohorts[name], channels(cases[name])) for name in cohorts for case in cases[name]]
+    jobs = [_Job(name, case, cohorts[name], sequences_of(cases[name])) for name in cohorts for case in cases[name]]
     workers = min(workers, len(jobs))
     found: dict[tuple[str, str], Examination] = {}
     began = time.monotonic()
@@ -162,11 +161,6 @@ class _Job(NamedTuple):
 
 def _examine(job: _Job) -> Examination:
     return examine(job.case, job.declaration, job.sequences)
-
-
-def channels(cases: Sequence[Case]) -> tuple[str, ...]:
-    """The sequences of a cohort, in channel order: those that any case has, since one that none has is not found."""
-    return tuple(name for name in SEQUENCES if any(name in case.images for case in cases))
 
 
 def _collected(
@@ -323,7 +317,7 @@ def _of_the_cohort(table: pd.DataFrame, cases: Sequence[Case], declaration: Coho
 
 def _passed_over(cases: Sequence[Case]) -> Iterator[dict[str, str]]:
     """What the rules cannot see where fewer than the four sequences are read of the cohort."""
-    read = channels(cases)
+    read = sequences_of(cases)
     if absent := [name for name in SEQUENCES if name not in read and cases]:
         rules = ", ".join(passed_over(read)) or "none"
         yield finding("rules passed over", "all", "", sequences=", ".join(read), absent=", ".join(absent), rules=rules)

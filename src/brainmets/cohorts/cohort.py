@@ -87,6 +87,12 @@ class Case:
         return images if self.label is None else [*images, self.label]
 
 
+def sequences_of(cases: Iterable[Case]) -> tuple[str, ...]:
+    """The sequences that any of the cases has, in channel order."""
+    have = {name for case in cases for name in case.images}
+    return tuple(name for name in SEQUENCES if name in have)
+
+
 def find_cases(declaration: Cohort, sequences: Iterable[str]) -> list[Case]:
     """Every case of a declared cohort, sorted by name, with those of ``sequences`` that it has.
 
@@ -290,7 +296,10 @@ def patient_of(case: str, declaration: Cohort) -> str:
 
 
 def read_mapped_labels(case: Case, declaration: Cohort) -> tuple[npt.NDArray[np.uint8], nifti.Grid]:
-    """A case's label map (x, y, z) in BraTS labels, and its grid; zeros on the reference's grid where it has none."""
+    """A case's label map (x, y, z) in BraTS labels, and its grid.
+
+    Where it has none: zeros on the grid of its reference sequence.
+    """
     if case.label is None:
         grid = nifti.read_grid(case.reference)
         return np.zeros(grid.shape, np.uint8), grid
@@ -300,7 +309,7 @@ def read_mapped_labels(case: Case, declaration: Cohort) -> tuple[npt.NDArray[np.
 def write_mapped_labels(case: Case, declaration: Cohort, folder: Path) -> Path:
     """Write ``<case>.nii.gz`` in BraTS labels with the original's grid and affine to ``folder``.
 
-    A lesion-free case without a label map gets an empty one, on the grid of its reference.
+    A lesion-free case without a label map gets an empty one, on the grid of its reference sequence.
     """
     labels, grid = read_mapped_labels(case, declaration)
     return nifti.write(folder / f"{case.case}.nii.gz", labels, grid.affine)

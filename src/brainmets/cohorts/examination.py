@@ -49,8 +49,8 @@ class Scan(NamedTuple):
 class Examination:
     """What was seen of one case: its row of ``audit.CASE_COLUMNS``, ``plausibility.NUMBERS``, findings, images.
 
-    ``picture`` is ``audit_page.thumbnail`` of what lies on the reference's grid; ``scans`` are the images that were
-    read; ``on_level`` are those with another value than 0 around the head, and that value.
+    ``picture`` is ``audit_page.thumbnail`` of what lies on the reference sequence's grid; ``scans`` are the images
+    that were read; ``on_level`` are those with another value than 0 around the head, and that value.
     """
 
     row: dict[str, Any]
@@ -88,7 +88,7 @@ class Examination:
 def examine(case: Case, declaration: Cohort, sequences: Sequence[str]) -> Examination:
     """Read a case's files, each once, and look at them together. Never raises for what a file holds.
 
-    The case's reference, its t1c where it has one, is what the other files are compared with. What it lacks of the
+    The other files are compared with the reference sequence, the t1c where there is one. What the case lacks of the
     cohort's ``sequences`` is a finding. A lesion-free case without a label map counts as one whose label map is empty.
     """
     row = {"case": case.case, "patient": case.patient, "sequences": " ".join(case.sequences)}
@@ -151,7 +151,7 @@ def _describe_grid(one: Examination, grid: nifti.Grid) -> None:
 
 
 def _check_grid(one: Examination, grid: nifti.Grid, first: nifti.Grid | None, name: str, remedy: str) -> bool:
-    """Note another grid than that of the reference, sequence ``name``, if that could be read.
+    """Note another grid than that of ``name``, the reference sequence, if that could be read.
 
     Gives whether the two are known to be one.
     """
@@ -172,7 +172,7 @@ def _check_grid(one: Examination, grid: nifti.Grid, first: nifti.Grid | None, na
 
 
 def _check_match(one: Examination, case: Case, structure: Mapping[str, Edges | None]) -> None:
-    """Note what shows the head in another place than the reference does, on the same grid."""
+    """Note what shows the head in another place than the reference sequence does, on the same grid."""
     shown = {sequence: one for sequence, one in structure.items() if one is not None}
     first = reference_sequence(case.images)
     reference = shown.pop(first, None)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets import nifti
-from brainmets.cohorts.cohort import Case, read_mapped_labels
+from brainmets.cohorts.cohort import Case, read_mapped_labels, sequences_of
 from brainmets.figures import Drawing
 from brainmets.params import Cohort
 from brainmets.vocabulary import REGION_COLOURS, REGION_LINES, REGIONS, SEQUENCES, region_mask
@@ -27,7 +27,7 @@ def montage(cases: Sequence[Case], declaration: Cohort, title: str) -> Drawing:
     A sequence that a case lacks is an empty field that says so. An empty label map shows the middle slice.
     Each image is windowed to its own 1st to 99.5th percentile.
     """
-    sequences = [name for name in SEQUENCES if any(name in case.images for case in cases)]
+    sequences = sequences_of(cases)
     figure = Drawing(figsize=(max(4, 2 * len(sequences)), 2.1 * len(cases)), layout="constrained")
     axes = figure.subplots(len(cases), len(sequences), squeeze=False)
     for row, case in zip(axes, cases, strict=True):

@@ -244,9 +244,9 @@ def flag(table: pd.DataFrame, there: Mapping[str, Collection[str]] | None = None
 
     ``table``: one row per patient, ``case`` and ``QUALITY_COLUMNS``; absent columns are not judged, an empty table
     has no flags. ``severity`` "error": beyond an absolute limit (of most measures), or no value where most others
-    have one; ``there``: the sequences of each case that is not of all four: nothing is awaited of the others.
-    "warning": far from the cohort (of ``FEWEST`` values or more). ``usual``: median and range of the other
-    patients' values that are not flagged themselves.
+    have one; "warning": far from the cohort (of ``FEWEST`` values or more). ``usual``: median and range of the other
+    patients' values that are not flagged themselves. ``there``: the sequences of each case that is not of all four:
+    nothing is awaited of the others.
     """
     given = there or {}
     lacking = [set(SEQUENCES).difference(given.get(case, SEQUENCES)) for case in table["case"]]

@@ -1,10 +1,9 @@
 """One patient from raw series to a prepared case: register, find the brain, resample once, write.
 
 The order: every sequence is registered to the contrast-enhanced T1, the brain is found once, on the native T1 where
-there is one that shows it, else on the contrast-enhanced T1, and the
-contrast-enhanced T1's brain is registered to the template. Each image is then resampled a single time, from its own
-grid to the case's, through the composed transform; label maps ride along through the transform of the sequence that
-they were drawn on.
+there is one that shows it, else on the contrast-enhanced T1, and the contrast-enhanced T1's brain is registered to the
+template. Each image is then resampled a single time, from its own grid to the case's, through the composed transform;
+label maps ride along through the transform of the sequence that they were drawn on.
 """
 
 from __future__ import annotations
@@ -26,14 +25,12 @@ from brainmets.figures import Drawing
 from brainmets.params import Cohort, Preparation
 from brainmets.paths import PreparationPaths
 from brainmets.preparation import brain, grids, quality, quality_figures, raw, registration, volumes
-from brainmets.preparation.quality import REFERENCE
+from brainmets.preparation.quality import NATIVE, REFERENCE
 from brainmets.preparation.registration import Registration
 from brainmets.preparation.scans import ScanError
 from brainmets.preparation.sorting import Planned
 from brainmets.vocabulary import SEQUENCES
 
-BRAIN_SEQUENCE = "t1n"
-"""The sequence whose brain is found: the network was trained on T1 without contrast."""
 TEMPLATE = "template"
 """The name of the transform from the template to the t1c among the others."""
 GRID_TOLERANCE_MM = 0.1
@@ -235,8 +232,8 @@ def _brain(native: Native) -> tuple[sitk.Image, str, str]:
     if native.brain_mask is not None:
         return native.brain_mask, native.masked_on, "own mask"
     try:
-        if BRAIN_SEQUENCE in native.images:
-            return brain.brain_mask(native.images[BRAIN_SEQUENCE]), BRAIN_SEQUENCE, BRAIN_SEQUENCE
+        if NATIVE in native.images:
+            return brain.brain_mask(native.images[NATIVE]), NATIVE, NATIVE
     except ScanError:
         pass
     return brain.brain_mask(native.images[REFERENCE]), REFERENCE, REFERENCE

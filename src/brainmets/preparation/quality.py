@@ -27,7 +27,8 @@ Mask = npt.NDArray[np.bool_]
 REFERENCE = "t1c"
 """The sequence that the others are compared with."""
 NATIVE = "t1n"
-"""The sequence that the template, a T1 without contrast agent, is compared with where there is one."""
+"""The T1 without contrast agent, as the template is and as the brain's network was trained on: where there is one, the
+template is compared with it and the brain is found on it."""
 COMPARED = tuple(sequence for sequence in SEQUENCES if sequence != REFERENCE)
 PAIRS = tuple(combinations(SEQUENCES, 2))
 

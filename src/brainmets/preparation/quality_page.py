@@ -80,9 +80,7 @@ def _patient(case: str, flags: pd.DataFrame, pictures: Pictures, there: Sequence
     part = column_of(0)[1] / column_of(0, len(there))[1]
     shown = "the four sequences" if len(there) == len(SEQUENCES) else " and ".join(SEQUENCE_TITLES[n] for n in there)
     compared = ", and checkerboards with the T1 after contrast" if len(there) > 1 else ""
-    count = {1: "", 2: ", and a checkerboard", 3: ", and two checkerboards"}.get(
-        len(strip), ", and three checkerboards"
-    )
+    count = ("", ", and a checkerboard", ", and two checkerboards", ", and three checkerboards")[len(strip) - 1]
     return {
         "case": case,
         "flags": rows,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, StudyPaths
-from brainmets.schemas import POST_PROCESSED, SUBSETS, Schema, read
-from brainmets.statistics import subsets, with_and_without
+from brainmets.schemas import POST_PROCESSED, SUBSETS, Schema, read_each
+from brainmets.statistics import subsets
+from brainmets.statistics.conclusions import listed
+from brainmets.statistics.froc import SMALL_MM
 from brainmets.statistics.paired_measures import FALSE, MEASURES
+from brainmets.statistics.tables import models
 from brainmets.vocabulary import (
     ARMS,
     PAPER_ARMS,
     REGION_ORDER,
     SEQUENCE_TITLES,
-    STRATEGIES,
     STRATEGY_TITLES,
     arm_title,
     ordered,
@@ -59,8 +63,8 @@ def sequence_facts(files: StudyPaths, study: Study) -> list[str]:
     """
     facts = []
     for cohort in COHORTS:
-        reads = study.content[cohort].get("sequences") or study.content["sequences"]
-        told = f"The networks of the {cohort} cohort read {_listed(SEQUENCE_TITLES[name] for name in reads)}."
+        reads = study.sequences_of(cohort)
+        told = f"The networks of the {cohort} cohort read {listed(SEQUENCE_TITLES[name] for name in reads)}."
         if files.manifest(cohort).is_file():
             cases = read_manifest(files.manifest(cohort))
             lacks = {name: [case for case, one in cases.items() if name not in one.images] for name in reads}
@@ -76,13 +80,14 @@ def sequence_facts(files: StudyPaths, study: Study) -> list[str]:
 
 def post_processing(files: StudyPaths) -> Section:
     """Every measure without the chosen rules and with them, model by model; or the sentence that there is nothing."""
-    lines = _lines(files, PROCESSED, POST_PROCESSED)
-    if not lines:
+    table = _table(files, PROCESSED, POST_PROCESSED)
+    if table.empty:
         return Section([NO_RULES], [], [])
+    lines = _lines(table)
     by = {(line["arm"], line["strategy"], line["region"], line["measure"]): line for line in lines}
     measures = [name for name in MEASURES if any(line["measure"] == name for line in lines)]
     rows = []
-    for arm, strategy in _models(lines):
+    for arm, strategy in models(table):
         own = [line for line in lines if (line["arm"], line["strategy"]) == (arm, strategy)]
         for place, region in enumerate(ordered({line["region"] for line in own}, REGION_ORDER)):
             small = next(line for line in own if line["region"] == region)
@@ -95,26 +100,24 @@ def post_processing(files: StudyPaths) -> Section:
     sentences = [
         "Rules laid over the label maps, chosen for each model on its cross-validated predictions alone. All other "
         f"numbers of this report are those of the predictions as they are. Last column: lesions below "
-        f"{with_and_without.BELOW_MM:g} mm that were found and are lost, of all of them.",
+        f"{SMALL_MM:g} mm that were found and are lost, of all of them.",
     ]
     return Section(sentences, [MEASURES[name] for name in measures], rows, PROCESSED)
 
 
 def sequence_subsets(files: StudyPaths) -> Section:
     """What each model loses without a sequence; rows only where the held-out cases were read with several sets."""
-    lines = _lines(files, BY_SUBSET, SUBSETS)
-    table = read(files.statistics / BY_SUBSET, SUBSETS) if lines else None
-    if table is None:
-        return Section(
-            ["Nothing is known of sets of sequences: scores from elsewhere, or of an earlier version."], [], []
-        )
+    table = _table(files, BY_SUBSET, SUBSETS)
     told = [subsets.sentence(table)]
+    if table.empty:
+        return Section(told, [], [])
     if table["subset"].nunique() < 2:
         return Section(told, [], [], BY_SUBSET)
-    dice = [line for line in lines if line["measure"] == "dice"]
+    table = table[table["measure"] == "dice"]
+    dice = _lines(table)
     regions = ordered({line["region"] for line in dice}, REGION_ORDER)
     rows = []
-    for arm, strategy in _models(dice):
+    for arm, strategy in models(table):
         own = [line for line in dice if (line["arm"], line["strategy"]) == (arm, strategy)]
         for place, (subset, how) in enumerate(dict.fromkeys((line["subset"], line["how"]) for line in own)):
             by = {line["region"]: line for line in own if (line["subset"], line["how"]) == (subset, how)}
@@ -128,18 +131,13 @@ def sequence_subsets(files: StudyPaths) -> Section:
     return Section(told, [f"Dice, {region}" for region in regions], rows, BY_SUBSET)
 
 
-def _lines(files: StudyPaths, name: str, schema: Schema) -> list[Row]:
+def _table(files: StudyPaths, name: str, schema: Schema) -> pd.DataFrame:
     path = files.statistics / name
-    return list(read(path, schema).to_dict("records")) if path.is_file() else []
+    return read_each([path] if path.is_file() else [], schema)
 
 
-def _models(lines: Sequence[Row]) -> list[tuple[str, str]]:
-    found = {(str(line["arm"]), str(line["strategy"])) for line in lines}
-    return [
-        (arm, strategy)
-        for arm in ordered({arm for arm, _ in found}, ARMS)
-        for strategy in ordered({one for own, one in found if own == arm}, STRATEGIES)
-    ]
+def _lines(table: pd.DataFrame) -> list[Row]:
+    return list(table.to_dict("records"))
 
 
 def _change(line: Row | None) -> dict[str, str]:
@@ -169,8 +167,3 @@ def _value(line: Row | None) -> dict[str, str]:
 
 def _between(low: float, high: float, digits: int) -> str:
     return " (no interval)" if math.isnan(low) or math.isnan(high) else f" ({low:+.{digits}f} to {high:+.{digits}f})"
-
-
-def _listed(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 
 from brainmets import nifti, tables
-from brainmets.cohorts.cohort import Case, read_manifest
+from brainmets.cohorts.cohort import Case, read_manifest, sequences_of
 from brainmets.files import numbered, write_text
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
@@ -165,7 +165,7 @@ def write_expert_folder(
 
 def _handed_out(cases: Sequence[Case]) -> str:
     """Which images the folders hold, in words."""
-    names = [name for name in SEQUENCES if any(name in case.images for case in cases)]
+    names = sequences_of(cases)
     held = f"the sequence{'s' if len(names) > 1 else ''} {', '.join(names)}"
     some_lack = any(len(case.images) < len(names) for case in cases)
     return held + (" (some cases lack some of them)" if some_lack else "")

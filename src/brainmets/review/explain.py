@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from brainmets.scoring.case import score_case
 from brainmets.scoring.probabilities import entropy_bits
 from brainmets.training.inference import Ensemble, NetworkImage
 from brainmets.training.session import training_device
+from brainmets.training.subsets import read_of
 from brainmets.vocabulary import (
     NETWORK_REGIONS,
     REGIONS,
@@ -152,8 +153,7 @@ def explain_cases(
         z, _ = worst_slice(review, REGION)
         review = replace(review, predictions={})  # held no longer than the slice is looked for
         image = ensemble.preprocess(manifest[case], files.references / f"{case}.nii.gz")
-        there = [name for name in ensemble.sequences if name in manifest[case].images]
-        found = _explain(ensemble, image, there, review, z, model, definition)
+        found = _explain(ensemble, image, read_of(ensemble, manifest[case]), review, z, model, definition)
         if number == 1:
             try:
                 found = replace(found, occlusion=occlude_lesion(ensemble, image))
@@ -197,7 +197,7 @@ def write_table(folder: Path, values: pd.DataFrame) -> None:
 def _explain(
     ensemble: Ensemble,
     image: NetworkImage,
-    there: Sequence[str],
+    there: tuple[str, ...],
     review: ReviewCase,
     z: int,
     model: Model,
@@ -208,8 +208,9 @@ def _explain(
     rows: list[dict[str, Any]] = []
     slices: list[Floats] = []
     for sequence in (NOTHING, *there):
-        channel = None if sequence == NOTHING else image.data[ensemble.sequences.index(sequence)]
-        with withheld(channel, head):
+        with ExitStack() as altered:
+            if sequence != NOTHING:
+                altered.enter_context(withheld(image.data[ensemble.sequences.index(sequence)], head))
             folds = ensemble.fold_probabilities(image)
             if sequence == NOTHING:
                 folds = _keeping_slices(folds, z, slices)
@@ -236,7 +237,7 @@ def _explain(
         entropy=entropy_bits(unaltered.mean(axis=0)),
         disagreement=disagreement_bits(unaltered),
         scores=rows,
-        sequences=tuple(there),
+        sequences=there,
     )
 
 
@@ -267,15 +268,12 @@ def disagreement_bits(folds: npt.NDArray[np.floating]) -> npt.NDArray[np.float64
 
 
 @contextmanager
-def withheld(channel: Floats | None, head: Mask) -> Iterator[None]:
+def withheld(channel: Floats, head: Mask) -> Iterator[None]:
     """Within the block, one channel of a normalised image is its own mean throughout the ``head``.
 
-    Around the head it stays as it is. Nothing happens without a channel or with an empty head. The channel is altered
-    in place, since a copy of the image would be the largest thing in memory, and given back as it was.
+    Around the head it stays as it is, and so does all with an empty head. The channel is altered in place, since a
+    copy of the image would be the largest thing in memory, and given back as it was.
     """
-    if channel is None:
-        yield
-        return
     kept = channel[head]
     channel[head] = kept.mean(dtype=np.float64) if kept.size else 0
     try:

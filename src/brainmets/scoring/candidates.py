@@ -34,6 +34,7 @@ from brainmets import schemas, tables
 from brainmets.nifti import Affine, Spacing, around, labelled
 from brainmets.schemas import CANDIDATES, OVERLAPS, TARGETS, Schema
 from brainmets.scoring.boxes import Labels, Mask
+from brainmets.scoring.lesions import equivalent_mm
 from brainmets.scoring.metrics import check_spacing
 from brainmets.scoring.one_to_one import LEAST_IOU
 from brainmets.scoring.probabilities import entropy_bits
@@ -208,7 +209,7 @@ def _region(
         {
             "lesion": np.arange(1, drawn.n + 1),
             "volume_mm3": mm3,
-            "diameter_mm": np.cbrt(6 * mm3 / math.pi),
+            "diameter_mm": equivalent_mm(mm3),
             **dict(zip(("x_mm", "y_mm", "z_mm"), drawn.mm.T, strict=True)),
         }
     )

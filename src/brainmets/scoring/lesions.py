@@ -118,7 +118,7 @@ class LesionCollector:
     def _add_components(self, reference: Mask, prediction: Mask, first: Numbers, second: Numbers) -> None:
         """The crop's components; ``first`` and ``second`` are its lesion numbers from 1 on."""
         # a predicted lesion is one component under either definition
-        numbers = first if self._definition == "brats_2026" else _components(reference)
+        numbers = first if self._definition == "brats_2026" else components(reference)
         pairs, shared = _pairs(numbers, second, reference & prediction)
         sizes = [np.bincount(one.ravel())[1:] for one in (numbers, second)]
         lesion = np.zeros(len(sizes[0]) + 1, np.int64)
@@ -138,19 +138,30 @@ class LesionCollector:
 
 def _number(reference: Mask, prediction: Mask, definition: LesionDefinition) -> tuple[Numbers, Numbers, Ints]:
     """The definition's lesion numbers of both masks, and the pairs (n, 2) of lesions that touch."""
-    predicted = _components(prediction)
+    predicted = components(prediction)
     if definition == "brats_2026":
-        first = _components(reference)
+        first = components(reference)
         return first, predicted, _pairs(first, predicted, reference & prediction)[0]
     dilated = _dilated(np.pad(reference, 1))
     inside = (slice(1, -1),) * 3
-    united = _components(dilated)[inside]
+    united = components(dilated)[inside]
     return united * reference, predicted, _pairs(united, predicted, dilated[inside] & prediction)[0]
 
 
-def _components(mask: Mask) -> Numbers:
+def components(mask: Mask) -> Numbers:
+    """The 26-connected components of a mask (3D) by number, from 1, the same however it lies in memory."""
     # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
-    return np.asarray(cc3d.connected_components(mask.view(np.uint8), connectivity=26))
+    return np.asarray(cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26))
+
+
+def equivalent_mm(volume_mm3: npt.ArrayLike) -> Floats:
+    """The diameters of balls of these volumes.
+
+    >>> equivalent_mm([523.6]).round(2).tolist()
+    [10.0]
+    """
+    diameters: Floats = np.cbrt(6 * np.asarray(volume_mm3, float) / np.pi)
+    return diameters
 
 
 def _dilated(mask: Mask) -> Mask:

@@ -31,6 +31,7 @@ from scipy import ndimage
 
 from brainmets import nifti
 from brainmets.scoring.boxes import Labels, Mask
+from brainmets.scoring.lesions import components
 from brainmets.vocabulary import LABELS, PostRule, region_mask
 
 ORDER: tuple[PostRule, ...] = ("holes", "tc_without_et", "wt_without_tc", "smallest_volume")
@@ -136,7 +137,7 @@ def _without_bare_oedema(labels: Labels) -> Labels:
 
 
 def _without_small(labels: Labels, voxel_mm3: float, smallest_mm3: float) -> Labels:
-    numbers = _numbered(region_mask(labels, "WT"))
+    numbers = components(region_mask(labels, "WT"))
     volumes = np.round(np.bincount(numbers.ravel()) * voxel_mm3, 6)  # spacings of headers are off in the last digit
     small = volumes < smallest_mm3
     small[0] = False
@@ -145,7 +146,7 @@ def _without_small(labels: Labels, voxel_mm3: float, smallest_mm3: float) -> Lab
 
 def _components_without(region: Mask, needed: Mask) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.bool_]]:
     """The region's components, and by number which of them hold no voxel of ``needed``."""
-    numbers = _numbered(region)
+    numbers = components(region)
     without = np.ones(int(numbers.max()) + 1, bool)
     without[np.unique(numbers[needed])] = False
     without[0] = False
@@ -158,8 +159,3 @@ def _painted(labels: Labels, numbers: npt.NDArray[np.integer], chosen: npt.NDArr
     result = labels.copy()
     result[chosen[numbers]] = label
     return result
-
-
-def _numbered(mask: Mask) -> npt.NDArray[np.integer]:
-    # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
-    return np.asarray(cc3d.connected_components(mask.astype(np.uint8), connectivity=26))

@@ -155,7 +155,7 @@ def write(study: Study, arm: str, strategy: Strategy, out: Path, licence: str = 
             card=_card(study, files, arm, strategy, manifest, len(held_out), licence)
             | {"sequences": sequences, "sequence_dropout": _dropout(first)},
             plan=contents.plan_of(first["init_args"]["plans"]).content(),
-            dataset=_plainly(first["init_args"]["dataset_json"]),
+            dataset=first["init_args"]["dataset_json"],
             mirroring_axes=first["inference_allowed_mirroring_axes"],
             preparation=asdict(Settings.of(study.notebook("00_preparation", cohort="target", case=""))),  # type: ignore[arg-type]
             **{name: study.content["evaluation"][name] for name in SAME_EVALUATION[1:]},
@@ -311,11 +311,6 @@ def _lacked(cases: Mapping[str, Case], trained: Collection[str]) -> list[str]:
 def _dropout(checkpoint: Mapping[str, Any]) -> float:
     """The probability with which each sequence was blanked in training."""
     return float(checkpoint["init_args"]["plans"]["brainmets"]["settings"].get("sequence_dropout", 0.0))
-
-
-def _plainly(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """``dataset.json`` without what it says of single cases, by name, that lack a sequence."""
-    return {name: value for name, value in dataset.items() if name != channels.ABSENT}
 
 
 def _trained_on(files: StudyPaths, stage: str, arm: str, folds: Sequence[int]) -> set[str]:

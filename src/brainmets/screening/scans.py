@@ -118,7 +118,7 @@ def find_scans(
 
 
 def _from_raw(
-    settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say, reads: Reads = ALL_FOUR
+    settings: Settings, inputs: Inputs, options: Options, outcome: Outcome, say: Say, reads: Reads
 ) -> list[Scan]:
     """Sort and prepare raw scans as the training cohort was; the images come to lie in each scan's folder."""
     files = PreparationPaths(options.private)

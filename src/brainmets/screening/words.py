@@ -9,11 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from brainmets.statistics.froc import ALL_SIZES, SIZES
+from brainmets.scoring.lesions import equivalent_mm
+from brainmets.statistics.froc import ALL_SIZES, SIZES, SMALL_MM
 from brainmets.vocabulary import HIT_RULE_TITLES
 
-SMALL_MM = 5.0
-"""Below this equivalent diameter lesions are said to be small: where models miss most."""
 REGION_TITLES = {
     "ET": "enhancing tumour",
     "TC": "tumour core (enhancing and non-enhancing)",
@@ -122,15 +121,6 @@ def performance_rows(performance: Row, volumes_mm3: Mapping[int, float]) -> list
             }
         )
     return rows
-
-
-def equivalent_mm(volume_mm3: float) -> float:
-    """The diameter of a ball of a volume.
-
-    >>> round(equivalent_mm(523.6), 2)
-    10.0
-    """
-    return (6 * volume_mm3 / math.pi) ** (1 / 3)
 
 
 def operating_point(model: Row) -> str:

@@ -53,11 +53,13 @@ class Size:
 
 
 ALL_SIZES = Size("all", 0.0, math.inf)
+SMALL_MM = 5.0
+"""Lesions of a smaller equivalent diameter are said to be small: where models miss most."""
 SIZES: tuple[Size, ...] = (
     ALL_SIZES,
     Size("<3 mm", 0.0, 3.0),
-    Size("3-5 mm", 3.0, 5.0),
-    Size("5-10 mm", 5.0, 10.0),
+    Size("3-5 mm", 3.0, SMALL_MM),
+    Size("5-10 mm", SMALL_MM, 10.0),
     Size(">=10 mm", 10.0, math.inf),
 )
 """All lesions, and the bins: the equivalent diameter is that of a ball of the lesion's volume."""

@@ -76,8 +76,7 @@ class Measured:
 def measured(scores: pd.DataFrame) -> Iterator[Measured]:
     """Every region's measures of one model's ``scores`` (``scores.csv``), in the order of regions and ``MEASURES``.
 
-    A measure whose metrics the table does not hold, or no case has, is left out where no row of it is there at all;
-    cases keep their order.
+    A measure that no case has a value of is left out; one that only cases without the region have stays, of no case.
     """
     held = with_reference(scores)
     for region in ordered(scores["region"], REGION_ORDER):

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from brainmets.figures import keys_below, panel_grid
 from brainmets.statistics.figures import arm_colour, arm_marker
 from brainmets.statistics.subsets import OUTSIDE, title_of
+from brainmets.statistics.tables import models
 from brainmets.vocabulary import (
-    ARMS,
     METRIC_AXES,
     REGION_ORDER,
     STRATEGIES,
@@ -42,20 +42,16 @@ def dice_by_subset(table: pd.DataFrame) -> Figure:
     shown = table[table["measure"] == "dice"].drop_duplicates(["arm", "strategy", "subset", "region"], keep="last")
     regions, sets = ordered(shown["region"], REGION_ORDER), list(dict.fromkeys(shown["subset"]))
     sets.sort(key=lambda name: (-len(name.split("+")), name))
-    models = [
-        (arm, strategy)
-        for arm in ordered(shown["arm"], ARMS)
-        for strategy in ordered(shown.loc[shown["arm"] == arm, "strategy"], STRATEGIES)
-    ]
-    height = max(1.6, len(sets) * max(0.35, 0.11 * len(models)))
+    drawn = models(shown)
+    height = max(1.6, len(sets) * max(0.35, 0.11 * len(drawn)))
     figure, grid = panel_grid(1, len(regions), width=2.9, height=height, sharey=True)
     for panel, region in zip(grid[0], regions, strict=False):
         own = {
             (row["arm"], row["strategy"], row["subset"]): row
             for row in shown[shown["region"] == region].to_dict("records")
         }
-        for turn, model in enumerate(models):
-            shift = 0.8 * ((turn + 0.5) / len(models) - 0.5)
+        for turn, model in enumerate(drawn):
+            shift = 0.8 * ((turn + 0.5) / len(drawn) - 0.5)
             for place, subset in enumerate(sets):
                 if row := own.get((*model, subset)):
                     _dot(panel, row, place + shift, *model)
@@ -71,7 +67,7 @@ def dice_by_subset(table: pd.DataFrame) -> Figure:
     keys = [
         Line2D([], [], color=arm_colour(arm), marker=arm_marker(arm), fillstyle=_fill(strategy), linestyle="",
                markersize=5, label=f"{arm_title(arm)}, {STRATEGY_TITLES[strategy]}")
-        for arm, strategy in models
+        for arm, strategy in drawn
     ]  # fmt: skip
     if (shown["note"] == OUTSIDE).any():
         keys.append(

@@ -6,7 +6,7 @@ some of their sequences left out, each beside its own prediction with all that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +44,7 @@ def occurring(
     scores: pd.DataFrame,
     sequences: Mapping[str, Sequence[str]],
     patients: Mapping[str, str],
-    learnt: Iterable[str] | None,
+    learnt: Collection[str] | None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """One model's scores by the set of sequences that the cases have; ``sequences``: by case. Columns: ``COLUMNS``.
@@ -56,11 +56,10 @@ def occurring(
     if unknown := sorted(set(names) - set(sequences)):
         raise ValueError(f"sequences: nothing says which {', '.join(unknown)} has")
     of_case = names.map({case: name_of(given) for case, given in sequences.items()})
-    known = None if learnt is None else set(learnt)
     rows = [
         row
         for subset in sorted(set(of_case), key=_largest_first)
-        for row in _rows(scores[of_case == subset], None, subset, patients, known, confidence)
+        for row in _rows(scores[of_case == subset], None, subset, patients, learnt, confidence)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -69,7 +68,7 @@ def made(
     by_subset: Mapping[str, pd.DataFrame],
     whole: pd.DataFrame,
     patients: Mapping[str, str],
-    learnt: Iterable[str] | None,
+    learnt: Collection[str] | None,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """One model's scores of cases predicted with fewer sequences, by the name of the set that was left.
@@ -77,7 +76,6 @@ def made(
     Columns and ``learnt`` as in ``occurring``. ``whole``: its scores of the same cases with all they have.
     ``difference``: with the set less with all, paired by case, so that it is below 0 where a Dice is lost.
     """
-    known = None if learnt is None else set(learnt)
     rows = [
         row
         for subset in sorted(by_subset, key=_largest_first)
@@ -86,7 +84,7 @@ def made(
             whole[whole["case"].isin(by_subset[subset]["case"])],
             subset,
             patients,
-            known,
+            learnt,
             confidence,
         )
     ]
@@ -98,7 +96,7 @@ def _rows(
     whole: pd.DataFrame | None,
     subset: str,
     patients: Mapping[str, str],
-    learnt: set[str] | None,
+    learnt: Collection[str] | None,
     confidence: float,
 ) -> list[tuple[object, ...]]:
     model = scores[["arm", "strategy"]].iloc[0]
@@ -121,15 +119,9 @@ def _largest_first(name: str) -> tuple[int, list[int]]:
 
 
 def tables_of(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
-    """The tables that ``read_all`` reads: those that notebook 06 wrote for these models."""
+    """The tables (``schemas.SUBSETS``) that notebook 06 wrote for these models; a model may have none."""
     paths = [files.subsets(*model) for model in models]
     return [path for path in paths if path.is_file()]
-
-
-def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
-    """What notebook 06 wrote for these models, one after the other; a model of an earlier version has no rows."""
-    found = [schemas.read(path, schemas.SUBSETS) for path in tables_of(files, models)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 
 def sentence(table: pd.DataFrame) -> str:
@@ -145,13 +137,10 @@ def sentence(table: pd.DataFrame) -> str:
     outside = table[table["note"] == OUTSIDE]
     if len(outside):
         models = dict.fromkeys(outside[["arm", "strategy"]].itertuples(index=False, name=None))
+        titles = "; ".join(model_title(*model) for model in models)
         told += (
-            f" Sets marked as outside what was learnt were in no training case of {_listed(models)}, which "
+            f" Sets marked as outside what was learnt were in no training case of {titles}, which "
             f"{'was' if len(models) == 1 else 'were'} trained without sequence dropout: there the table says what "
             "happens to a network that is given what it never saw, not what a network can do with these sequences."
         )
     return told
-
-
-def _listed(models: Iterable[tuple[str, str]]) -> str:
-    return "; ".join(model_title(*model) for model in models)

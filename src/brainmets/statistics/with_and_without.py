@@ -12,13 +12,12 @@ import pandas as pd
 
 from brainmets import schemas
 from brainmets.paths import StudyPaths
+from brainmets.scoring.lesions import equivalent_mm
+from brainmets.statistics.froc import SMALL_MM
 from brainmets.statistics.paired_measures import measured
 from brainmets.vocabulary import Model, model_title
 
 COLUMNS = list(schemas.POST_PROCESSED.columns)
-BELOW_MM = 5.0
-"""Lesions of a smaller equivalent diameter are counted by themselves: those that a smallest volume may cost."""
-BELOW_MM3 = 3.141592653589793 / 6 * BELOW_MM**3
 
 
 def compare(
@@ -33,7 +32,7 @@ def compare(
 
     ``without`` and ``processed`` are its scores before and after, ``lesions`` its two tables of lesions, ``rules``
     what was done, in words. ``cases`` and ``patients``: of the measure. ``difference``: with less without, paired by
-    case, with its interval over patients. ``small`` lesions are those below ``BELOW_MM``; ``small_lost`` those of
+    case, with its interval over patients. ``small`` lesions are those below ``SMALL_MM``; ``small_lost`` those of
     them that were found without the rules and are not found with them. Raises ``ValueError`` where the sides are not
     of the same cases and lesions.
     """
@@ -54,15 +53,15 @@ def compare(
 
 
 def _small_lost(without: pd.DataFrame, processed: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """By region the reference lesions below ``BELOW_MM``, and those of them that are found no more."""
+    """By region the reference lesions below ``SMALL_MM``, and those of them that are found no more."""
     key = ["case", "region", "lesion"]
     before, after = (
-        table[(table["kind"] == "reference") & (table["volume_mm3"] < BELOW_MM3)].set_index(key)["detected_iou"]
+        table[table["kind"].eq("reference") & (equivalent_mm(table["volume_mm3"]) < SMALL_MM)].set_index(key)
         for table in (without, processed)
     )
     if set(before.index) != set(after.index):
         raise ValueError("the two sides' tables of lesions do not have the same reference lesions")
-    lost = before.astype(bool) & ~after.reindex(before.index).astype(bool)
+    lost = before["detected_iou"].astype(bool) & ~after["detected_iou"].reindex(before.index).astype(bool)
     counts = lost.groupby(level="region").agg(["size", "sum"])
     return {str(region): (int(n), int(gone)) for region, n, gone in counts.itertuples()}
 
@@ -72,8 +71,8 @@ def sentence(table: pd.DataFrame) -> str:
     whole = table[table["region"] == "WT"].iloc[:1]
     n, lost = (int(whole[name].iloc[0]) for name in ("small", "small_lost")) if len(whole) else (0, 0)
     if not n:
-        return f"No held-out lesion is below {BELOW_MM:g} mm: what the rules would cost there cannot be seen."
-    return f"{lost} of {n} held-out lesions below {BELOW_MM:g} mm were found without the rules and are lost with them."
+        return f"No held-out lesion is below {SMALL_MM:g} mm: what the rules would cost there cannot be seen."
+    return f"{lost} of {n} held-out lesions below {SMALL_MM:g} mm were found without the rules and are lost with them."
 
 
 def told(table: pd.DataFrame) -> list[str]:
@@ -85,12 +84,6 @@ def told(table: pd.DataFrame) -> list[str]:
 
 
 def tables_of(files: StudyPaths, models: Iterable[Model]) -> list[Path]:
-    """The tables that ``read_all`` reads: those that notebook 06 wrote for these models."""
+    """The tables (``schemas.POST_PROCESSED``) that notebook 06 wrote for these models; a model may have none."""
     paths = [files.post_processing(*model) / "with_and_without.csv" for model in models]
     return [path for path in paths if path.is_file()]
-
-
-def read_all(files: StudyPaths, models: Iterable[Model]) -> pd.DataFrame:
-    """What notebook 06 wrote for these models, one after the other; those without post-processing have no rows."""
-    found = [schemas.read(path, schemas.POST_PROCESSED) for path in tables_of(files, models)]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)

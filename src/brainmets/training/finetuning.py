@@ -74,7 +74,7 @@ def transfer_weights(
             status, reason = "skipped", "segmentation head, and transfer_head is false"
         elif key in (*first.weights, *first.biases) and not shared:
             status = "fresh"
-            reason = f"first layer: the checkpoint reads {_listed(given)}, the network {_listed(wanted)}"
+            reason = f"first layer: the checkpoint reads {', '.join(given)}, the network {', '.join(wanted)}"
         elif key in first.weights:
             status, reason = "adapted", _adaptation(given, wanted)
             offered = adapted(offered, given, wanted)
@@ -151,7 +151,7 @@ def adapted(weight: torch.Tensor, given: Sequence[str], wanted: Sequence[str]) -
     """
     if weight.shape[1] != len(given):
         raise TransferError(
-            f"the checkpoint's first layer has {weight.shape[1]} channel(s) for the sequences {_listed(given)}: its "
+            f"the checkpoint's first layer has {weight.shape[1]} channel(s) for the sequences {', '.join(given)}: its "
             "dataset.json is not the one that it was trained with; pretrain again"
         )
     result = weight.new_zeros((len(weight), len(wanted), *weight.shape[2:]))
@@ -167,11 +167,7 @@ def _adaptation(given: Sequence[str], wanted: Sequence[str]) -> str:
         "new, from zero": [name for name in wanted if name not in given],
         "dropped": [name for name in given if name not in wanted],
     }
-    return "first layer: " + "; ".join(f"{what} {_listed(names)}" for what, names in parts.items() if names)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return "first layer: " + "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
 
 
 # --- beyond the paper: a warm-up, and a lower rate for what was transferred ---

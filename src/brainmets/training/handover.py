@@ -281,7 +281,7 @@ def _place_plan(
     if odd := sorted(needed ^ found):
         raise HandOverError(f"{odd[0]!r} is lacking" if odd[0] in needed else f"{odd[0]!r} is of no case")
     dataset = _require_json(staged.nnunet_preprocessed / plans.DATASETS["source"] / "dataset.json")
-    declared = study.content["source"].get("sequences") or study.content["sequences"]
+    declared = study.sequences_of("source")
     if {*channels.names(dataset)} != {*declared}:
         raise HandOverError(
             f"its source cohort has {', '.join(channels.names(dataset))}, and {study.origin} declares "

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,6 +22,8 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from scipy import ndimage
 from torch import nn
 from torch.nn import functional
+
+from brainmets.scoring.lesions import components
 
 SMOOTH = 1e-5
 """nnU-Net's: keeps the Dice of a zone defined."""
@@ -51,18 +52,16 @@ def zones_of(regions: npt.NDArray[np.bool_], grid: int = GRID) -> npt.NDArray[np
     zones = np.zeros(regions.shape, np.int32)
     for region, zone in zip(regions, zones, strict=True):
         if region.any():
-            components, count = cc3d.connected_components(
-                np.ascontiguousarray(region).view(np.uint8), connectivity=26, return_N=True
-            )
-            zone[...] = 1 if count == 1 else _nearest(components.astype(np.int32), grid)
+            numbers = components(region)
+            zone[...] = 1 if numbers.max() == 1 else _nearest(numbers.astype(np.int32), grid)
     return zones
 
 
-def _nearest(components: npt.NDArray[np.int32], grid: int) -> npt.NDArray[np.int32]:
+def _nearest(numbers: npt.NDArray[np.int32], grid: int) -> npt.NDArray[np.int32]:
     step = 1
-    while np.prod([-(-extent // step) for extent in components.shape]) > grid:
+    while np.prod([-(-extent // step) for extent in numbers.shape]) > grid:
         step += 1
-    cubes = np.pad(components, [(0, -extent % step) for extent in components.shape])
+    cubes = np.pad(numbers, [(0, -extent % step) for extent in numbers.shape])
     for axis in range(3):
         slices = np.moveaxis(cubes, axis, 0)
         highest = np.maximum.reduce([slices[start::step] for start in range(step)])
@@ -71,8 +70,8 @@ def _nearest(components: npt.NDArray[np.int32], grid: int) -> npt.NDArray[np.int
     found = cubes[tuple(place)]
     for axis in range(3):
         found = found.repeat(step, axis)
-    whole = found[tuple(slice(extent) for extent in components.shape)]
-    return np.where(components > 0, components, whole)
+    whole = found[tuple(slice(extent) for extent in numbers.shape)]
+    return np.where(numbers > 0, numbers, whole)
 
 
 class AppendZones(SegOnlyTransform):

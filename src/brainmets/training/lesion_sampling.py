@@ -16,15 +16,15 @@ voxels alone. Three rules:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cc3d
 import numpy as np
 import numpy.typing as npt
 
+from brainmets.nifti import around
+from brainmets.scoring.lesions import components, equivalent_mm
 from brainmets.vocabulary import PatchRule, region_mask
 
 KEPT_VOXELS = 1000
@@ -123,7 +123,7 @@ def find_lesions(labels: npt.NDArray[np.integer], voxel_mm3: float) -> CaseLesio
     ]
     return CaseLesions(
         voxels,
-        np.cbrt(6 * voxels * voxel_mm3 / math.pi),
+        equivalent_mm(voxels * voxel_mm3),
         [np.stack(np.unravel_index(one, labels.shape), axis=1).astype(np.int16) for one in kept],
         [labels.ravel()[one].astype(np.int8) for one in kept],
     )
@@ -135,30 +135,16 @@ def lesion_numbers(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     Oedema beside a core is 0, as all else is.
     """
     numbers = np.zeros(labels.shape, np.int32)
-    box = _box(labels > 0)
+    box = around(np.nonzero(labels > 0))  # components are looked for there alone
     numbers[box] = _numbers_within(labels[box])
     return numbers
 
 
 def _numbers_within(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
     core = region_mask(labels, "TC")
-    numbers = _components(core).astype(np.int32)
-    tumours = _components(region_mask(labels, "WT"))
+    numbers = components(core).astype(np.int32)
+    tumours = components(region_mask(labels, "WT"))
     without = ~np.isin(tumours, [0, *np.unique(tumours[core])])
     _, order = np.unique(tumours[without], return_inverse=True)
     numbers[without] = numbers.max(initial=0) + 1 + order
     return numbers
-
-
-def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.integer]:
-    # as uint8: cc3d 4.1.1 fails on boolean arrays that are one voxel wide on two axes
-    return np.asarray(cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=26))
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask, so that components are looked for there alone; an empty one around nothing."""
-    sides = []
-    for axis in range(mask.ndim):
-        there = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        sides.append(slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0))
-    return tuple(sides)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from brainmets.statistics.froc import ALL_SIZES, SIZES
+from brainmets.statistics.froc import ALL_SIZES, SIZES, SMALL_MM
 from brainmets.training.lesion_sampling import Cases, Region, find_lesions, lesion_numbers, lesion_shares
 from brainmets.vocabulary import PatchRule
 
@@ -23,8 +23,6 @@ BINS = tuple(size for size in SIZES if size != ALL_SIZES)
 OEDEMA, ANYWHERE = "oedema beside a core", "anywhere: no lesion"
 PLACES = (*(size.name for size in BINS), OEDEMA, ANYWHERE)
 """What a patch's centre lies on: a lesion of some size, or none."""
-SMALL_MM = 5.0
-"""A lesion of a smaller equivalent diameter is small."""
 
 Places = npt.NDArray[np.integer]
 Ints = npt.NDArray[np.int64]

@@ -5,26 +5,23 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from brainmets.cohorts.cohort import Case
 from brainmets.statistics.subsets import name_of
-from brainmets.training import channels
 from brainmets.training.inference import Ensemble, write_prediction
 
 
-def learnt(ensemble: Ensemble) -> set[str] | None:
-    """The sets of sequences that the models' training cases had, by ``name_of``; None where training dropped some.
+def learnt(ensemble: Ensemble, taught: Iterable[Case]) -> set[str] | None:
+    """The sets of sequences, by ``name_of``, that the training cases have; None where training dropped some.
 
     With sequence dropout every set occurs in training.
     """
     if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
         return None
-    lacking = ensemble.dataset.get(channels.ABSENT, {})
-    partial = [set(ensemble.sequences) - {*channels.absent_of(ensemble.dataset, case)} for case in lacking]
-    return {name_of(one) for one in [set(ensemble.sequences), *partial]}
+    return {name_of(read_of(ensemble, case)) for case in taught}
 
 
 def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the three arms share: nnU-Net's trainer, with whole checkpoints, progress, and no spawned pools."""
+"""What the arms share: nnU-Net's trainer, with whole checkpoints, progress, and no spawned pools."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class StudyTrainer(nnUNetTrainer):
                 train,
                 Path(self.preprocessed_dataset_folder),
                 share,
-                list(self.dataset_json["channel_names"].values()),
+                self.dropout.sequences,
                 self.configuration_manager.spacing,
                 self.configuration_manager.patch_size,
             )

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from scipy import ndimage
 
+from brainmets.scoring.lesions import equivalent_mm
 from brainmets.training.preprocessed import open_array
 from brainmets.training.transplant_places import NEIGHBOURS, Places, Tissue, find_places
 from brainmets.vocabulary import LABELS, REGIONS
@@ -105,7 +106,7 @@ def find_donors(
     for number, box in enumerate(ndimage.find_objects(found), 1):
         mask = found[box] == number
         inside = labels[box][mask]
-        diameter = float(np.cbrt(6 / np.pi * len(inside) * np.prod(spacing_mm)))
+        diameter = float(equivalent_mm(len(inside) * np.prod(spacing_mm)))
         whole = all(side.start > 0 and side.stop < size for side, size in zip(box, labels.shape, strict=True))
         core = np.isin(inside, REGIONS["TC"]).any()
         if not (SMALLEST_MM <= diameter <= LARGEST_MM and whole and core) or (inside == LABELS["rc"]).any():

@@ -105,7 +105,7 @@ def transplant_figure(trainer: StudyTrainer, title: str) -> Drawing:
     """
     if trainer.transplants is None:
         raise ValueError(f"{trainer.arm} has no transplants: set its lesion_transplant, and draw a batch first")
-    sequences = list(trainer.dataset_json["channel_names"].values())
+    sequences = trainer.dropout.sequences
     sequence = reference_sequence(sequences)
     seed = derived_seed(trainer.batches_seed, "transplants", "shown")
     order = trainer.plans_manager.transpose_backward

@@ -1,8 +1,8 @@
 """Where a metastasis can sit in a preprocessed head: at the junction of grey and white matter, where that is known.
 
 Metastases arrive with the blood and stay where arteries narrow: of 210 up to 2 cm in size 64% were at the junction
-(Hwang et al., Cancer 1996;77:1551-5). On a T1 image fluid is dark, grey matter in between
-and white matter bright: the smoothed values inside the head, away from its edge and from lesions, are split into three
+(Hwang et al., Cancer 1996;77:1551-5). On a T1 image fluid is dark, grey matter in between and white matter bright: the
+smoothed values inside the head, away from its edge and from lesions, are split into three
 classes, and the junction is where the upper two touch. Where a case has neither T1, any place inside will do.
 """
 

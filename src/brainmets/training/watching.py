@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from brainmets.figures import Drawing
-from brainmets.training.patch_shares import PLACES, SMALL_MM, Shares
+from brainmets.statistics.froc import SMALL_MM
+from brainmets.training.patch_shares import PLACES, Shares
 from brainmets.training.session import TrainingSession
 from brainmets.vocabulary import NETWORK_REGIONS, REGION_COLOURS, REGION_LINES, SEQUENCE_TITLES
 
