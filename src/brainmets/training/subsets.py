@@ -5,26 +5,33 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, read_manifest
+from brainmets.files import read_json
+from brainmets.paths import StudyPaths
 from brainmets.statistics.subsets import name_of
-from brainmets.training import channels
 from brainmets.training.inference import Ensemble, write_prediction
+from brainmets.vocabulary import STAGE_COHORTS, Stage
 
 
-def learnt(ensemble: Ensemble) -> set[str] | None:
-    """The sets of sequences that the models' training cases had, by ``name_of``; None where training dropped some.
+def learnt(ensemble: Ensemble, trained: Iterable[Case]) -> set[str] | None:
+    """The sets of sequences that the ``trained`` cases had, by ``name_of``; None where training dropped some.
 
     With sequence dropout every set occurs in training.
     """
     if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
         return None
-    lacking = ensemble.dataset.get(channels.ABSENT, {})
-    partial = [set(ensemble.sequences) - {*channels.absent_of(ensemble.dataset, case)} for case in lacking]
-    return {name_of(one) for one in [set(ensemble.sequences), *partial]}
+    return {name_of(read_of(ensemble, case)) for case in trained}
+
+
+def trained_cases(files: StudyPaths, stage: Stage, arm: str, folds: Iterable[int]) -> list[Case]:
+    """The cases that one or more of an arm's folds trained on in ``stage``, by their records; sorted by name."""
+    manifest = read_manifest(files.manifest(STAGE_COHORTS[stage]))
+    names = {case for fold in folds for case in read_json(files.training(stage, arm, fold))["cases"]}
+    return [manifest[name] for name in sorted(names)]
 
 
 def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:
