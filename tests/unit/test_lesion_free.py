@@ -202,7 +202,7 @@ def test_a_prepared_case_is_done_with_the_sequences_that_are_read_of_it(
     layout = Cohort(**content["target"]).files.patterns
     assert len(layout) == 5
     write_case(tmp_path / "cohort", {name: layout[name] for name in (*planned, "label")}, job["case"])
-    plan = {"images": dict.fromkeys(planned, {}), "label": "x.nii.gz", "brain_mask": None, "digest": "d"}
+    plan = {"images": {name: {} for name in planned}, "label": "x.nii.gz", "brain_mask": None, "digest": "d"}
     write_json(files.preparation("target").plan, {"cases": {job["case"]: plan}})
     made = result(files, "00_preparation", job)
     values = study.notebook("00_preparation", **job).model_dump(mode="json")

@@ -441,7 +441,7 @@ def test_sequences_are_kept_in_channel_order_and_the_source_may_have_others(tmp_
         ),
         (
             {"source.sequences": ["t1n", "t2w"], "sequences": ["t1c", "t2f"]},
-            "target.sequences: t1c, t2f; the networks of the source read t1n, t2w, and must predict cases of the target",
+            "target.sequences: t1c, t2f; the networks of the source read t1n, t2w, and must predict cases of the",
         ),
         (
             {"source.sequences": ["t2f"], "sequences": ["t1c", "t2f"], "target.may_lack": ["t2f"]},
