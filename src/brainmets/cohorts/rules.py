@@ -304,7 +304,7 @@ SIDES = (
 SCOPE = (
     Rule(
         "rules passed over", "info", "A cohort of which fewer than the four sequences are read.",
-        "{sequences} are read of this cohort: for want of {absent} these rules say less of every case, or nothing: "
+        "of this cohort {sequences} alone is read: for want of {absent} these rules say less of every case, or nothing: "
         "{rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
     ),
 )  # fmt: skip
