@@ -304,8 +304,8 @@ SIDES = (
 SCOPE = (
     Rule(
         "rules passed over", "info", "A cohort of which fewer than the four sequences are read.",
-        "of this cohort {sequences} alone is read: for want of {absent} these rules say less of every case, or nothing: "
-        "{rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
+        "of this cohort {sequences} alone is read: for want of {absent} these rules say less of every case, or "
+        "nothing: {rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
     ),
 )  # fmt: skip
 PREPARATION = (
