@@ -1,6 +1,6 @@
 """Every rule of the audit: a file made wrong by hand, and the finding; the table of rules in docs/audit.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +15,7 @@ from brainmets.cohorts.audit import audit_cohorts
 from brainmets.cohorts.cohort import find_cases
 from brainmets.cohorts.rules import FINDING_COLUMNS, RULES, Rule
 from brainmets.cohorts.sides import absent_regions, sequence_sets
-from brainmets.cohorts.splits import Split
+from brainmets.cohorts.splits import FoldCases, Split
 from brainmets.params import Cohort
 from brainmets.phantoms import sites
 from brainmets.preparation import cohort_quality
@@ -224,12 +224,12 @@ def without_t2w(folder: Path) -> pd.DataFrame:
     return findings_of(folder, target=declared(folder).model_copy(update={"may_lack": ["t2w"]}))
 
 
-def of_sets(**sequences: str) -> Callable[[Path], pd.DataFrame]:
+def of_sets(folds: Sequence[FoldCases] = (), **sequences: str) -> Callable[[Path], pd.DataFrame]:
     """Cases "a", "b", ... with these sequences, of which "c" is held out."""
 
     def example(folder: Path) -> pd.DataFrame:
         table = pd.DataFrame({"case": list(sequences), "sequences": list(sequences.values())})
-        return sequence_sets(table, Split(held_out=["c"], folds=[]))
+        return sequence_sets(table, Split(held_out=["c"], folds=list(folds)))
 
     return example
 
@@ -276,6 +276,10 @@ EXAMPLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     "lacks a sequence": without_t2w,
     "sets of sequences": of_sets(a="t1n t1c t2w t2f", b="t1n t1c t2w t2f", c="t1n t1c t2w t2f", d="t1n t1c t2f"),
     "untaught set of sequences": of_sets(a="t1n t1c t2w t2f", b="t1n t1c t2w t2f", c="t1n t1c t2f"),
+    "sequence not taught in a fold": of_sets(
+        [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}],
+        a="t1n t1c t2f", b="t1n t1c t2w t2f", c="t1n t1c t2f",
+    ),
     "not taught": of_split("c"),
     "nothing to find": of_split("ab", tumour="ab"),
     "not tested": of_split("ab"),

@@ -190,6 +190,28 @@ def test_a_prepared_case_without_a_label_map_is_done_only_where_the_sorting_has_
     assert outdated(study, files) == ([] if label is None else [made])
 
 
+@pytest.mark.parametrize(("may_lack", "planned"), [([], ["t1c"]), (["t2f"], ["t1c"]), (["t2f"], ["t1c", "t2f"])])
+def test_a_prepared_case_is_done_with_the_sequences_that_are_read_of_it(
+    tmp_path: Path, may_lack: list[str], planned: list[str]
+) -> None:
+    """The layout names all four; the study reads two or one, and this case lacks what may be lacking, or has it."""
+    content = profile("smoke") | {"work_dir": str(tmp_path / "work"), "sequences": ["t1c", *may_lack]}
+    content["target"] = {**content["target"], "folder": str(tmp_path / "cohort"), "may_lack": may_lack}
+    study, files = Study(content, "own.yaml"), StudyPaths(str(tmp_path / "work"), "smoke")
+    (job,) = study.jobs("00_preparation")
+    layout = Cohort(**content["target"]).files.patterns
+    assert len(layout) == 5
+    write_case(tmp_path / "cohort", {name: layout[name] for name in (*planned, "label")}, job["case"])
+    plan = {"images": {name: {} for name in planned}, "label": "x.nii.gz", "brain_mask": None, "digest": "d"}
+    write_json(files.preparation("target").plan, {"cases": {job["case"]: plan}})
+    made = result(files, "00_preparation", job)
+    values = study.notebook("00_preparation", **job).model_dump(mode="json")
+    Provenance("00_preparation", values, root=files.work).write(made, files="d")
+    assert outdated(study, files) == []
+    (tmp_path / "cohort" / layout[planned[-1]].format(case=job["case"])).unlink()
+    assert outdated(study, files) == [made]
+
+
 # --- the split -----------------------------------------------------------------------------------------------------
 
 

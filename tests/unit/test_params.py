@@ -439,6 +439,23 @@ def test_sequences_are_kept_in_channel_order_and_the_source_may_have_others(tmp_
             {"source.sequences": ["t1c", "t2f"], "target.layout.t1n": None},
             "target.layout.t1n: missing; the networks of",
         ),
+        (
+            {"source.sequences": ["t1n", "t2w"], "sequences": ["t1c", "t2f"]},
+            "target.sequences: t1c, t2f; the networks of the source read t1n, t2w, and must predict cases of the",
+        ),
+        (
+            {"source.sequences": ["t2f"], "sequences": ["t1c", "t2f"], "target.may_lack": ["t2f"]},
+            "target.sequences: t1c, t2f, of which may_lack lets a case be without t2f; the networks of the source",
+        ),
+        (
+            {
+                "source.may_lack": ["t1c"],
+                "sequences": ["t1c"],
+                "source.held_out": 2,
+                "source.sequences": ["t1c", "t2w"],
+            },
+            "source.sequences: t1c, t2w, of which may_lack lets a case be without t1c; the networks of the target",
+        ),
         ({"target.phantoms.lacking": {"t2w": 5}}, "target.phantoms.lacking: t2w: 5 patients lack it; one at least"),
         ({"target.phantoms.lacking": {"t2w": -1}}, "target.phantoms.lacking.t2w: -1 must be a whole number from 0 to"),
         ({"target.phantoms.lesions": "tiny"}, "target.phantoms.lesions: Input should be 'mixed' or 'small'"),

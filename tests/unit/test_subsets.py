@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from brainmets import schemas
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, write_manifest
+from brainmets.files import write_json
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
 from brainmets.report import beside
@@ -195,10 +196,24 @@ def test_every_smaller_set_of_what_a_case_has_is_predicted_once(tmp_path, monkey
 def test_what_a_model_learnt_is_told_by_its_training_cases_and_its_dropout():
     from brainmets.training.subsets import learnt
 
-    taught = [case_of("a", ALL), case_of("b", ("t1c", "t2f"))]
-    assert learnt(FakeEnsemble(), taught) == {"t1c+t2w+t2f", "t1c+t2f"}, "the models read no t1n"
-    assert learnt(FakeEnsemble(), taught[1:]) == {"t1c+t2f"}
-    assert learnt(FakeEnsemble(dropout=0.2), taught) is None
+    cases = [case_of("a", ALL), case_of("b", ("t1n", "t1c", "t2f"))]
+    assert learnt(FakeEnsemble(), cases[:1]) == {"t1c+t2w+t2f"}
+    assert learnt(FakeEnsemble(), cases) == {"t1c+t2w+t2f", "t1c+t2f"}
+    assert learnt(FakeEnsemble(), cases[1:]) == {"t1c+t2f"}, "no training case has all three"
+    assert learnt(FakeEnsemble(dropout=0.2), cases) is None
+
+
+def test_the_cases_that_a_model_was_trained_on_are_those_of_its_records(files):
+    """The checkpoint itself names no case, and so does not say what single ones lack."""
+    from brainmets.training.subsets import trained_cases
+
+    cases = [case_of("a", ALL), case_of("b", ("t1c", "t2f")), case_of("held", ALL)]
+    write_manifest(files.manifest("target"), cases, ALL)
+    for fold, names in enumerate((["b"], ["b", "a"])):
+        write_json(files.training("finetune", "default", fold), {"cases": names})
+    assert [case.case for case in trained_cases(files, "finetune", "default", [0])] == ["b"]
+    found = trained_cases(files, "finetune", "default", [0, 1])
+    assert [(case.case, case.sequences) for case in found] == [("a", ALL), ("b", ("t1c", "t2f"))]
 
 
 # --- the report ----------------------------------------------------------------------------------------------------

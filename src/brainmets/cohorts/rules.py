@@ -253,6 +253,13 @@ LACKING = (
         "hold out other cases, or train with sequence_dropout, which shows the networks such sets",
         "a held-out case without a t2w, and training cases that have all",
     ),
+    Rule(
+        "sequence not taught in a fold", "warning", "A sequence that the training cases of a fold all lack.",
+        "{sequence} in no training case of fold(s) {folds}: their networks would learn nothing of it, and their "
+        "trainings stop before the first step",
+        "leave these folds out of `folds`, draw anew (another seed), or leave it out of `sequences`",
+        "a t2w in one training case alone, which a fold validates",
+    ),
 )  # fmt: skip
 SIDES = (
     Rule(
@@ -297,8 +304,8 @@ SIDES = (
 SCOPE = (
     Rule(
         "rules passed over", "info", "A cohort of which fewer than the four sequences are read.",
-        "{sequences} are read of this cohort: for want of {absent} these rules say less of every case, or nothing: "
-        "{rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
+        "of this cohort {sequences} alone is read: for want of {absent} these rules say less of every case, or "
+        "nothing: {rules}", "look at the cases with that in mind", "a cohort that reads the t1c alone",
     ),
 )  # fmt: skip
 PREPARATION = (

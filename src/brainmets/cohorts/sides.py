@@ -9,7 +9,7 @@ import pandas as pd
 
 from brainmets.cohorts.rules import FINDING_COLUMNS, finding
 from brainmets.cohorts.splits import Split
-from brainmets.vocabulary import REGIONS
+from brainmets.vocabulary import REGIONS, SEQUENCES
 
 
 def sides(split: Split, cases: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -64,7 +64,8 @@ def sequence_sets(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
     """Findings (``FINDING_COLUMNS``) about a cohort whose cases have not all the same sequences; else none.
 
     How many cases have which set, in training and held out, and a warning for every set that held-out cases alone
-    have. ``cases`` is the audit's table of the cohort. The draw of a split does not look at the sequences.
+    have, and for every sequence that no training case of a fold has. ``cases`` is the audit's table of the cohort.
+    The draw of a split does not look at the sequences.
     """
     whole, rows = [str(names) for names in cases.sequences], []
     if len(set(whole)) > 1:
@@ -82,6 +83,16 @@ def sequence_sets(cases: pd.DataFrame, split: Split) -> pd.DataFrame:
             shown = ", ".join(holders[:3]) + (", ..." if len(holders) > 3 else "")
             values = {"count": len(holders), "cases": shown, "sequences": names.replace(" ", ", ")}
             rows.append(finding("untaught set of sequences", "all", "", **values))
+        of_case = {case: set(names.split()) for case, names in zip(cases.case, whole, strict=True)}
+        for sequence in (name for name in SEQUENCES if any(name in names for names in of_case.values())):
+            untaught = [
+                str(number)
+                for number, fold in enumerate(split["folds"])
+                if not any(sequence in of_case[case] for case in fold["train"])
+            ]
+            if untaught:
+                values = {"sequence": sequence, "folds": ", ".join(untaught)}
+                rows.append(finding("sequence not taught in a fold", "all", "", **values))
     return pd.DataFrame(rows, columns=list(FINDING_COLUMNS))
 
 

@@ -229,9 +229,10 @@ def _is_current(study: Study, files: StudyPaths, path: Path, cohort: str, case: 
     plan = files.preparation(cohort).plan
     planned = read_json(plan)["cases"].get(case, {}) if plan.is_file() else {}
     declaration = Cohort(**study.content[cohort])
-    optional = {*declaration.may_lack} if planned.get("label") else {*declaration.may_lack, "label"}  # lesion-free
-    needed = {name: path for name, path in files_of(declaration, case).items() if name not in optional}
-    whole = all(one.is_file() for one in needed.values())
+    needed = {*study.sequences_of(cohort)} - {*declaration.may_lack} | {*planned.get("images", ())}
+    if planned.get("label"):  # none: lesion-free
+        needed.add("label")
+    whole = all(path.is_file() for name, path in files_of(declaration, case).items() if name in needed)
     return whole and read_json(path).get("files") == planned.get("digest")
 
 

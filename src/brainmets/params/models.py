@@ -681,6 +681,22 @@ class Audit(OfCohorts):
         return self
 
     @model_validator(mode="after")
+    def _each_network_reads_each_case(self) -> Self:
+        """The pretrained network predicts every case of the target, the fine-tuned one the source's held-out cases."""
+        reads = {name: self.sequences_of(name) for name in COHORTS}
+        both = [name for name in reads["target"] if name in reads["source"]]
+        for name, other in (("target", "source"), ("source", "target")):
+            declared = self.declared(name)
+            if {*both} <= {*declared.may_lack} and (name == "target" or declared.held_out):
+                free = f", of which may_lack lets a case be without {' and '.join(both)}" if both else ""
+                raise ValueError(
+                    f"{name}.sequences: {', '.join(reads[name])}{free}; the networks of the {other} read "
+                    f"{', '.join(reads[other])}, and must predict cases of the {name}: give both cohorts one sequence "
+                    f"that every case of the {name} has"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _labels_to_learn(self) -> Self:
         for name, cohort in (("source", self.source), ("target", self.target)):
             if cohort.raw and cohort.raw.labels is None:

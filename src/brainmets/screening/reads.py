@@ -37,8 +37,14 @@ class Reads:
 
     def why_needed(self, missing: Collection[str]) -> str:
         """Why a scan without these is refused, in words."""
-        titles = ", ".join(f"{SEQUENCE_TITLES[name]} ({name})" for name in SEQUENCES if name in missing)
-        return f"the model was never trained without {titles}, and cannot be trusted on a scan that lacks it"
+        titles = {name: f"{SEQUENCE_TITLES[name]} ({name})" for name in SEQUENCES if name in missing}
+        why = []
+        if REFERENCE in titles:  # also where training dropped or lacked it
+            why.append(f"every result lies on the {titles.pop(REFERENCE)}, which cannot be lacking")
+        if titles:
+            listed = ", ".join(titles.values())
+            why.append(f"the model was never trained without {listed}, and cannot be trusted on a scan that lacks it")
+        return "; ".join(why)
 
 
 ALL_FOUR = Reads()

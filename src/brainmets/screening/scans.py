@@ -158,7 +158,7 @@ def _from_raw(
 
 def _decide(files: PreparationPaths, reads: Reads) -> str:
     needed = [name for name in reads.sequences if name not in reads.may_lack]
-    model = f"The model reads {', '.join(reads.sequences)} and was never trained without {', '.join(needed)}. "
+    model = f"The model reads {', '.join(reads.sequences)}; a scan must have {', '.join(needed)}. "
     return ("" if reads == ALL_FOUR else model) + (
         "Correct the column `role` of series.csv, mend the files, or leave the case out (--left-out). Every series "
         f"is in {files.series}, every finding in {files.findings}"

@@ -9,19 +9,29 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from brainmets.cohorts.cohort import Case
+from brainmets.cohorts.cohort import Case, read_manifest
+from brainmets.files import read_json
+from brainmets.paths import StudyPaths
 from brainmets.statistics.subsets import name_of
 from brainmets.training.inference import Ensemble, write_prediction
+from brainmets.vocabulary import STAGE_COHORTS, Stage
 
 
-def learnt(ensemble: Ensemble, taught: Iterable[Case]) -> set[str] | None:
-    """The sets of sequences, by ``name_of``, that the training cases have; None where training dropped some.
+def learnt(ensemble: Ensemble, trained: Iterable[Case]) -> set[str] | None:
+    """The sets of sequences that the ``trained`` cases had, by ``name_of``; None where training dropped some.
 
     With sequence dropout every set occurs in training.
     """
     if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
         return None
-    return {name_of(read_of(ensemble, case)) for case in taught}
+    return {name_of(read_of(ensemble, case)) for case in trained}
+
+
+def trained_cases(files: StudyPaths, stage: Stage, arm: str, folds: Iterable[int]) -> list[Case]:
+    """The cases that one or more of an arm's folds trained on in ``stage``, by their records; sorted by name."""
+    manifest = read_manifest(files.manifest(STAGE_COHORTS[stage]))
+    names = {case for fold in folds for case in read_json(files.training(stage, arm, fold))["cases"]}
+    return [manifest[name] for name in sorted(names)]
 
 
 def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:
