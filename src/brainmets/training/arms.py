@@ -1,4 +1,4 @@
-"""The three arms of the study, each a small trainer: what makes it differ from nnU-Net's own, and nothing else."""
+"""The arms, each a small trainer: what makes it differ from nnU-Net's own, and nothing else."""
 
 from __future__ import annotations
 

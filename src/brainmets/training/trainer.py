@@ -1,4 +1,4 @@
-"""What the three arms share: nnU-Net's trainer, with whole checkpoints, progress, and no spawned pools."""
+"""What the arms share: nnU-Net's trainer, with whole checkpoints, progress, and no spawned pools."""
 
 from __future__ import annotations
 
