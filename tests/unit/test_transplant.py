@@ -204,6 +204,22 @@ def test_a_seam_takes_nothing_from_beyond_the_donors_head() -> None:
     assert (blended[0][:, 4, 4, 3] != recipient[:, 4, 4, 3]).all(), "on the other side there is a seam"
 
 
+@pytest.mark.parametrize("whose", ["donor", "recipient"])
+def test_other_lesions_around_do_not_count_as_surroundings(whose: str) -> None:
+    """Of 4 above tissue of 10, into tissue of 5: between 5 + 2/3 of 4 and 5 + 3/2 of 4, though most is another's."""
+    noise, mask = np.random.default_rng(0), np.zeros((9, 9, 9), bool)
+    mask[4, 4, 4] = True
+    donor, recipient = (noise.normal(level, 1, (4, 9, 9, 9)).astype(np.float32) for level in (10, 5))
+    donor[:, 4, 4, 4] = 14
+    own, known = np.where(mask, 3, 0).astype(np.int16), np.zeros((9, 9, 9), np.int16)
+    images, labels = {"donor": (donor, own), "recipient": (recipient, known)}[whose]
+    others = [0, 5, 6, 7, 8]
+    images[..., others], labels[..., others] = 1000, 2
+    blended = blend(Piece(donor, own, mask, with_margin(mask, ISOTROPIC)), recipient, known)
+    assert blended is not None
+    assert (blended[0][:, 4, 4, 4] > 7).all() and (blended[0][:, 4, 4, 4] < 12).all()
+
+
 def test_an_absent_sequence_stays_zero_and_a_ring_too_small_gives_nothing() -> None:
     mask = ball((15, 15, 15), (7, 7, 7), 2)
     images = np.random.default_rng(0).normal(size=(4, 15, 15, 15)).astype(np.float32)
