@@ -256,6 +256,14 @@ def test_the_junction_is_where_grey_meets_white_and_not_where_fluid_does() -> No
     assert fluid_below == pytest.approx(5, abs=0.5)
 
 
+def test_white_matter_beside_a_ventricle_is_no_junction() -> None:
+    """Smoothed, the voxels between fluid and white matter are as bright as grey matter."""
+    inside = np.zeros((30, 30, 60), bool)
+    inside[4:-4, 4:-4, 4:-4] = True
+    junction, _ = grey_white_junction(layers((0, 14, 10)), inside, ISOTROPIC)
+    assert set(np.argwhere(junction)[:, 2]) == {39, 40}, "voxels up to 19 are fluid, 40 to 59 grey"
+
+
 def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -> None:
     labels = np.zeros((30, 30, 60), np.int16)
     labels[:, :, :2] = -1
