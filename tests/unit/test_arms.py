@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -325,6 +326,26 @@ def test_lesion_dice_trains_and_goes_on_as_if_never_stopped(small_study: StudyPa
         weights.append({name: value.clone() for name, value in session.trainer.network.state_dict().items()})
         (session.folder / trainer_module.FINAL).unlink()  # what is left is the checkpoint of the epoch before
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_lesion_dice_is_the_same_where_nnunet_compiles(
+    small_study: StudyPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU nnU-Net compiles its Dice: the loss finds it where nnU-Net puts it, and adds the same term."""
+    trainer = trainer_of(small_study, "lesion_dice", arms=LESION_DICE)
+    monkeypatch.setattr(StudyTrainer, "_do_i_compile", lambda self: True)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = trainer._build_loss()
+    assert type(compiled.voxel_loss.loss.dc).__name__ == "OptimizedModule"
+    targets = next(trainer.get_dataloaders()[0])["target"]
+    values = []
+    for loss in (trainer.loss, compiled):
+        torch.manual_seed(1)
+        outputs = [torch.randn(target.shape, requires_grad=True) for target in targets[:-1]]
+        value = loss(outputs, targets)
+        value.backward()
+        values.append((value.detach(), outputs[0].grad))
+    torch.testing.assert_close(values[0], values[1])
 
 
 def test_lesion_dice_needs_every_label(small_study: StudyPaths) -> None:

@@ -245,11 +245,15 @@ def test_half_precision_is_added_up_in_float32(dtype: torch.dtype, logit: float)
     logits = torch.full(target.shape, logit).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype):
         value = lesion_term(logits, target, zones(target))
-    value.backward()
+    scale = 2.0**16  # with which nnU-Net's float16 steps begin
+    (scale * value).backward()
     assert value.dtype == torch.float32
     assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
-    exact = lesion_term(logits.detach().double(), target, zones(target))
+    exact_logits = logits.detach().double().requires_grad_()
+    exact = lesion_term(exact_logits, target, zones(target))
+    exact.backward()
     assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    torch.testing.assert_close(logits.grad.double() / scale, exact_logits.grad, rtol=1e-2, atol=1e-10)
 
 
 def test_shapes_that_differ_are_refused() -> None:

@@ -16,7 +16,8 @@ from small_study import ARMS, training_parameters
 
 from brainmets.params import FromScratch
 from brainmets.paths import StudyPaths
-from brainmets.training.preprocessed import write_places
+from brainmets.training.lesion_sampling import LesionSampling, lesion_numbers
+from brainmets.training.preprocessed import StudyDataset, open_array, write_places
 from brainmets.training.seeds import RandomStream
 from brainmets.training.session import TrainingSession, prepare
 from brainmets.training.transplant import (
@@ -190,6 +191,35 @@ def test_the_donors_share_falls_over_two_voxels() -> None:
     assert share[4, 4, 4] == pytest.approx(1 - 3**0.5 / 2)
 
 
+def test_a_seam_takes_nothing_from_beyond_the_donors_head() -> None:
+    """A lesion at the head's edge, beyond which the image is far darker than any tissue."""
+    noise, mask = np.random.default_rng(0), np.zeros((9, 9, 9), bool)
+    mask[4, 4, 4] = True
+    donor, recipient = (noise.normal(10, 1, (4, 9, 9, 9)).astype(np.float32) for _ in range(2))
+    labels = np.where(mask, 3, 0).astype(np.int16)
+    donor[:, :, :, 5:], labels[:, :, 5:] = -1000, -1
+    blended = blend(Piece(donor, labels, mask, with_margin(mask, ISOTROPIC)), recipient, np.zeros((9, 9, 9), np.int16))
+    assert blended is not None
+    np.testing.assert_array_equal(blended[0][..., 5:], recipient[..., 5:])
+    assert (blended[0][:, 4, 4, 3] != recipient[:, 4, 4, 3]).all(), "on the other side there is a seam"
+
+
+@pytest.mark.parametrize("whose", ["donor", "recipient"])
+def test_other_lesions_around_do_not_count_as_surroundings(whose: str) -> None:
+    """Of 4 above tissue of 10, into tissue of 5: between 5 + 2/3 of 4 and 5 + 3/2 of 4, though most is another's."""
+    noise, mask = np.random.default_rng(0), np.zeros((9, 9, 9), bool)
+    mask[4, 4, 4] = True
+    donor, recipient = (noise.normal(level, 1, (4, 9, 9, 9)).astype(np.float32) for level in (10, 5))
+    donor[:, 4, 4, 4] = 14
+    own, known = np.where(mask, 3, 0).astype(np.int16), np.zeros((9, 9, 9), np.int16)
+    images, labels = {"donor": (donor, own), "recipient": (recipient, known)}[whose]
+    others = [0, 5, 6, 7, 8]
+    images[..., others], labels[..., others] = 1000, 2
+    blended = blend(Piece(donor, own, mask, with_margin(mask, ISOTROPIC)), recipient, known)
+    assert blended is not None
+    assert (blended[0][:, 4, 4, 4] > 7).all() and (blended[0][:, 4, 4, 4] < 12).all()
+
+
 def test_an_absent_sequence_stays_zero_and_a_ring_too_small_gives_nothing() -> None:
     mask = ball((15, 15, 15), (7, 7, 7), 2)
     images = np.random.default_rng(0).normal(size=(4, 15, 15, 15)).astype(np.float32)
@@ -224,6 +254,14 @@ def test_the_junction_is_where_grey_meets_white_and_not_where_fluid_does() -> No
     assert set(np.argwhere(junction)[:, 2]) == {39, 40}, "voxels 20 to 39 are grey, 40 to 59 white"
     assert not junction[~inside].any()
     assert fluid_below == pytest.approx(5, abs=0.5)
+
+
+def test_white_matter_beside_a_ventricle_is_no_junction() -> None:
+    """Smoothed, the voxels between fluid and white matter are as bright as grey matter."""
+    inside = np.zeros((30, 30, 60), bool)
+    inside[4:-4, 4:-4, 4:-4] = True
+    junction, _ = grey_white_junction(layers((0, 14, 10)), inside, ISOTROPIC)
+    assert set(np.argwhere(junction)[:, 2]) == {39, 40}, "voxels up to 19 are fluid, 40 to 59 grey"
 
 
 def test_places_are_found_on_t1n_then_t1c_and_anywhere_inside_without_either() -> None:
@@ -286,6 +324,24 @@ def test_a_lesions_bright_and_dark_sequences_stay_so_and_where_its_label_says(tm
     np.testing.assert_allclose(contrast, [-1, 2, 0.5, 1], atol=0.5)
     netc = graft.images[:, graft.labels == 1].mean(1)
     assert np.abs(netc - 1).max() < 0.3, "the core around it is as bright as the head"
+
+
+def test_images_labels_and_mask_are_turned_alike(tmp_path: Path) -> None:
+    """A lesion with three arms of other lengths, one of them ET and bright, the others NETC and dark."""
+    clean = np.where(ball((40, 40, 40), (20, 20, 20), 18), 0, -1).astype(np.int16)
+    arms = clean.copy()
+    arms[18:24, 20, 20] = arms[18, 20:24, 20] = 1
+    arms[18, 20, 20:23] = 3
+    images = np.random.default_rng(0).normal(size=(4, 40, 40, 40)).astype(np.float32)
+    bent = images.copy()
+    bent[:, arms == 1], bent[:, arms == 3] = -20, 20
+    dataset = transplants(tmp_path, {"a": (bent, arms), "b": (images, clean)})
+    for seed in range(8):
+        _, _, graft = whole(dataset, "b", seed)
+        assert graft is not None
+        known, values = graft.labels[graft.lesion], graft.images[:, graft.lesion]
+        assert np.bincount(known).tolist() == [0, 8, 0, 3]
+        assert (values[:, known == 1] < -5).all() and (values[:, known == 3] > 5).all()
 
 
 def test_axes_keep_their_order(tmp_path: Path) -> None:
@@ -379,6 +435,22 @@ def test_a_graft_lies_in_the_final_patch_whole(tmp_path: Path) -> None:
         assert graft is not None
         assert (graft.voxels >= lower).all()
         assert (graft.voxels < lower + 22).all()
+
+
+@pytest.mark.parametrize("other", [3, 2, -1])
+@pytest.mark.parametrize(("away", "fits"), [(4, False), (5, False), (6, True)])
+def test_the_margin_holds_no_other_lesion_and_nothing_outside_the_head(
+    tmp_path: Path, other: int, away: int, fits: bool
+) -> None:
+    """A lesion of 3 mm about its centre, and 4 to 6 mm from that a single voxel of another label."""
+    dataset = transplants(tmp_path, TWO)
+    (donor,) = (one for one in dataset.donors if one.case == "a")
+    images, labels = head(3, {})
+    labels[20, 20 + away, 20] = other
+    centre = np.array([20, 20, 20])
+    with RandomStream(1).drawn_from():
+        piece = dataset._turned(donor)
+    assert (dataset.placed((images, labels[None]), (), donor, piece, centre, centre.astype(float)) is not None) == fits
 
 
 def test_a_patch_that_is_cut_before_its_place_is_told_is_refused(tmp_path: Path) -> None:
@@ -483,6 +555,44 @@ def test_the_folds_training_cases_alone_give_lesions(own_study: StudyPaths) -> N
     assert dataset is not None
     assert set(dataset.places) == set(session.cases)
     assert {donor.case for donor in dataset.donors} <= set(session.cases)
+
+
+def test_with_balanced_sampling_and_sequence_dropout_on_the_same_arm(own_study: StudyPaths) -> None:
+    """Patches lie on one of the case's own lesions, get another case's, and lose sequences: each as if alone."""
+    both = {"learning_rate": 0.01, "lesion_transplant": 1.0, "lesion_sampling": "small_lesions"}
+    steps: list[list[torch.Tensor]] = []
+    for dropout in (0.0, 0.5):
+        arms = {**ARMS, "default": {**both, "sequence_dropout": dropout}}
+        parameters = training_parameters(FromScratch, own_study, arms=arms, epochs=1)
+        session, given = prepare(own_study, parameters, "scratch", lambda line: None), []
+        session.trainer.bare_network.register_forward_pre_hook(
+            lambda module, images, given=given: given.append(images[0].clone()) if torch.is_grad_enabled() else None
+        )
+        session.run(lambda line: None)
+        assert np.isfinite(session.curves().training_loss).all()
+        assert session.trainer.trained_with["transplants"]["patches_with_lesion"] > 0
+        steps.append(given)
+        assert set(session.description().index) > {"lesion sampling", "lesion transplant"}
+    gone = [~step.flatten(2).any(2) for step in steps[1]]
+    assert any(one.any() for one in gone)
+    for whole_step, step, without in zip(*steps, gone, strict=True):
+        assert torch.equal(step, whole_step.masked_fill(without[..., None, None, None], 0))
+    train, validation = session.trainer.get_tr_and_val_datasets()
+    assert [type(one) for one in (train, train.dataset, validation)] == [Transplants, LesionSampling, StudyDataset]
+    with RandomStream(1).drawn_from():
+        for case in train.identifiers:
+            _, labels, _, properties = train.load_case(case)
+            own = np.asarray(open_array(train.folder / f"{case}_seg.b2nd")[:])[0]
+            places = np.concatenate([*properties["class_locations"].values()])[:, 1:]
+            assert len({*lesion_numbers(own)[tuple(places.T)].tolist()} - {0}) == 1, "one of its own"
+            lower = places[0] - train.final_patch // 2
+            train.begin_patch(lower, lower + train.final_patch)
+            seen = labels[(slice(None), *(slice(0, side) for side in own.shape))][0]
+            if graft := train.graft:
+                changed = np.zeros(own.shape, bool)
+                changed[tuple(graft.voxels[graft.lesion].T)] = True
+                assert not own[changed].any()
+                np.testing.assert_array_equal(seen != own, changed)
 
 
 @pytest.mark.slow

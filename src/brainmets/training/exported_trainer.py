@@ -99,7 +99,7 @@ def optimiser_step(
 ) -> dict[str, Any]:
     """One step: the network under ``forward``, the loss in float32, gradients clipped at 12. Returns the loss.
 
-    The batch's "target" is a tensor, or a list of one per output under deep supervision. Raises
+    The batch's "target" is a tensor, or under deep supervision the list that the loss takes. Raises
     ``FloatingPointError`` where the gradients are not finite: clipped, they would spoil every weight.
     """
     data = batch["data"].to(trainer.device, non_blocking=True)

@@ -60,6 +60,8 @@ NOT_DECISIVE = frozenset({
     "augmentation_workers",
 })  # fmt: skip
 """Parameters that are no part of a training's identity by themselves; ``identity`` says why."""
+PATCH_SETTINGS = ("sequence_dropout", "lesion_sampling", "lesion_transplant")
+"""Settings of any arm, which it has where they are on."""
 LOCK = "training.lock"
 """Held by the process that prepares or trains in a folder."""
 
@@ -109,7 +111,7 @@ class TrainingSession:
         outputs = len(getattr(trainer.loss, "weight_factors", [1]))
         weights = sum(weight.numel() for weight in trainer.bare_network.parameters())
         steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-        dropout = trainer.dropout.share
+        patches = {name: trainer.settings[name] for name in PATCH_SETTINGS if name in trainer.settings}
         rows = {
             "network": (type(trainer.bare_network).__name__, self._set_by("build_network_architecture")),
             "weights": (f"{weights:,}", "the plan and the network"),
@@ -118,7 +120,7 @@ class TrainingSession:
             "optimiser": (type(trainer.optimizer).__name__, self._set_by("configure_optimizers")),
             "initial learning rate": (trainer.initial_lr, "parameters"),
             "sequences": (", ".join(self.sequences), "parameters"),
-            **({"sequence dropout": (dropout, "parameters")} if dropout else {}),
+            **{name.replace("_", " "): (value, "parameters") for name, value in patches.items()},
             "training cases": (len(self.cases), "splits.json and parameters"),
             "steps": (steps, "parameters"),
             **{f"seed of the {name}": (seed, "seed, stage, arm, fold, repeat") for name, seed in self.seeds.items()},

@@ -168,9 +168,10 @@ def blend(
     ``images`` (sequence, ...) and ``labels`` (...) are the recipient's, of the donor's box's shape. A sequence's value
     becomes ``(1 - w) r + w (R + g (d - D))``: ``r`` and ``d`` are recipient's and donor's values, ``R`` and ``D``
     the medians of the healthy voxels in the ring around the lesion, ``g`` the ratio of these rings' interquartile
-    ranges within ``GAINS``, ``w`` the donor's share. A sequence that is zero throughout the donor's box stays so.
+    ranges within ``GAINS``, ``w`` the donor's share, 0 where the donor's head has ended. A sequence that is zero
+    throughout the donor's box stays so.
     """
-    share = donor_share(donor.mask)
+    share = np.where(donor.labels < 0, np.float32(0), donor_share(donor.mask))
     ring = share == 0
     rings = ring & (donor.labels == 0), ring & (labels == 0)
     if min(int(one.sum()) for one in rings) < LEAST_RING:
