@@ -91,6 +91,20 @@ def test_sides_of_other_cases_are_refused():
         with_and_without.compare(BEFORE, AFTER, (lesions({("b", 1): True}), none), WHOSE, "x")
 
 
+def test_only_the_same_measure_of_the_same_region_is_subtracted():
+    dice, other = next(measured(BEFORE)), next(measured(BEFORE.assign(region="ET")))
+    with pytest.raises(ValueError, match="dice of TC beside dice of ET"):
+        dice.less(other, WHOSE, 0.95)
+
+
+def test_sides_pair_by_case_name_and_not_by_the_order_of_rows():
+    none = lesions({})
+    turned = AFTER.iloc[::-1].reset_index(drop=True)
+    first, second = (with_and_without.compare(BEFORE, one, (none, none), WHOSE, "x") for one in (AFTER, turned))
+    pd.testing.assert_frame_equal(first, second)
+    assert values(first, "difference")["false_positives"] == -1
+
+
 def test_cases_that_all_have_the_same_give_one_row_for_each_measure():
     table = subsets.occurring(BEFORE, dict.fromkeys(WHOSE, ALL), WHOSE, {"t1n+t1c+t2w+t2f"})
     assert list(table.columns) == list(schemas.SUBSETS.columns)
@@ -148,6 +162,7 @@ class FakeEnsemble:
     sequences: tuple[str, ...] = ("t1c", "t2w", "t2f")
     dropout: float = 0.0
     absent: dict[str, list[str]] = field(default_factory=dict)
+    training: int = 3
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
     @property
@@ -158,7 +173,8 @@ class FakeEnsemble:
     @property
     def dataset(self):
         names = {str(number): name for number, name in enumerate(self.sequences)}
-        return {"channel_names": names, "absent": self.absent} if self.absent else {"channel_names": names}
+        absent = {"absent": self.absent} if self.absent else {}
+        return {"channel_names": names, "numTraining": self.training, **absent}
 
     def probabilities(self, case):
         self.asked.append((case.case, tuple(case.images)))
@@ -198,6 +214,8 @@ def test_what_a_model_learnt_is_told_by_its_training_cases_and_its_dropout():
     assert learnt(FakeEnsemble()) == {"t1c+t2w+t2f"}
     assert learnt(FakeEnsemble(absent={"x": ["t2w"]})) == {"t1c+t2w+t2f", "t1c+t2f"}
     assert learnt(FakeEnsemble(dropout=0.2)) is None
+    each = {"x": ["t2w"], "y": ["t2f"]}
+    assert learnt(FakeEnsemble(absent=each, training=2)) == {"t1c+t2f", "t1c+t2w"}, "no case had all three"
 
 
 # --- the report ----------------------------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from brainmets.training.inference import Ensemble, write_prediction
 def learnt(ensemble: Ensemble) -> set[str] | None:
     """The sets of sequences that the models' training cases had, by ``name_of``; None where training dropped some.
 
-    With sequence dropout every set occurs in training.
+    With sequence dropout every set occurs in training. Where every case lacks something, all sequences together were
+    never seen.
     """
     if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
         return None
-    lacking = ensemble.dataset.get(channels.ABSENT, {})
-    partial = [set(ensemble.sequences) - {*channels.absent_of(ensemble.dataset, case)} for case in lacking]
-    return {name_of(one) for one in [set(ensemble.sequences), *partial]}
+    lacking, every = channels.absent(ensemble.dataset), set(ensemble.sequences)
+    complete = [every] if ensemble.dataset["numTraining"] > len(lacking) else []
+    return {name_of(one) for one in [*complete, *(every - {*lacked} for lacked in lacking.values())]}
 
 
 def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:
