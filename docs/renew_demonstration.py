@@ -56,11 +56,10 @@ def small_lesions(found: pd.DataFrame) -> str:
     own = rows[rows["size"] == small]
     (baseline,) = own.loc[own["verdict"] == BASELINE, "arm"]
     (level,) = own["level"].dropna().unique()
-    titles = [
-        "arm", f"sensitivity {small.replace('<', 'below ')}", "lowest to highest training",
-        f"less {arm_title(baseline)} ({percent(level)} interval; of trainings anew)", "by the rule", "all sizes", "from scratch, "
-        f"{small.replace('<', 'below ')}",
-    ]  # fmt: skip
+    less = f"less {arm_title(baseline)} ({percent(level)} interval; of trainings anew)"
+    below = small.replace("<", "below ")
+    titles = ["arm", f"sensitivity {below}", "lowest to highest training", less, "by the rule", "all sizes"]
+    titles.append(f"from scratch, {below}")
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for arm in ordered(own["arm"], ARMS):
         (row,) = own[own["arm"] == arm].to_dict("records")

@@ -201,7 +201,7 @@ def test_what_is_resampled_in_blocks_is_what_is_resampled_at_once(monkeypatch: p
 
 
 def test_patients_with_all_repeats_and_both_arms_are_resampled_together() -> None:
-    """An arm that finds in every patient what the baseline finds and one lesion more differs alike in each resample."""
+    """An arm that finds one lesion more in every patient differs from the baseline alike in each resample."""
     random = np.random.default_rng(12)
     cases, scores = [f"p{number:02d}" for number in range(12)], random.random(12)
     lesions = [(case, 3.0, 0.9 if score > 0.5 else -math.inf) for case, score in zip(cases, scores, strict=True)]

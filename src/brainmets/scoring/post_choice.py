@@ -2,9 +2,9 @@
 
 Every combination of the declared rules and volumes is tried, none of them included. Its value is the mean over regions
 of the lesion-wise Dice, which is what BraTS ranks by: within a region the mean over patients of each patient's mean
-over scans. By brats_2023 every case counts: where the reference has no lesion, predicting none is worth 1 and any other
-prediction 0, so that a false lesion costs what it should. By brats_2026 only cases with a lesion that it calls large have
-a value.
+over scans. By brats_2023 every case counts: where the reference has no lesion, predicting none is worth 1 and any
+other prediction 0, so that a false lesion costs what it should. By brats_2026 only cases with a lesion that it calls
+large have a value.
 """
 
 from __future__ import annotations

@@ -54,7 +54,15 @@ from brainmets.statistics.tests import (
     smallest_p,
     wilcoxon,
 )
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, DETECTION_SENSITIVITY, PAPER_ARMS, Alternative, arm_title, ordered
+from brainmets.vocabulary import (
+    ARMS,
+    COMPARED_STRATEGIES,
+    DETECTION_SENSITIVITY,
+    PAPER_ARMS,
+    Alternative,
+    arm_title,
+    ordered,
+)
 
 Verdict = Literal[
     "superior", "inferior", "equivalent", "non-inferior", "inconclusive", "too few patients", "not available",

@@ -63,10 +63,10 @@ REPEAT_COLUMNS = [
 ]  # fmt: skip
 CURVE_COLUMNS = ["arm", "strategy", "region", "size", "false_positives", "repeats", "sensitivity", "lowest", "highest"]
 RULE = (
-    "A gain is claimed only where both intervals, of these trainings and of trainings anew, each corrected for the number "
-    "of arms, lie above 0, the difference is above 0 in each of two or more trainings, and the arm has no more false "
-    "positives than the baseline, but for one among all patients; a loss where all of this is the other way round. "
-    "Everything else is not shown."
+    "A gain is claimed only where both intervals, of these trainings and of trainings anew, each corrected for the "
+    "number of arms, lie above 0, the difference is above 0 in each of two or more trainings, and the arm has no more "
+    "false positives than the baseline, but for one among all patients; a loss where all of this is the other way "
+    "round. Everything else is not shown."
 )
 CURVE_RATES: tuple[float, ...] = tuple(float(rate) for rate in 2.0 ** np.arange(-3, 3.01, 0.25))
 """False positives a patient at which curves are read: 1/8 to 8, four to the doubling."""
@@ -458,12 +458,13 @@ def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
     plural = "" if rule.false_positives == 1 else "s"
     if first["lesions"] == 0:
         return [f"No lesion of {first['region']} below {below} was held out: no arm can be compared."]
+    repeats, pairs = int(first["repeats"]), len(arms)
     said = [
         f"Lesions of {first['region']} below {below} ({first['lesions']:.0f} in {first['patients']:.0f} held-out "
         f"patients) at {rule.false_positives:g} false positive{plural} a patient or less, fine-tuned models, mean over "
-        f"{in_words(int(first['repeats']))} training{'' if first['repeats'] == 1 else 's'}; the intervals of "
-        f"{in_words(len(arms))} difference{'' if len(arms) == 1 else 's'} to {arm_title(rule.baseline)} hold together "
-        f"at {percent(1 - rule.alpha)}. {arm_title(rule.baseline)} finds {_shares(first)}. {RULE}"
+        f"{in_words(repeats)} training{'s' * (repeats != 1)}; the intervals of {in_words(pairs)} "
+        f"difference{'s' * (pairs != 1)} to {arm_title(rule.baseline)} hold together at {percent(1 - rule.alpha)}. "
+        f"{arm_title(rule.baseline)} finds {_shares(first)}. {RULE}"
     ]
     for row in arms.to_dict("records"):
         interval = "no interval"
