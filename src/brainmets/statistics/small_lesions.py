@@ -448,7 +448,7 @@ def curves(compared: Curves) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
-    """What is compared, the baseline and the rule, then one sentence per other fine-tuned arm; of ``compare``'s table."""
+    """What is compared, the baseline and the rule; then a sentence per other fine-tuned arm. Of ``compare``'s table."""
     rows = table[(table["at"] == AT_RATE) & (table["size"] == small_size(rule).name)]
     rows = rows[rows["strategy"] == FINE_TUNED]
     below = f"{rule.below_mm:g} mm"
@@ -461,8 +461,8 @@ def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
     repeats, pairs = int(first["repeats"]), len(arms)
     said = [
         f"Lesions of {first['region']} below {below} ({first['lesions']:.0f} in {first['patients']:.0f} held-out "
-        f"patients) at {rule.false_positives:g} false positive{plural} a patient or less, fine-tuned models, mean over "
-        f"{in_words(repeats)} training{'s' * (repeats != 1)}; the intervals of {in_words(pairs)} "
+        f"patients) at {rule.false_positives:g} false positive{plural} a patient or less, fine-tuned models, mean "
+        f"over {in_words(repeats)} training{'s' * (repeats != 1)}; the intervals of {in_words(pairs)} "
         f"difference{'s' * (pairs != 1)} to {arm_title(rule.baseline)} hold together at {percent(1 - rule.alpha)}. "
         f"{arm_title(rule.baseline)} finds {_shares(first)}. {RULE}"
     ]
