@@ -247,6 +247,9 @@ def test_the_report_shows_both_sides_and_what_was_lost(files):
     assert cells["False positives a case"]["value"] == "1.00 → 0.00"
     assert cells["False positives a case"]["interval"].startswith("-1.00 (")
     assert section.rows[0]["lost"] == "0 of 0"
+    same = with_and_without.compare(BEFORE, BEFORE, (none, none), WHOSE, "holes filled")
+    write_table(files.statistics / beside.PROCESSED, same)
+    assert {cell["interval"] for cell in beside.post_processing(files).rows[0]["cells"]} == {"no patient's changed"}
 
 
 def test_the_report_and_its_figure_show_sets_only_where_there_are_several(files):

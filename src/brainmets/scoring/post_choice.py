@@ -63,6 +63,14 @@ class Choice:
         return self.patients < FEW_PATIENTS or self.lesions < FEW_LESIONS
 
     @property
+    def words(self) -> str:
+        """What was chosen, and whether that is weak, for tables."""
+        if not self.weak:
+            return self.combination.words
+        few = f"{self.patients} patient{'s' * (self.patients != 1)} with {self.lesions} lesion{'s' * (self.lesions != 1)}"
+        return f"{self.combination.words} (weak: chosen on {few})"
+
+    @property
     def sentence(self) -> str:
         """What was chosen, by what, and how much that is worth, in words."""
         if not self.cases:

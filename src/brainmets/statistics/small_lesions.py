@@ -448,7 +448,7 @@ def curves(compared: Curves) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
-    """What is compared, the baseline and the rule; then a sentence per other fine-tuned arm. Of ``compare``'s table."""
+    """What is compared, the baseline and the rule; then a sentence per fine-tuned arm. Of ``compare``'s table."""
     rows = table[(table["at"] == AT_RATE) & (table["size"] == small_size(rule).name)]
     rows = rows[rows["strategy"] == FINE_TUNED]
     below = f"{rule.below_mm:g} mm"
