@@ -67,8 +67,9 @@ class Choice:
         """What was chosen, and whether that is weak, for tables."""
         if not self.weak:
             return self.combination.words
-        few = f"{self.patients} patient{'s' * (self.patients != 1)} with {self.lesions} lesion{'s' * (self.lesions != 1)}"
-        return f"{self.combination.words} (weak: chosen on {few})"
+        patients = f"{self.patients} patient{'s' * (self.patients != 1)}"
+        lesions = f"{self.lesions} lesion{'s' * (self.lesions != 1)}"
+        return f"{self.combination.words} (weak: chosen on {patients} with {lesions})"
 
     @property
     def sentence(self) -> str:
