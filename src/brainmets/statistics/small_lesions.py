@@ -286,7 +286,7 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
             row |= {"least_difference": differences.min(), "most_difference": differences.max()}
             said = verdict(differences, min(low, again_low), max(high, again_high), patients, arm_alpha(compared))
             row["verdict"], row["note"] = at_equal_false_positives(
-                said, float(own["false_positives"].mean()), false_of_baseline, 1 / row["patients"]
+                said, float(own["false_positives"].mean()), false_of_baseline, 1 / len(of_baseline.cases)
             )
         rows.append(row)
     rows += [row for one in (applied or {}).values() for row in _at_point(one, compared)]
