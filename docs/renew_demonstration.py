@@ -56,15 +56,15 @@ def small_lesions(found: pd.DataFrame) -> str:
     own = rows[rows["size"] == small]
     (baseline,) = own.loc[own["verdict"] == BASELINE, "arm"]
     (level,) = own["level"].dropna().unique()
-    titles = [
-        "arm", f"sensitivity {small.replace('<', 'below ')}", "lowest to highest training",
-        f"less {arm_title(baseline)} ({percent(level)} interval)", "by the rule", "all sizes", "from scratch, "
-        f"{small.replace('<', 'below ')}",
-    ]  # fmt: skip
+    less = f"less {arm_title(baseline)} ({percent(level)} interval; of trainings anew)"
+    below = small.replace("<", "below ")
+    titles = ["arm", f"sensitivity {below}", "lowest to highest training", less, "by the rule", "all sizes"]
+    titles.append(f"from scratch, {below}")
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for arm in ordered(own["arm"], ARMS):
         (row,) = own[own["arm"] == arm].to_dict("records")
-        less = "" if arm == baseline else f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        ends = [f"{row[f'{which}low']:+.3f} to {row[f'{which}high']:+.3f}" for which in ("", "retrained_")]
+        less = "" if arm == baseline else f"{row['difference']:+.3f} ({'; '.join(ends)})"
         cells = [arm_title(arm), f"{row['sensitivity']:.3f}", f"{row['lowest']:.3f} to {row['highest']:.3f}", less]
         cells += [row["verdict"], f"{every[arm]:.3f}", f"{scratch[arm]:.3f}" if arm in scratch else ""]
         lines.append(f"| {' | '.join(cells)} |")

@@ -338,8 +338,8 @@ def test_a_verdict_over_arms_beside_the_papers_says_over_which() -> None:
     more = pd.concat([paper, of([0.08] * 6, arm="lesion_dice")])
     few, many = (differences(one, Endpoint(metric="dice", region="TC"), QUICK) for one in (paper, more))
     assert few.values.tolist() == pytest.approx([0.02] * 6)
-    assert not any("over the arms" in remark for remark in few.remarks)
+    assert not any("the mean is over" in remark for remark in few.remarks)
     assert many.values.tolist() == pytest.approx([0.04] * 6)
     assert many.remarks[0] == (
-        "over the arms default, segresnet, lesion_dice, of which the paper's are default, segresnet"
+        "the mean is over Default, SegResNet, Lesion Dice, of which the paper's are Default, SegResNet"
     )

@@ -218,6 +218,7 @@ def test_the_volume_that_drops_false_specks_and_no_lesion_is_chosen(folders):
     assert (found.patients, found.lesions, found.cases) == (2, 4, ("a1", "a2", "b"))
     assert found.weak
     assert "weak" in found.sentence
+    assert found.words == "whole tumour below 3 mm³ dropped (weak: chosen on 2 patients with 4 lesions)"
     assert found.record()["smallest_mm3"] == 3
     assert len(said) == 3
     assert said[-1] == "40 combinations on case 3 of 3: b, 0 s left"
@@ -244,6 +245,7 @@ def test_a_choice_on_many_is_not_called_weak(folders):
     found = replace(chosen(folders, combinations(ORDER, [3])), patients=10, lesions=30)
     assert not found.weak
     assert "weak" not in found.sentence
+    assert found.words == found.combination.words
 
 
 def test_equal_label_maps_are_scored_once(folders, monkeypatch):

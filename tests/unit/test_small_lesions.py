@@ -1,6 +1,7 @@
 """Arms against a baseline in small lesions: sensitivities by hand, the declared rule, and what is refused."""
 
 import importlib
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from detection_examples import make_detections, make_hits
+from matplotlib.collections import LineCollection
 
 from brainmets.params import ParameterError, SmallLesions
 from brainmets.params.study import Study
@@ -158,6 +160,57 @@ def test_the_declared_rule(differences: list, low: float, high: float, patients:
     assert why in reason
 
 
+def test_no_gain_is_claimed_of_false_positives_that_the_baseline_does_not_have() -> None:
+    """A baseline without a further candidate is read at none a patient; the arm spends one, and finds more with it."""
+    cases, lesions, false = many(np.random.default_rng(1), 1.0)
+    missed = [(case, diameter, -math.inf) for case, diameter, _ in lesions]
+    bought, fair = ([(cases, lesions, some)] * 2 for some in (false, []))
+    silent = [(cases, missed, [])] * 2
+    row = table(trained(default=silent, lesion_dice=bought)).loc["lesion_dice", "<5 mm"]
+    assert (row["difference"], row["low"], row["retrained_low"], row["false_positives"]) == (1, 1, 1, 1)
+    assert row["verdict"] == "not shown"
+    assert row["note"].startswith("1.00 false positives a patient beside 0.00 of the baseline")
+    assert table(trained(default=silent, lesion_dice=fair)).loc[("lesion_dice", "<5 mm"), "verdict"] == "gain"
+    assert table(trained(default=bought, lesion_dice=silent)).loc[("lesion_dice", "<5 mm"), "verdict"] == "not shown"
+    assert table(trained(default=fair, lesion_dice=silent)).loc[("lesion_dice", "<5 mm"), "verdict"] == "loss"
+
+
+def test_a_single_false_positive_more_among_all_patients_is_equal() -> None:
+    """Rates of 16 patients go by sixteenths: one more is what a threshold leaves open, two are not."""
+    for own, said in ((1.0, "gain"), (1.0 + 1 / 16, "gain"), (1.0 + 2 / 16, "not shown")):
+        assert small_lesions.at_equal_false_positives(("gain", ""), own, 1.0, 1 / 16)[0] == said
+        assert small_lesions.at_equal_false_positives(("loss", ""), own, 1.0, 1 / 16)[0] == "loss"
+    assert small_lesions.at_equal_false_positives(("loss", ""), 0.5, 1.0, 1 / 16)[0] == "not shown"
+    assert small_lesions.at_equal_false_positives(("not shown", "why"), 0.5, 1.0, 0) == ("not shown", "why")
+
+
+def test_small_lesions_of_one_patient_are_said_to_be_too_few_and_not_to_be_none() -> None:
+    one = ("abc", [("a", 4.0, 0.9), ("b", 12.0, 0.8)], FALSE)
+    found = table(trained(default=[one] * 2, segresnet=[one] * 2))
+    row = found.loc["segresnet", "<5 mm"]
+    assert (row["lesions"], row["verdict"]) == (1, "not shown")
+    assert row["note"].startswith("1 patient has such lesions: too few")
+
+
+def test_what_is_resampled_in_blocks_is_what_is_resampled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(11)
+    trainings = trained(**{arm: [many(random, 0.5) for _ in range(2)] for arm in ARMS[:2]})
+    at_once = table(trainings)
+    monkeypatch.setattr(small_lesions, "BLOCK", 100)
+    pd.testing.assert_frame_equal(table(trainings), at_once)
+
+
+def test_patients_with_all_repeats_and_both_arms_are_resampled_together() -> None:
+    """An arm that finds one lesion more in every patient differs from the baseline alike in each resample."""
+    random = np.random.default_rng(12)
+    cases, scores = [f"p{number:02d}" for number in range(12)], random.random(12)
+    lesions = [(case, 3.0, 0.9 if score > 0.5 else -math.inf) for case, score in zip(cases, scores, strict=True)]
+    both = [*lesions, *((case, 3.0, -math.inf) for case in cases)]
+    more = [*lesions, *((case, 3.0, 0.9) for case in cases)]
+    row = table(trained(default=[(cases, both, [])] * 3, segresnet=[(cases, more, [])] * 3)).loc["segresnet", "<5 mm"]
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([0.5, 0.5, 0.5])
+
+
 def test_intervals_widen_with_the_number_of_arms_so_that_all_hold_together() -> None:
     random = np.random.default_rng(5)
     arms = {arm: [many(random, 0.5) for _ in range(2)] for arm in ARMS}
@@ -256,6 +309,10 @@ def test_each_arm_gets_one_sentence_with_its_verdict() -> None:
     assert len(said) == 7
     assert said[0].startswith("Lesions of TC below 5 mm (96 in 16 held-out patients) at 1 false positive a patient")
     assert "six differences to Default hold together at 95%" in said[0]
+    assert said[0].endswith(small_lesions.RULE)
+    row = found[(found["arm"] == "segresnet") & found["difference"].notna()].iloc[0]
+    for ends in ("low", "high"), ("retrained_low", "retrained_high"):
+        assert " to ".join(f"{row[end]:+.3f}" for end in ends) in said[2]
     verdicts = {sentence.partition(" finds")[0]: sentence for sentence in said[1:]}
     assert "a gain is shown" in verdicts["SegResNet"]
     assert "a loss is shown" in verdicts["Lesion sampling"]
@@ -307,6 +364,20 @@ def test_the_figure_marks_the_rate_and_fills_what_is_shown() -> None:
         verdict != "not shown" for verdict in found.loc[found["difference"].notna(), "verdict"]
     ]
     assert len(figure.legends[0].get_texts()) == 7
+    shown = found[found["difference"].notna()]
+    segments = [tuple(bar.get_segments()[0][:, 0]) for bar in right.collections if isinstance(bar, LineCollection)]
+    for ends in (["low", "high"], ["retrained_low", "retrained_high"]):
+        assert {*shown[ends].itertuples(index=False, name=None)} <= {*segments}, "both intervals are drawn"
+
+
+def test_the_rule_stands_everywhere_in_the_same_words() -> None:
+    root = Path(__file__).resolve().parents[2]
+    notebook = json.loads((root / "notebooks" / "07_statistics.ipynb").read_text(encoding="utf-8"))
+    texts = {"07": " ".join("".join(cell["source"]) for cell in notebook["cells"])}
+    for name in ("README.md", "docs/statistics.md", "docs/arms.md"):
+        texts[name] = (root / name).read_text(encoding="utf-8")
+    lacking = [name for name, text in texts.items() if small_lesions.RULE.rstrip(".") not in " ".join(text.split())]
+    assert not lacking
 
 
 @pytest.mark.parametrize("arms", [("tversky_bce", "segresnet"), ("default",)])
@@ -327,7 +398,8 @@ def test_the_readmes_table_says_of_each_arm_what_the_rule_says(monkeypatch: pyte
     assert len(lines) == 2 + 7
     row = found[(found["arm"] == "segresnet") & (found["size"] == "<5 mm")].iloc[0]
     assert f"| SegResNet | {row['sensitivity']:.3f} |" in lines[4]
-    assert f"| {row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | gain |" in lines[4]
+    both = f"{row['low']:+.3f} to {row['high']:+.3f}; {row['retrained_low']:+.3f} to {row['retrained_high']:+.3f}"
+    assert f"| {row['difference']:+.3f} ({both}) | gain |" in lines[4]
     text = "a\n<!-- small lesions: table -->\nold\n<!-- small lesions: end -->\nb\n"
     assert "old" not in renew.replaced(text, "small lesions", "new\n")
     with pytest.raises(SystemExit, match="each once"):

@@ -92,6 +92,20 @@ def test_sides_of_other_cases_are_refused():
         with_and_without.compare(BEFORE, AFTER, (lesions({("b", 1): True}), none), WHOSE, "x")
 
 
+def test_only_the_same_measure_of_the_same_region_is_subtracted():
+    dice, other = next(measured(BEFORE)), next(measured(BEFORE.assign(region="ET")))
+    with pytest.raises(ValueError, match="dice of TC beside dice of ET"):
+        dice.less(other, WHOSE, 0.95)
+
+
+def test_sides_pair_by_case_name_and_not_by_the_order_of_rows():
+    none = lesions({})
+    turned = AFTER.iloc[::-1].reset_index(drop=True)
+    first, second = (with_and_without.compare(BEFORE, one, (none, none), WHOSE, "x") for one in (AFTER, turned))
+    pd.testing.assert_frame_equal(first, second)
+    assert values(first, "difference")["false_positives"] == -1
+
+
 def test_cases_that_all_have_the_same_give_one_row_for_each_measure():
     table = subsets.occurring(BEFORE, dict.fromkeys(WHOSE, ALL), WHOSE, {"t1n+t1c+t2w+t2f"})
     assert list(table.columns) == list(schemas.SUBSETS.columns)
@@ -245,6 +259,9 @@ def test_the_report_shows_both_sides_and_what_was_lost(files):
     assert cells["False positives a case"]["value"] == "1.00 → 0.00"
     assert cells["False positives a case"]["interval"].startswith("-1.00 (")
     assert section.rows[0]["lost"] == "0 of 0"
+    same = with_and_without.compare(BEFORE, BEFORE, (none, none), WHOSE, "holes filled")
+    write_table(files.statistics / beside.PROCESSED, same)
+    assert {cell["interval"] for cell in beside.post_processing(files).rows[0]["cells"]} == {"no patient's changed"}
 
 
 def test_the_report_and_its_figure_show_sets_only_where_there_are_several(files):

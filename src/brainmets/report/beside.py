@@ -145,10 +145,12 @@ def _change(line: Row | None) -> dict[str, str]:
     if line is None or math.isnan(line["without"]):
         return {"value": "none", "interval": "", "counts": ""}
     digits = 2 if line["measure"] == FALSE else 3
+    change = f"{line['difference']:+.{digits}f}" + _between(line["difference_low"], line["difference_high"], digits)
+    if line["difference_low"] == line["difference_high"] == 0:
+        change = "no patient's changed"  # an interval of width 0 would promise that of others
     return {
         "value": f"{line['without']:.{digits}f} → {line['with']:.{digits}f}",
-        "interval": f"{line['difference']:+.{digits}f}"
-        + _between(line["difference_low"], line["difference_high"], digits),
+        "interval": change,
         "counts": f"{line['cases']} cases",
     }
 

@@ -2,8 +2,9 @@
 
 Every combination of the declared rules and volumes is tried, none of them included. Its value is the mean over regions
 of the lesion-wise Dice, which is what BraTS ranks by: within a region the mean over patients of each patient's mean
-over scans. Every case counts, by BraTS's own rule: where the reference has no lesion, predicting none is worth 1 and
-any other prediction 0, so that a false lesion costs what it should.
+over scans. By brats_2023 every case counts: where the reference has no lesion, predicting none is worth 1 and any
+other prediction 0, so that a false lesion costs what it should. By brats_2026 only cases with a lesion that it calls
+large have a value.
 """
 
 from __future__ import annotations
@@ -60,6 +61,15 @@ class Choice:
     def weak(self) -> bool:
         """Whether too few patients or lesions chose."""
         return self.patients < FEW_PATIENTS or self.lesions < FEW_LESIONS
+
+    @property
+    def words(self) -> str:
+        """What was chosen, and whether that is weak, for tables."""
+        if not self.weak:
+            return self.combination.words
+        patients = f"{self.patients} patient{'s' * (self.patients != 1)}"
+        lesions = f"{self.lesions} lesion{'s' * (self.lesions != 1)}"
+        return f"{self.combination.words} (weak: chosen on {patients} with {lesions})"
 
     @property
     def sentence(self) -> str:

@@ -54,7 +54,15 @@ from brainmets.statistics.tests import (
     smallest_p,
     wilcoxon,
 )
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, DETECTION_SENSITIVITY, PAPER_ARMS, Alternative, ordered
+from brainmets.vocabulary import (
+    ARMS,
+    COMPARED_STRATEGIES,
+    DETECTION_SENSITIVITY,
+    PAPER_ARMS,
+    Alternative,
+    arm_title,
+    ordered,
+)
 
 Verdict = Literal[
     "superior", "inferior", "equivalent", "non-inferior", "inconclusive", "too few patients", "not available",
@@ -133,7 +141,8 @@ def _over(scores: pd.DataFrame) -> list[str]:
     if not set(arms) - set(PAPER_ARMS):
         return []
     papers = [arm for arm in arms if arm in PAPER_ARMS]
-    return [f"over the arms {', '.join(arms)}, of which the paper's are {', '.join(papers) or 'none'}"]
+    named, of_paper = (", ".join(map(arm_title, some)) for some in (arms, papers))
+    return [f"the mean is over {named}, of which the paper's are {of_paper or 'none'}"]
 
 
 def _none(why: str) -> Differences:

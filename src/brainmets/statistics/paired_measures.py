@@ -61,7 +61,12 @@ class Measured:
         return between(parts, totals, confidence)
 
     def less(self, other: Measured, patients: Mapping[str, str], confidence: float) -> tuple[float, float, float]:
-        """What it is less the other's, case by case, with its interval. Raises ``ValueError`` for unequal cases."""
+        """What it is less the other's, case by case, with its interval.
+
+        Raises ``ValueError`` for another measure or region, and for unequal cases.
+        """
+        if (self.region, self.measure) != (other.region, other.measure):
+            raise ValueError(f"{self.measure} of {self.region} beside {other.measure} of {other.region}")
         if not self.of.sort_index().equals(other.of.sort_index()):
             raise ValueError(f"{self.measure} of {self.region}: the two sides are not of the same cases and lesions")
         total = float(self.of.sum())

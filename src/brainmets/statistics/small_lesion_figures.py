@@ -19,8 +19,8 @@ CAPTION = {
     "file": "small_lesions.png",
     "shows": "Left: the share of small lesions that each fine-tuned arm finds against the false positives a patient "
     "that are allowed, mean over repeats, with the declared rate dotted. Right: each arm's difference to the baseline "
-    "there, with its simultaneous interval; small open circles are single repeats, a filled marker is a difference "
-    "that is shown.",
+    "there, with its simultaneous intervals (thick: of these trainings; thin: of trainings anew); small open circles "
+    "are single repeats, a filled marker is a difference that is shown.",
     "cannot_show": "It cannot show what other settings of an arm, another training schedule or patients would give.",
 }
 
@@ -72,7 +72,8 @@ def _differences(panel: Axes, rows: pd.DataFrame, repeats: pd.DataFrame, rule: S
     for place, row in enumerate(rows.to_dict("records")):
         colour, shown = arm_colour(row["arm"]), row["verdict"] != NOT_SHOWN
         singles = repeats.loc[repeats["arm"] == row["arm"], "difference"]
-        panel.hlines(place, row["low"], row["high"], color=colour, linewidth=2)
+        panel.hlines(place, row["low"], row["high"], color=colour, linewidth=3)
+        panel.hlines(place, row["retrained_low"], row["retrained_high"], color=colour, linewidth=1)
         panel.scatter(singles, [place + 0.22] * len(singles), s=14, facecolor="white", edgecolor=colour, zorder=3)
         panel.plot(
             row["difference"], place, marker=arm_marker(row["arm"]), color=colour, markersize=8,

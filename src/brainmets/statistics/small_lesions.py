@@ -3,8 +3,8 @@
 Declared in the study's YAML (``params.SmallLesions``) and read off the held-out cases' FROC curves (``froc``): the
 share of lesions of an equivalent diameter below ``below_mm`` that a model finds at the lowest threshold whose false
 positives of *all* sizes are at most ``false_positives`` a patient. The threshold is a real one, nothing is
-interpolated, and no arm is ever compared at other false positives than the baseline. Fine-tuned models are compared;
-models from scratch are described.
+interpolated. What a training has there may be less than is allowed: candidates of equal scores enter together, and a
+training may have no more of them. Fine-tuned models are compared; models from scratch are described.
 
 - A patient counts once: of several scans each weighs alike, in lesions as in false positives, so that the rate is the
   mean over patients of their false positives a scan. With one scan each, cases are patients.
@@ -20,7 +20,8 @@ models from scratch are described.
 A gain is claimed only where both intervals lie above 0 *and* the difference is above 0 in every one of two or more
 repeats; a loss where all lie below. Without the second interval much luck of training passed for an arm's worth.
 Everything else is "not shown", and so is any difference among fewer patients with such lesions than a sign test at
-alpha / m could ever reject with: percentiles of so few promise nothing.
+alpha / m could ever reject with: percentiles of so few promise nothing; and any where the one that finds more also has
+more false positives, by more than one among all patients (mean over repeats): what it found may be bought with them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from brainmets.paths import StudyPaths
 from brainmets.scoring.candidates import FILES, Hits, hits, read_detections
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.conclusions import in_words
-from brainmets.statistics.froc import ALL_SIZES, SIZES, Size, Steps
+from brainmets.statistics.froc import ALL_SIZES, BLOCK, SIZES, SLACK, Size, Steps
 from brainmets.statistics.operating_point import Aim, Applied
 from brainmets.statistics.tests import NAN, Floats, generator, percent, smallest_p, widened
 from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, Model, arm_title, ordered
@@ -61,6 +62,12 @@ REPEAT_COLUMNS = [
     "threshold", "difference",
 ]  # fmt: skip
 CURVE_COLUMNS = ["arm", "strategy", "region", "size", "false_positives", "repeats", "sensitivity", "lowest", "highest"]
+RULE = (
+    "A gain is claimed only where both intervals, of these trainings and of trainings anew, each corrected for the "
+    "number of arms, lie above 0, the difference is above 0 in each of two or more trainings, and the arm has no more "
+    "false positives than the baseline, but for one among all patients; a loss where all of this is the other way "
+    "round. Everything else is not shown."
+)
 CURVE_RATES: tuple[float, ...] = tuple(float(rate) for rate in 2.0 ** np.arange(-3, 3.01, 0.25))
 """False positives a patient at which curves are read: 1/8 to 8, four to the doubling."""
 
@@ -258,6 +265,8 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
     intervals = _intervals(compared, settings)
     of_baseline = next(iter(compared.steps[compared.rule.baseline, FINE_TUNED].values()))
     patients = int((of_baseline.lesions[compared.small.name] > 0).sum())
+    whose = (trained["arm"] == compared.rule.baseline) & (trained["strategy"] == FINE_TUNED)
+    false_of_baseline = float(trained.loc[whose & (trained["size"] == compared.small.name), "false_positives"].mean())
     for key, own in trained.groupby(["arm", "strategy", "size"], sort=False):
         arm, strategy, size = map(str, key)
         shares = own["sensitivity"].to_numpy(float)
@@ -275,8 +284,9 @@ def compare(compared: Curves, settings: Settings, applied: Mapping[Model, Applie
             row |= {"difference": differences.mean(), "low": low, "high": high, "level": level}
             row |= {"retrained_low": again_low, "retrained_high": again_high}
             row |= {"least_difference": differences.min(), "most_difference": differences.max()}
-            row["verdict"], row["note"] = verdict(
-                differences, min(low, again_low), max(high, again_high), patients, arm_alpha(compared)
+            said = verdict(differences, min(low, again_low), max(high, again_high), patients, arm_alpha(compared))
+            row["verdict"], row["note"] = at_equal_false_positives(
+                said, float(own["false_positives"].mean()), false_of_baseline, 1 / len(of_baseline.cases)
             )
         rows.append(row)
     rows += [row for one in (applied or {}).values() for row in _at_point(one, compared)]
@@ -303,15 +313,35 @@ def verdict(differences: Floats, low: float, high: float, patients: int, alpha: 
     """
     if len(differences) < 2:
         return NOT_SHOWN, "every model was trained once: nothing is known of training luck, and nothing is claimed"
-    if math.isnan(low):
+    if not patients:
         return NOT_SHOWN, "no such lesion: no interval"
     if smallest_p(patients, "two-sided") > alpha:
-        return NOT_SHOWN, f"{patients} patients have such lesions: too few to show anything at {percent(alpha)}"
+        have = "patient has" if patients == 1 else "patients have"
+        return NOT_SHOWN, f"{patients} {have} such lesions: too few to show anything at {percent(alpha)}"
     if low > 0 and (differences > 0).all():
         return GAIN, ""
     if high < 0 and (differences < 0).all():
         return LOSS, ""
     return NOT_SHOWN, ""
+
+
+def at_equal_false_positives(said: tuple[str, str], own: float, of_baseline: float, one: float) -> tuple[str, str]:
+    """What ``verdict`` said, unless the side that finds more has more false positives, by more than ``one``.
+
+    ``own`` and ``of_baseline``: false positives a patient as attained, mean over repeats; ``one``: a single one.
+
+    >>> at_equal_false_positives(("gain", ""), 1.0, 0.25, 0.1)
+    ('not shown', '1.00 false positives a patient beside 0.25 of the baseline: what was found may be bought with them')
+    >>> at_equal_false_positives(("gain", ""), 0.25, 1.0, 0.1)
+    ('gain', '')
+    """
+    more = {GAIN: own - of_baseline, LOSS: of_baseline - own}.get(said[0], 0.0)
+    if more <= one + SLACK:
+        return said
+    return NOT_SHOWN, (
+        f"{own:.2f} false positives a patient beside {of_baseline:.2f} of the baseline: what was found may be bought "
+        "with them"
+    )
 
 
 def _intervals(compared: Curves, settings: Settings) -> dict[str, tuple[float, float, float, float, float]]:
@@ -325,10 +355,14 @@ def _intervals(compared: Curves, settings: Settings) -> dict[str, tuple[float, f
     random = generator(settings.seed, "small lesions", compared.region)
     weights = random.multinomial(n, np.full(n, 1 / n), settings.n_bootstrap).astype(float)
 
+    def shares_of(steps: Steps) -> Floats:
+        parts = math.ceil(len(weights) * max(len(steps.thresholds), n) / BLOCK)  # what is held in memory at once
+        blocks = [steps.shares(part, [compared.rate])[compared.small.name][:, 0]
+                  for part in np.array_split(weights, parts)]  # fmt: skip
+        return np.concatenate(blocks)
+
     def resampled(arm: str) -> Floats:
-        shares = [steps.shares(weights, [compared.rate])[compared.small.name][:, 0]
-                  for steps in compared.steps[arm, FINE_TUNED].values()]  # fmt: skip
-        return np.stack(shares, axis=1)
+        return np.stack([shares_of(steps) for steps in compared.steps[arm, FINE_TUNED].values()], axis=1)
 
     drawn = {arm: resampled(arm) for arm in (compared.rule.baseline, *compared.arms)}
     whole = ~np.isnan(drawn[compared.rule.baseline]).any(axis=1)  # resamples with such a lesion
@@ -414,7 +448,7 @@ def curves(compared: Curves) -> pd.DataFrame:
 
 
 def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
-    """One sentence on the comparison and the baseline, then one per other fine-tuned arm; of ``compare``'s table."""
+    """What is compared, the baseline and the rule; then a sentence per fine-tuned arm. Of ``compare``'s table."""
     rows = table[(table["at"] == AT_RATE) & (table["size"] == small_size(rule).name)]
     rows = rows[rows["strategy"] == FINE_TUNED]
     below = f"{rule.below_mm:g} mm"
@@ -424,17 +458,20 @@ def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
     plural = "" if rule.false_positives == 1 else "s"
     if first["lesions"] == 0:
         return [f"No lesion of {first['region']} below {below} was held out: no arm can be compared."]
+    repeats, pairs = int(first["repeats"]), len(arms)
     said = [
         f"Lesions of {first['region']} below {below} ({first['lesions']:.0f} in {first['patients']:.0f} held-out "
-        f"patients) at {rule.false_positives:g} false positive{plural} a patient, fine-tuned models, mean over "
-        f"{in_words(int(first['repeats']))} training{'' if first['repeats'] == 1 else 's'}; the intervals of "
-        f"{in_words(len(arms))} difference{'' if len(arms) == 1 else 's'} to {arm_title(rule.baseline)} hold together "
-        f"at {percent(1 - rule.alpha)}. {arm_title(rule.baseline)} finds {_shares(first)}."
+        f"patients) at {rule.false_positives:g} false positive{plural} a patient or less, fine-tuned models, mean "
+        f"over {in_words(repeats)} training{'s' * (repeats != 1)}; the intervals of {in_words(pairs)} "
+        f"difference{'s' * (pairs != 1)} to {arm_title(rule.baseline)} hold together at {percent(1 - rule.alpha)}. "
+        f"{arm_title(rule.baseline)} finds {_shares(first)}. {RULE}"
     ]
     for row in arms.to_dict("records"):
         interval = "no interval"
         if not math.isnan(row["low"]):
             interval = f"{percent(row['level'])} interval {row['low']:+.3f} to {row['high']:+.3f}"
+        if not math.isnan(row["retrained_low"]):
+            interval += f", of trainings anew {row['retrained_low']:+.3f} to {row['retrained_high']:+.3f}"
         if row["repeats"] > 1:
             interval += f", in single trainings {row['least_difference']:+.3f} to {row['most_difference']:+.3f}"
         why = f" ({row['note']})" if row["note"] else ""

@@ -20,7 +20,8 @@ from brainmets.vocabulary import STAGE_COHORTS, Stage
 def learnt(ensemble: Ensemble, trained: Iterable[Case]) -> set[str] | None:
     """The sets of sequences that the ``trained`` cases had, by ``name_of``; None where training dropped some.
 
-    With sequence dropout every set occurs in training.
+    With sequence dropout every set occurs in training. Where every case lacks something, all sequences together were
+    never seen.
     """
     if ensemble.plans.plans["brainmets"]["settings"].get("sequence_dropout", 0.0) > 0:
         return None
