@@ -12,7 +12,7 @@ from score_examples import example_scores as scores_of_arms
 
 from brainmets.scoring.detection import detection_by_size
 from brainmets.statistics import power
-from brainmets.statistics.comparisons import Settings, arms_pairwise, finetune_vs_scratch
+from brainmets.statistics.comparisons import BOTH_STRATEGIES, Settings, arms_pairwise, finetune_vs_scratch
 from brainmets.statistics.conclusions import Facts, answer, between_arms, conclusion, counted, facts, listed
 from brainmets.statistics.decision import NOT_COMPARED
 from brainmets.statistics.declared import UNKNOWN, Declared
@@ -552,3 +552,20 @@ def test_lists_and_counts() -> None:
     assert listed(["a"]) == "a"
     assert listed(iter(["a", "b", "c"])) == "a, b and c"
     assert (counted(1, "case"), counted(0, "case")) == ("1 case", "0 cases")
+
+
+def test_many_results_between_arms_are_counted_by_pair_and_not_listed():
+    """Thirteen survive: Default won nine and lost three against SegResNet, SegResNet one against Tversky + BCE."""
+    won = [("default", "segresnet", 1)] * 9 + [("default", "segresnet", -1)] * 3 + [("segresnet", "tversky_bce", 1)]
+    rows = [
+        {
+            "kind": "paired", "strategies": BOTH_STRATEGIES, "first": first, "second": second, "metric": "dice",
+            "region": "TC", "n": 20, "p_value": 0.001, "p_holm": 0.02, "smallest_p": 1e-6, "effect": 0.1 * sign,
+        }
+        for first, second, sign in won
+    ]  # fmt: skip
+    found = between_arms(pd.DataFrame(rows), 0.05)
+    words = paragraph(conclusion({**known(example_scores(2)), "pairs": found}), "between arms")
+    assert "13 of 13 paired comparisons have p below 0.05 after Holm's correction" in words
+    assert "Default better than SegResNet in 9 and worse in 3 and SegResNet better than Tversky + BCE in 1." in words
+    assert between_arms(pd.DataFrame(rows[:12]), 0.05)["of_pairs"] == [], "twelve are listed one by one"

@@ -11,6 +11,7 @@ conclusion reports exploratory findings too, and says that they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ PLAIN = {
     DETECTION_SENSITIVITY: "share of the lesions found",
 }
 """Regions and metrics as a physician says them; any other metric keeps its name."""
+LISTED = 12
+"""Results that are named one by one; where more are found, they are counted."""
 IN_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 MOST_EFFECTS = 6
 """Up to so many shifts are written with their numbers; of a longer list the names alone."""
@@ -311,7 +314,8 @@ def between_arms(arms: pd.DataFrame, alpha: float) -> Facts | None:
     """Which arms differ, by the paired tests on the mean of both strategies, or on the one that is there.
 
     Keys: tests, cases, reachable and correctable as in ``tally``; before and after, the tests below alpha before and
-    after Holm's correction, with winner, loser, metric, region and p; smallest, of these. None for one arm.
+    after Holm's correction, with winner, loser, metric, region and p; smallest, of these; of_pairs, where more than
+    ``LISTED`` are below it after: how many each arm of a pair won. None for one arm.
     """
     if arms.empty:
         return None
@@ -340,8 +344,19 @@ def between_arms(arms: pd.DataFrame, alpha: float) -> Facts | None:
         "correctable": not least * tests >= alpha,
         "before": before,
         "after": after,
+        "of_pairs": _of_pairs(after) if len(after) > LISTED else [],
         "smallest": smallest(before) if before else None,
     }
+
+
+def _of_pairs(found: list[Facts]) -> list[Facts]:
+    """Winner, loser, and in how many tests the first won and lost; the one that won more often stands first."""
+    won = Counter((one["winner"], one["loser"]) for one in found)
+    return [
+        {"winner": winner, "loser": loser, "won": times, "lost": won[loser, winner]}
+        for (winner, loser), times in won.items()
+        if (times, loser) > (won[loser, winner], winner)
+    ]
 
 
 def volumes(scores: pd.DataFrame, alpha: float) -> Facts | None:
