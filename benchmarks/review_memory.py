@@ -1,4 +1,4 @@
-"""How much memory does notebook 08 take for one case? Peak beyond what the process held before, step by step.
+"""How much memory does notebook 08 take for one case of the paper's arms? Peak beyond what was held before, by step.
 
     OMP_NUM_THREADS=1 python benchmarks/review_memory.py 512 432 192 --write
 
@@ -30,7 +30,7 @@ from brainmets.figures import Drawing
 from brainmets.review import drawing, explain, viewers
 from brainmets.review.case import DRAWN, ReviewCase
 from brainmets.training.inference import Ensemble
-from brainmets.vocabulary import ARMS, COMPARED_STRATEGIES, SEQUENCES
+from brainmets.vocabulary import COMPARED_STRATEGIES, PAPER_ARMS, SEQUENCES
 
 MODEL = ("default", "finetune")
 RESULTS = Path(__file__).parent / "results" / "review_memory.md"
@@ -69,7 +69,7 @@ def pictures(shape: tuple[int, ...]) -> None:
     images = {sequence: np.broadcast_to(image, shape).copy() for sequence in DRAWN}
     predictions = {
         (arm, strategy): np.roll(labels, 2, axis=0)
-        for arm in ARMS
+        for arm in PAPER_ARMS
         for strategy in ("pretrained", *COMPARED_STRATEGIES)
     }
     case = ReviewCase("P1", images, labels, predictions, np.diag([0.5, 0.5, 1.0, 1.0]))
