@@ -289,7 +289,7 @@ def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
     values |= {"detection": {"region": "TC", "hit": "overlap", "false_positives": 1.0}, "covariates": None}
     values["decision"] = rule()
-    values |= {"repeats": 1, "learning_curve": [], "scratch_control": False}
+    values |= {"repeats": 1, "learning_curve": [], "scratch_control": False, "small_lesions": None}
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)

@@ -93,7 +93,7 @@ def test_a_sequence_that_a_case_lacks_is_not_withheld() -> None:
     ensemble = one_layer.ensemble([(weight, bias)])
     image = one_layer.network_image(data, labels)
     review = ReviewCase("P1", {}, np.where(labels > 0, labels, 0).astype(np.uint8).T, {}, np.eye(4))
-    one = explain._explain(ensemble, image, ["t1c", "t2w"], review, 2, MODEL, "brats_2023")
+    one = explain._explain(ensemble, image, ("t1c", "t2w"), review, 2, MODEL, "brats_2023")
     assert (one.case, one.sequences, len(one.scores)) == ("P1", ("t1c", "t2w"), 9)
     drops = explain.table([one]).query("region == 'TC'").set_index("withheld").dice_drop
     assert list(drops.index) == ["nothing", "t1c", "t2w"]

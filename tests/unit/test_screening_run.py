@@ -248,5 +248,5 @@ def test_raw_scans_are_not_asked_for_a_prepared_case_that_is_left_out(tmp_path: 
     inputs = Inputs({"a": Case("a", "a", {}, None)}, {"patient": tmp_path})
     options = Options(tmp_path / "out", tmp_path / "private", left_out=("a", "scan-00001-000"))
     with pytest.raises(ScreeningError, match="enough"):
-        scans._from_raw(SETTINGS, inputs, options, Outcome(), print)
+        scans._from_raw(SETTINGS, inputs, options, Outcome(), print, ALL_FOUR)
     assert asked[0].left_out == ["scan-00001-000"]
