@@ -41,6 +41,7 @@ from brainmets.screening.reads import Reads
 from brainmets.statistics import operating_point
 from brainmets.training import channels
 from brainmets.training.inference import Ensemble, build_network
+from brainmets.training.subsets import trained_on
 from brainmets.training.trainer import read_checkpoint
 from brainmets.vocabulary import SEQUENCES, SOURCE_TRAINED, STRATEGY_STAGES, Strategy
 
@@ -274,9 +275,9 @@ def _card(
     """``contents.Card``. The cases that a fold trained on are those that its record lists."""
     trained: dict[str, set[str]] = {"source": set(), "target": set()}
     if strategy != "pretrained":
-        trained["target"] = _trained_on(files, STRATEGY_STAGES[strategy], arm, study.folds)
+        trained["target"] = trained_on(files, STRATEGY_STAGES[strategy], arm, study.folds)
     if strategy in SOURCE_TRAINED:
-        trained["source"] = _trained_on(files, "pretraining", arm, study.folds)
+        trained["source"] = trained_on(files, "pretraining", arm, study.folds)
     last = "source" if strategy == "pretrained" else "target"
     patients = {cohort: {manifest[cohort][case].patient for case in cases} for cohort, cases in trained.items()}
     prepared = files.preparation("target")
@@ -311,16 +312,6 @@ def _lacked(cases: Mapping[str, Case], trained: Collection[str]) -> list[str]:
 def _dropout(checkpoint: Mapping[str, Any]) -> float:
     """The probability with which each sequence was blanked in training."""
     return float(checkpoint["init_args"]["plans"]["brainmets"]["settings"].get("sequence_dropout", 0.0))
-
-
-def _trained_on(files: StudyPaths, stage: str, arm: str, folds: Sequence[int]) -> set[str]:
-    return {case for fold in folds for case in _cases_of(files.training(stage, arm, fold))}
-
-
-@shaped
-def _cases_of(record: Path) -> list[str]:
-    cases: list[str] = read_json(record)["cases"]
-    return cases
 
 
 def _performance(files: StudyPaths, point: operating_point.Point) -> pd.DataFrame:

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from brainmets.training import channels
 from brainmets.training.arms import TRAINERS
 from brainmets.training.plans import CONFIGURATION, READER
 from brainmets.training.preprocessed import require_finite
-from brainmets.training.trainer import read_checkpoint
+from brainmets.training.trainer import convolve_by, read_checkpoint
 from brainmets.vocabulary import NETWORK_REGIONS, REGIONS
 
 
@@ -73,9 +72,7 @@ def convolve_single_images_fast(network: torch.nn.Module) -> None:
         return torch.mkldnn_convolution(image, weight, bias, padding, stride, convolution.dilation, convolution.groups)
 
     if torch.backends.mkldnn.is_available():
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv3d):
-                module.forward = partial(convolve, module)  # type: ignore[method-assign]
+        convolve_by(network, convolve)
 
 
 @dataclass

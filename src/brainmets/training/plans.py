@@ -286,19 +286,23 @@ def preprocess(files: StudyPaths, cohort: str, workers: int) -> list[str]:
     wanted = dataset["dataset"]
     if written != sorted(wanted):
         raise RuntimeError(f"preprocessing of the {cohort} gave {written} where {sorted(wanted)} were wanted")
-    write_json(folder / CONTENT, {case: _hashes(dataset, case) for case in wanted})
+    write_json(folder / CONTENT, _hashes(dataset))
     record(files, cohort)
     return written
 
 
-def _hashes(dataset: Mapping[str, Any], case: str) -> list[str]:
-    """Of each channel's image and of the label map; a sequence that the case lacks is called so."""
-    entry, absent = dataset["dataset"][case], channels.absent_of(dataset, case)
-    images = [
-        channels.ABSENT if sequence in absent else sha256(Path(path))
-        for sequence, path in zip(channels.names(dataset), entry["images"], strict=True)
-    ]
-    return [*images, sha256(Path(entry["label"]))]
+def _hashes(dataset: Mapping[str, Any]) -> dict[str, list[str]]:
+    """By case, of each channel's image and of the label map; a sequence that the case lacks is called so."""
+    sequences, absent = channels.names(dataset), channels.absent(dataset)
+    hashes = {}
+    for case, entry in dataset["dataset"].items():
+        lacked = absent.get(case, ())
+        images = [
+            channels.ABSENT if sequence in lacked else sha256(Path(path))
+            for sequence, path in zip(sequences, entry["images"], strict=True)
+        ]
+        hashes[case] = [*images, sha256(Path(entry["label"]))]
+    return hashes
 
 
 def record(files: StudyPaths, cohort: str) -> None:

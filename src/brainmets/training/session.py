@@ -313,8 +313,9 @@ def training_cases(files: StudyPaths, parameters: Training, stage: Stage) -> lis
 
 def _require_every_sequence(dataset: dict[str, Any], cases: list[str]) -> None:
     """Raise ``ValueError`` where no training case has one of the network's sequences: it would learn nothing of it."""
+    absent = channels.absent(dataset)
     for sequence in channels.names(dataset):
-        if cases and all(sequence in channels.absent_of(dataset, case) for case in cases):
+        if cases and all(sequence in absent.get(case, ()) for case in cases):
             raise ValueError(
                 f"none of the {len(cases)} training case(s) has {sequence}: the network would read it with random "
                 "weights; train with other cases (folds, training_cases), or leave it out of `sequences`"

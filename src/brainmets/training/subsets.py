@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from brainmets.cohorts.cohort import Case, read_manifest
-from brainmets.files import read_json
+from brainmets.files import read_json, shaped
 from brainmets.paths import StudyPaths
 from brainmets.statistics.subsets import name_of
 from brainmets.training.inference import Ensemble, write_prediction
@@ -31,8 +31,18 @@ def learnt(ensemble: Ensemble, trained: Iterable[Case]) -> set[str] | None:
 def trained_cases(files: StudyPaths, stage: Stage, arm: str, folds: Iterable[int]) -> list[Case]:
     """The cases that one or more of an arm's folds trained on in ``stage``, by their records; sorted by name."""
     manifest = read_manifest(files.manifest(STAGE_COHORTS[stage]))
-    names = {case for fold in folds for case in read_json(files.training(stage, arm, fold))["cases"]}
-    return [manifest[name] for name in sorted(names)]
+    return [manifest[name] for name in sorted(trained_on(files, stage, arm, folds))]
+
+
+def trained_on(files: StudyPaths, stage: str, arm: str, folds: Iterable[int]) -> set[str]:
+    """The names of these cases."""
+    return {case for fold in folds for case in _cases_of(files.training(stage, arm, fold))}
+
+
+@shaped
+def _cases_of(record: Path) -> list[str]:
+    cases: list[str] = read_json(record)["cases"]
+    return cases
 
 
 def read_of(ensemble: Ensemble, case: Case) -> tuple[str, ...]:

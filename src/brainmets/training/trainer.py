@@ -418,6 +418,11 @@ def keep_shallow_convolutions_in_float32(network: nn.Module) -> None:
         with torch.autocast(image.device.type, enabled=False):
             return nn.Conv3d.forward(convolution, image.float())
 
+    convolve_by(network, convolve)
+
+
+def convolve_by(network: nn.Module, convolve: Callable[[nn.Conv3d, torch.Tensor], torch.Tensor]) -> None:
+    """Let ``convolve`` do what the 3D convolutions of ``network`` do; it is given the convolution and the image."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module.forward = partial(convolve, module)  # type: ignore[method-assign]
