@@ -14,7 +14,7 @@ import nbformat
 import yaml
 
 from brainmets.engine.steps import STAGES
-from brainmets.params import MODELS
+from brainmets.params import MODELS, PER_JOB
 from brainmets.params.study import Study
 from brainmets.paths import AFTER, NOTEBOOKS
 
@@ -83,8 +83,9 @@ class FakeCheckout:
         self.write(content)
         study = Study.read(self.params)
         for name in (*NOTEBOOKS, *AFTER):
-            job = (study.jobs(name) or [{"cohort": "target", "case": ""}])[0]
-            nbformat.write(_notebook(name, study.values(name, **job)), self.source(name))
+            job = (study.jobs(name) or [dict.fromkeys(PER_JOB)])[0]
+            values = study.values(name, **{key: job[key] for key in job if key in MODELS[name].model_fields})
+            nbformat.write(_notebook(name, values), self.source(name))
 
     def at(self, root: Path) -> "FakeCheckout":
         """This checkout in another place, where it has been copied or moved to."""

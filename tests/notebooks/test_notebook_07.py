@@ -23,7 +23,7 @@ from brainmets.scoring.candidates import write_detections
 from brainmets.statistics.comparisons import TEST_COLUMNS, read_tests
 from brainmets.statistics.declared import declare
 from brainmets.statistics.fairness import COMPARISONS
-from brainmets.vocabulary import SEQUENCES
+from brainmets.vocabulary import SEQUENCES, STRATEGIES
 
 pytestmark = pytest.mark.slow
 
@@ -188,7 +188,7 @@ def test_on_a_small_study(tmp_path: Path, n_cases: int) -> None:
 def test_on_a_study_with_repeats_a_curve_a_control_and_held_out_source_cases(tmp_path: Path) -> None:
     work = tmp_path / "work" / "test"
     small_study(work, 6, beside=True)
-    out, results = execute(tmp_path, None, out_dir=None, repeats=2, learning_curve=[2], scratch_control=True)
+    out, results = execute(tmp_path, None, out_dir=None, repeats=2, learning_curve=[2], strategies=[*STRATEGIES])
     assert results["luck"].startswith("Over 2 trainings of every model")
     assert "cases" in results["worth"]
     assert "stands a scratch control" in results["fairness"]
@@ -289,7 +289,7 @@ def test_a_bootstrap_of_few_resamples_is_refused() -> None:
     values = {"study": "s", "work_dir": "w", "scores_dir": None, "out_dir": None, "alpha": 0.05, "seed": 1}
     values |= {"detection": {"region": "TC", "hit": "overlap", "false_positives": 1.0}, "covariates": None}
     values["decision"] = rule()
-    values |= {"repeats": 1, "learning_curve": [], "scratch_control": False, "small_lesions": None}
+    values |= {"repeats": 1, "learning_curve": [], "strategies": ["finetune"], "small_lesions": None}
     assert Statistics(**values, n_bootstrap=1000).n_bootstrap == 1000
     with pytest.raises(ParameterError, match="n_bootstrap"):
         Statistics(**values, n_bootstrap=999)

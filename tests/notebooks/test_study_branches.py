@@ -8,7 +8,7 @@ from real_checkout import RealCheckout, profile
 
 from brainmets.files import read_json
 from brainmets.paths import StudyPaths
-from brainmets.vocabulary import SOURCE_TRAINED
+from brainmets.vocabulary import SOURCE_TRAINED, STRATEGIES
 
 pytestmark = pytest.mark.slow
 SIZE = 4
@@ -18,7 +18,12 @@ SIZE = 4
 def files(tmp_path_factory: pytest.TempPathFactory) -> StudyPaths:
     """A study of one arm and fold, up to the statistics."""
     checkout = RealCheckout.make(tmp_path_factory.mktemp("branches"))
-    content = profile("smoke") | {"study": "branches", "folds": [0], "learning_curve": [SIZE], "scratch_control": True}
+    content = profile("smoke") | {
+        "study": "branches",
+        "folds": [0],
+        "learning_curve": [SIZE],
+        "strategies": [*STRATEGIES],
+    }
     content["arms"] = {"default": content["arms"]["default"]}
     del content["target"]["raw"]
     for name, patients in (("source", 4), ("target", 8)):

@@ -12,6 +12,7 @@ from small_study import training_parameters
 from brainmets.cohorts import splits
 from brainmets.cohorts.cohort import read_manifest
 from brainmets.cohorts.splits import Split, SplitError, split_cohort, subset, training_cases
+from brainmets.engine.notebook import job_of
 from brainmets.engine.steps import decisive, job_of_wildcards, result, step_name
 from brainmets.engine.study import check
 from brainmets.files import read_json
@@ -21,9 +22,10 @@ from brainmets.paths import StudyPaths
 from brainmets.training.commands import training_command
 from brainmets.training.seeds import training_seeds
 from brainmets.training.session import IDENTITY, identity, prepare
+from brainmets.vocabulary import STRATEGIES
 
 PARAMS = Path(__file__).resolve().parents[2] / "params"
-BRANCHES = {"repeats": 3, "learning_curve": [2, 3], "scratch_control": True}
+BRANCHES = {"repeats": 3, "learning_curve": [2, 3], "strategies": [*STRATEGIES]}
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_the_control_trains_as_many_epochs_as_both_trainings_of_the_fine_tuned(c
         ParameterError, match=r"scratch_control: as many epochs .* pretraining has \d+ and fine_tuning"
     ):
         Study(content | BRANCHES, "own")
-    Study(content | BRANCHES | {"scratch_control": False}, "own")
+    Study(content | BRANCHES | {"strategies": ["finetune", "scratch"]}, "own")
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,46 @@ def test_the_control_trains_as_many_epochs_as_both_trainings_of_the_fine_tuned(c
         ("learning_curve", [0], "learning_curve.0: 0 must be a whole number from 1"),
         ("learning_curve", [2.5], "learning_curve.0: 2.5 must be a whole number"),
         ("learning_curve", 5, r"learning_curve: must be a list \(given: 5\)"),
-        ("scratch_control", "perhaps", "scratch_control: "),
+        ("strategies", [], r"strategies: \[\] lacks finetune"),
+        ("strategies", ["pretrained", "scratch"], r"strategies: \['pretrained', 'scratch'\] lacks finetune"),
+        ("strategies", ["finetune", "finetune"], "strategies: .* names finetune twice"),
+        (
+            "strategies",
+            ["finetune", "scratch_control"],
+            "strategies: .* scratch_control is what scratch is compared with",
+        ),
+        (
+            "strategies",
+            ["finetune", "tuned"],
+            "strategies.1: Input should be 'pretrained', 'finetune', 'scratch' or 'scratch_control'",
+        ),
+        ("strategies", "finetune", "strategies: must be a list"),
     ],
 )
 def test_a_wrong_number_of_branches_is_refused_by_name(content: dict, name: str, value: object, said: str) -> None:
     with pytest.raises(ParameterError, match=f"^own: {said}"):
         Study(content | {name: value}, "own")
+
+
+def test_a_study_trains_and_evaluates_only_its_strategies(content: dict) -> None:
+    study = Study(content | {"strategies": ["finetune"]}, "own")
+    assert study.jobs("03_pretraining") == study.jobs("04_fine_tuning") == [{"arm": "default", "fold": 0}]
+    assert study.jobs("05_from_scratch") == []
+    assert study.jobs("06_evaluation") == [{"arm": "default", "strategy": "finetune"}]
+    with pytest.raises(ParameterError, match=r"05_from_scratch trains nothing .* whose strategies are finetune"):
+        job_of(study, "05_from_scratch", {"arm": "default", "fold": 0})
+
+
+def test_strategies_stand_in_the_order_of_every_table(content: dict) -> None:
+    assert Study(content | {"strategies": ["scratch", "finetune"]}, "own").strategies == ["finetune", "scratch"]
+
+
+def test_what_needs_a_strategy_is_refused_without_it(content: dict) -> None:
+    with pytest.raises(ParameterError, match=r"own: learning_curve: \[2\] trains .* add scratch to strategies"):
+        Study(content | {"strategies": ["finetune"], "learning_curve": [2]}, "own")
+    content["source"]["held_out"] = 1
+    with pytest.raises(ParameterError, match=r"own: source.held_out: 1: .* add pretrained to strategies"):
+        Study(content | {"strategies": ["finetune", "scratch"]}, "own")
 
 
 @pytest.mark.parametrize("name", BRANCHES)

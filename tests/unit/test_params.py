@@ -399,12 +399,12 @@ def test_detection_that_decides_is_measured_in_its_region(tmp_path: Path, conten
 
 
 def test_a_file_of_an_earlier_version_is_told_all_that_it_lacks_at_once(tmp_path: Path, content: dict) -> None:
-    for name in ("repeats", "learning_curve", "scratch_control"):
+    for name in ("repeats", "learning_curve", "strategies"):
         del content[name]
     for of, name in (("evaluation", "candidate_threshold"), ("statistics", "decision")):
         del content[of][name]
     message = refused(tmp_path, content)
-    for name in ("repeats", "learning_curve", "scratch_control", "candidate_threshold", "decision"):
+    for name in ("repeats", "learning_curve", "strategies", "candidate_threshold", "decision"):
         assert f"{name}: missing" in message
     assert message.count("(params/demo.yaml has each with its meaning)") == 3
 

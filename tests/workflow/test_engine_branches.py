@@ -11,8 +11,9 @@ from brainmets.engine.steps import damages, jobs, outdated, result, set_aside_ot
 from brainmets.params import ParameterError
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths
+from brainmets.vocabulary import STRATEGIES
 
-BRANCHES = {"repeats": 2, "learning_curve": [3], "scratch_control": True}
+BRANCHES = {"repeats": 2, "learning_curve": [3], "strategies": [*STRATEGIES]}
 OF_TRAINING_AND_EVALUATION = [
     "03_pretraining_default_fold_0",
     "03_pretraining_default_fold_0_repeat_2",
@@ -119,7 +120,9 @@ def _a_branch_that_is_dropped_is_set_aside(checkout: FakeCheckout, files: StudyP
     control = files.evaluation_folder("default", "scratch_control")
     assert scored.is_dir()
     assert control.is_dir()
-    checkout.write(checkout.content() | {"repeats": 1, "learning_curve": [3], "scratch_control": False})
+    checkout.write(
+        checkout.content() | {"repeats": 1, "learning_curve": [3], "strategies": ["pretrained", "finetune", "scratch"]}
+    )
     ended = checkout.study()
     assert ended.returncode == 0, ended.stdout
     assert "repeat 2 is no branch of this study any more: its scores are now in work/tiny/left_out" in ended.stdout

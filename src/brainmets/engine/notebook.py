@@ -31,7 +31,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from brainmets.engine.devices import DEVICES_VARIABLE, cpu_cores, cuda_devices, free_device, set_threads
 from brainmets.engine.progress import Journal, StepError, disk_note, logged
-from brainmets.engine.steps import SHOWS_HEADS, command, shown, step_name
+from brainmets.engine.steps import SHOWS_HEADS, STAGES, command, shown, step_name
 from brainmets.params import MAIN, MODELS, PER_JOB, ParameterError, closest
 from brainmets.params.study import Study
 from brainmets.paths import StudyPaths, project_root
@@ -130,6 +130,10 @@ def job_of(study: Study, notebook: str, given: dict[str, Any]) -> dict[str, Any]
     ``ParameterError`` that lists what can be chosen where one is missing, is not the study's or is not needed.
     """
     jobs = study.jobs(notebook)
+    if not jobs and notebook in STAGES:
+        raise ParameterError(
+            f"{notebook} trains nothing of this study, whose strategies are {', '.join(study.strategies)}"
+        )
     needed, main = list(jobs[0]), MAIN.get(notebook, {})
     times = f"once per {' and '.join(needed) or 'study'}"
     named = {name: given[name] for name in PER_JOB if name in given}

@@ -20,7 +20,7 @@ from brainmets.params import Cohort, own_plans
 from brainmets.params.study import Study, without_main
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.provenance import damaged
-from brainmets.vocabulary import CONTROL, STAGE_NOTEBOOKS
+from brainmets.vocabulary import CONTROL, STAGE_NOTEBOOKS, STRATEGIES
 
 STAGES = {notebook: stage for stage, notebook in STAGE_NOTEBOOKS.items() if stage != CONTROL}
 """The stage that each training notebook trains, where its job names no other."""
@@ -155,7 +155,7 @@ def damages(study: Study, files: StudyPaths) -> dict[str, tuple[Path, dict[str, 
 def set_aside_others(study: Study, files: StudyPaths) -> list[str]:
     """Move scores that the study no longer has out of what notebooks 07 and 08 read; says of each what it is no more.
 
-    They are of an arm, of the scratch control or of a branch (a repeat, a number of training cases). The trainings
+    They are of an arm, a strategy or a branch (a repeat, a number of training cases). The trainings
     stay where they are: who takes an arm back trains nothing anew.
     """
     said: dict[str, None] = {}
@@ -170,9 +170,11 @@ def set_aside_others(study: Study, files: StudyPaths) -> list[str]:
             if folder.name not in study.arms:
                 _set_aside(files, folder)
                 said[f"{folder.name} is no arm of this study any more"] = None
-            elif not study.scratch_control and (folder / CONTROL).is_dir():
-                _set_aside(files, folder / CONTROL)
-                said[f"{CONTROL} is no strategy of this study any more"] = None
+                continue
+            for name in STRATEGIES:
+                if name not in study.strategies and (folder / name).is_dir():
+                    _set_aside(files, folder / name)
+                    said[f"{name} is no strategy of this study any more"] = None
     return list(said)
 
 

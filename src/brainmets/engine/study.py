@@ -35,7 +35,7 @@ from brainmets.engine.steps import (
     shown,
     step_name,
 )
-from brainmets.params import Audit, Cohort, ParameterError, Statistics
+from brainmets.params import MODELS, Audit, Cohort, ParameterError, Statistics
 from brainmets.params.study import Study
 from brainmets.paths import COHORTS, NOTEBOOKS, StudyPaths, project_root, resolve
 from brainmets.processes import BusyError, Process, holder, holders, is_held, locked, sign, signed
@@ -221,8 +221,7 @@ def check(study: Study) -> None:
     from brainmets.engine.notebook import check_declared  # papermill takes half a second
 
     for name in NOTEBOOKS:
-        job = (study.jobs(name) or [{"cohort": "", "case": ""}])[0]
-        check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(study.values(name, **job)))
+        check_declared(project_root() / "notebooks" / f"{name}.ipynb", set(MODELS[name].model_fields))
     statistics, audit = study.notebook("07_statistics"), study.notebook("01_data_audit")
     assert isinstance(statistics, Statistics) and isinstance(audit, Audit)
     if statistics.covariates is not None and not resolve(statistics.covariates).is_file():

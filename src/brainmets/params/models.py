@@ -72,6 +72,8 @@ from brainmets.params.bounds import (
 from brainmets.paths import AFTER, COHORTS, NOTEBOOKS
 from brainmets.vocabulary import (
     ARMS,
+    COMPARED_STRATEGIES,
+    CONTROL,
     CONVERT,
     DETECTION_SENSITIVITY,
     LABELS,
@@ -80,6 +82,7 @@ from brainmets.vocabulary import (
     RESIDUAL_PLAN,
     SCORED_METRICS,
     SEQUENCES,
+    STRATEGIES,
     UNET_PLAN,
     Arm,
     HitRule,
@@ -647,17 +650,41 @@ def _rising(sizes: list[Number]) -> list[Number]:
 LearningCurve = Annotated[list[TrainingCases], AfterValidator(_rising)]
 
 
-class Branches(Parameters):
-    """What a study trains beside its main trainings.
+def _in_fixed_order(value: list[Strategy]) -> list[Strategy]:
+    """The strategies in the order of every table, whatever theirs in the parameters."""
+    if twice := [name for name in STRATEGIES if value.count(name) > 1]:
+        raise ValueError(f"{shown(value)} names {twice[0]} twice")
+    if "finetune" not in value:
+        raise ValueError(f"{shown(value)} lacks finetune, the models that this laboratory is about: add it")
+    if CONTROL in value and "scratch" not in value:
+        raise ValueError(f"{shown(value)}: {CONTROL} is what scratch is compared with: add scratch, or leave it out")
+    return [name for name in STRATEGIES if name in value]
 
-    ``repeats``: how often every model is trained, each time with other seeds. ``learning_curve``: numbers of the
-    target's training cases with which both compared strategies are trained too. ``scratch_control``: whether a model
-    is trained from scratch in as many epochs as the fine-tuned one has had in both trainings.
+
+Strategies = Annotated[list[Strategy], AfterValidator(_in_fixed_order)]
+
+
+class Branches(Parameters):
+    """Which models of each arm a study trains, and how often.
+
+    ``strategies``: how the target's models are made, each evaluated. ``repeats``: how often every model is trained,
+    each time with other seeds. ``learning_curve``: numbers of the target's training cases with which both compared
+    strategies are trained too.
     """
 
+    strategies: Strategies
     repeats: Repeats
     learning_curve: LearningCurve
-    scratch_control: bool
+
+    @model_validator(mode="after")
+    def _compared_are_there(self) -> Self:
+        lacking = [name for name in COMPARED_STRATEGIES if name not in self.strategies]
+        if self.learning_curve and lacking:
+            raise ValueError(
+                f"learning_curve: {shown(self.learning_curve)} trains fine-tuned models and those from scratch: add "
+                f"{lacking[0]} to strategies, or give []"
+            )
+        return self
 
 
 class Audit(OfCohorts):
@@ -947,7 +974,7 @@ class Statistics(NotebookParameters):
     seed: Seed
     repeats: Repeats
     learning_curve: LearningCurve
-    scratch_control: bool
+    strategies: Strategies
 
     @model_validator(mode="after")
     def _detection_is_measured_where_it_decides(self) -> Self:
@@ -1017,7 +1044,7 @@ MODELS: dict[str, type[NotebookParameters]] = dict(
     )
 )
 SHARED = (
-    "study", "work_dir", "seed", "sequences", "arms", "folds", "repeats", "learning_curve", "scratch_control",
+    "study", "work_dir", "seed", "sequences", "arms", "folds", "strategies", "repeats", "learning_curve",
     "source", "target",
 )  # fmt: skip
 """Parameters that are given once, at the top of the YAML, for every notebook that declares them."""

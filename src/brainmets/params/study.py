@@ -27,7 +27,7 @@ from brainmets.params import (
 from brainmets.params.models import given, meant_for
 from brainmets.params.yaml_files import read_yaml
 from brainmets.paths import AFTER, COHORTS, NOTEBOOKS, StudyPaths, project_root
-from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL, STAGE_NOTEBOOKS, STRATEGIES, STRATEGY_STAGES, Strategy
+from brainmets.vocabulary import COMPARED_STRATEGIES, CONTROL, STAGE_NOTEBOOKS, STRATEGY_STAGES, Strategy
 
 EXAMPLE = "params/demo.yaml"
 
@@ -48,7 +48,7 @@ class Study:
         self.folds = self._read_folds()
         beside = self._read_branches()
         self.repeats, self.learning_curve = beside.repeats, beside.learning_curve
-        self.scratch_control = beside.scratch_control
+        self.strategies = beside.strategies  # evaluated with all training cases, in their fixed order
         self._check_values()
 
     @classmethod
@@ -111,11 +111,6 @@ class Study:
                     jobs = [{**job, name: choice} for job in jobs for choice in choices]
             found += [without_main(notebook, {**job, **branch}) for job in jobs]
         return found
-
-    @property
-    def strategies(self) -> list[Strategy]:
-        """The strategies that are evaluated with all training cases, in their fixed order."""
-        return [name for name in STRATEGIES if name != CONTROL or self.scratch_control]
 
     def branches(self) -> list[tuple[int, int | None]]:
         """(repeat, training cases) of every branch: the main one, (1, None), first; None stands for all cases."""
@@ -210,12 +205,18 @@ class Study:
                 f"{self.origin}, section statistics: small_lesions.baseline: {asked['baseline']} must be one of the "
                 f"study's arms ({', '.join(self.arms)}), and another must stand beside it to be compared"
             )
-        steps = [self.content[name]["iterations_per_epoch"] for name in ("pretraining", "fine_tuning")]
-        if self.scratch_control and steps[0] != steps[1]:
+        held_out = self.content["source"]["held_out"]
+        if held_out and "pretrained" not in self.strategies:
             raise ParameterError(
-                f"{self.origin}: scratch_control: as many epochs are as many steps only where both trainings have the "
-                f"same iterations_per_epoch, yet pretraining has {steps[0]} and fine_tuning {steps[1]}: "
-                "make them equal, or write scratch_control: false"
+                f"{self.origin}: source.held_out: {held_out!r}: what fine-tuning forgot is read beside the pretrained "
+                "models: add pretrained to strategies, or hold out 0"
+            )
+        steps = [self.content[name]["iterations_per_epoch"] for name in ("pretraining", "fine_tuning")]
+        if CONTROL in self.strategies and steps[0] != steps[1]:
+            raise ParameterError(
+                f"{self.origin}: strategies: {CONTROL}: as many epochs are as many steps only where both trainings "
+                f"have the same iterations_per_epoch, yet pretraining has {steps[0]} and fine_tuning {steps[1]}: "
+                f"make them equal, or leave {CONTROL} out"
             )
 
 

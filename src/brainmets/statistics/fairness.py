@@ -30,8 +30,9 @@ _SAME_TARGET = (
 )
 WITHOUT_CONTROL = (
     f"{_SAME_TARGET}. Whether a gain comes from the source's cases or from longer training, this study cannot say: it "
-    "has no scratch control of the same total length (scratch_control: true)."
+    "has no scratch control of the same total length (strategies: scratch_control)."
 )
+WITHOUT_SCRATCH = "No model from scratch was scored: what fine-tuning gains over it, this study does not say."
 WITH_CONTROL = (
     f"{_SAME_TARGET}. Beside them stands a scratch control that trained on the target for as many epochs as both "
     "trainings together: a gain over it does not come from longer training. Whether other cases than the source's "
@@ -71,4 +72,6 @@ def _row(sides: Sides, alpha: float) -> dict[str, object]:
 
 def sentence(strategies: Collection[str]) -> str:
     """Which comparison the report makes, given the strategies that were scored, and what it cannot say."""
+    if COMPARED_STRATEGIES[1] not in strategies:
+        return WITHOUT_SCRATCH
     return WITH_CONTROL if CONTROL in strategies else WITHOUT_CONTROL
