@@ -13,6 +13,12 @@ from brainmets.paths import StudyPaths
 from brainmets.vocabulary import SEQUENCES
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: beside each other from the start, rather than one of them alone at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data that is no part of the repository; CONTRIBUTING.md says what it holds."""

@@ -302,6 +302,12 @@ def test_on_one_strategy(tmp_path: Path) -> None:
     assert read_tests(out / "finetune_vs_scratch.csv").empty
     assert "cannot be compared" in results["conclusion"]
     assert len(results["answer"]) == 1
+    shown = {entry["file"] for entry in results["figures"]}
+    assert (
+        shown
+        == {path.name for path in out.glob("*.png")}
+        == {"mean_dice.png", "mean_hd95.png", "volume_agreement.png"}
+    )
 
 
 def test_on_a_study_that_lacks_one_model(tmp_path: Path) -> None:

@@ -280,20 +280,21 @@ def test_processes_that_augment_draw_lesions_of_their_own_and_again_the_same(
     own_study: StudyPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_places(loader: nnUNetDataLoader) -> dict[str, Any]:
-        """The process, and the first voxel of the lesion that it draws from its next case."""
+        """The process, how many batches it has made before, and the first voxel of the lesion that it draws next."""
         with loader.stream.drawn_from():  # type: ignore[attr-defined]
             _, _, _, properties = loader._data.load_case(loader.get_indices()[0])
         places = next(iter(properties["class_locations"].values()))
-        return {"data": torch.tensor([loader.thread_id, len(places), *places[0].tolist()])}
+        loader.made = getattr(loader, "made", -1) + 1
+        return {"data": torch.tensor([loader.thread_id, loader.made, len(places), *places[0].tolist()])}
 
     monkeypatch.setattr("brainmets.training.seeds.SeededLoader.generate_train_batch", first_places)
     runs = []
-    for _ in range(2):
+    for _ in range(2):  # nnU-Net throws the very first batch away, whichever process it comes from
         drawn = batches(prepared(own_study, "lesions", augmentation_workers=2), 40, workers=2)
-        runs.append({worker: [one[1:].tolist() for one in drawn if one[0] == worker] for worker in (0, 1)})
-    common = {worker: min(len(run[worker]) for run in runs) for worker in (0, 1)}
-    assert min(common.values()) > 3, "both processes were to deliver"
-    for worker, number in common.items():
-        assert runs[0][worker][:number] == runs[1][worker][:number]
-    number = min(common.values())
-    assert runs[0][0][:number] != runs[0][1][:number], "two processes drew the same lesions"
+        runs.append({(int(one[0]), int(one[1])): one[2:].tolist() for one in drawn})
+    common = sorted(set(runs[0]) & set(runs[1]))
+    assert min(sum(worker == one for worker, _ in common) for one in (0, 1)) > 3, "both processes were to deliver"
+    assert {key: runs[0][key] for key in common} == {key: runs[1][key] for key in common}
+    both = [number for worker, number in common if worker == 0 and (1, number) in common]
+    first, second = ([runs[0][worker, number] for number in both] for worker in (0, 1))
+    assert first != second, "two processes drew the same lesions"

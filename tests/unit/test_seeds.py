@@ -171,23 +171,23 @@ def test_each_process_augments_with_numbers_of_its_own_and_again_with_the_same(
     """A batch that shows the three generators' next numbers, from processes as nnU-Net starts them."""
 
     def numbers(loader: nnUNetDataLoader) -> dict[str, Any]:
-        return {"data": torch.tensor([loader.thread_id, *draw()], dtype=torch.float64)}
+        loader.made = getattr(loader, "made", -1) + 1
+        return {"data": torch.tensor([loader.thread_id, loader.made, *draw()], dtype=torch.float64)}
 
     monkeypatch.setattr(nnUNetDataLoader, "generate_train_batch", numbers)
     runs = []
     for _ in range(2):
         drawn = batches(prepared(own_study, augmentation_workers=2), 40, workers=2)
-        runs.append({worker: [one[1:] for one in drawn if one[0] == worker] for worker in (0, 1)})
+        runs.append({(int(one[0]), int(one[1])): one[2:].tolist() for one in drawn})
     for run in runs:
-        assert run[0] and run[1], "both processes were to deliver"
+        assert {worker for worker, _ in run} == {0, 1}, "both processes were to deliver"
         for generator in range(3):
-            mine, theirs = ({one[generator] for one in run[worker]} for worker in (0, 1))
-            assert not mine & theirs, "two processes drew the same number"
-            assert len(mine) == len(run[0])
-    for worker in (0, 1):  # how many of 40 come from which process is not fixed, nor how many were ahead
-        common = min(len(run[worker]) for run in runs)
-        first = [run[worker][:common] for run in runs]
-        np.testing.assert_array_equal(*first)
+            drawn = [values[generator] for values in run.values()]
+            assert len(set(drawn)) == len(drawn), "a number was drawn twice"
+    # how many of 40 come from which process is not fixed, nor whose first one nnU-Net throws away
+    common = set(runs[0]) & set(runs[1])
+    assert {worker for worker, _ in common} == {0, 1}
+    assert {key: runs[0][key] for key in common} == {key: runs[1][key] for key in common}
 
 
 @ENDING

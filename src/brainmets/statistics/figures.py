@@ -71,6 +71,8 @@ CAPTIONS = {
     ),
 }
 """What each figure of notebook 07 shows, and what it cannot show: one sentence each."""
+OF_TWO_STRATEGIES = ("decision.png", "paired_dice.png", "paired_hd95.png")
+"""Those that show nothing where no arm was both fine-tuned and trained from scratch."""
 
 PALETTE = sns.color_palette("colorblind")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<", ">")
