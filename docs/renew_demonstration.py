@@ -51,22 +51,19 @@ def small_lesions(found: pd.DataFrame) -> str:
     verdicts = rows["verdict"].isin([GAIN, LOSS, NOT_SHOWN, BASELINE])
     small = rows.loc[verdicts, "size"].iloc[0]
     every = rows[rows["size"] == ALL_SIZES.name].set_index("arm")["sensitivity"]
-    scratch = found[(found["at"] == AT_RATE) & (found["size"] == small) & (found["strategy"] != FINE_TUNED)]
-    scratch = scratch.set_index("arm")["sensitivity"]
     own = rows[rows["size"] == small]
     (baseline,) = own.loc[own["verdict"] == BASELINE, "arm"]
     (level,) = own["level"].dropna().unique()
     less = f"less {arm_title(baseline)} ({percent(level)} interval; of trainings anew)"
     below = small.replace("<", "below ")
     titles = ["arm", f"sensitivity {below}", "lowest to highest training", less, "by the rule", "all sizes"]
-    titles.append(f"from scratch, {below}")
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for arm in ordered(own["arm"], ARMS):
         (row,) = own[own["arm"] == arm].to_dict("records")
         ends = [f"{row[f'{which}low']:+.3f} to {row[f'{which}high']:+.3f}" for which in ("", "retrained_")]
         less = "" if arm == baseline else f"{row['difference']:+.3f} ({'; '.join(ends)})"
         cells = [arm_title(arm), f"{row['sensitivity']:.3f}", f"{row['lowest']:.3f} to {row['highest']:.3f}", less]
-        cells += [row["verdict"], f"{every[arm]:.3f}", f"{scratch[arm]:.3f}" if arm in scratch else ""]
+        cells += [row["verdict"], f"{every[arm]:.3f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -469,6 +469,11 @@ class StudyPaths:
         return self.work / "declared.json"
 
     @property
+    def declared_small_lesions(self) -> Path:
+        """``declared_small_lesions.json``: the same of the comparison of arms in small lesions, if one is asked for."""
+        return self.work / "declared_small_lesions.json"
+
+    @property
     def statistics(self) -> Path:
         """Folder of notebook 07's tables, figures and ``statistics.json`` (written last)."""
         return self.work / "statistics"

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from decided import rule
 
-from brainmets.params import Detection
+from brainmets.params import Detection, SmallLesions
 from brainmets.paths import StudyPaths
-from brainmets.statistics.declared import UNKNOWN, DeclaredError, declare, read
+from brainmets.statistics.declared import UNKNOWN, DeclaredError, declare, declare_small_lesions, read
 
 AIM = Detection(region="TC", hit="one_to_one", false_positives=1.0)
+SMALL = SmallLesions(baseline="default", below_mm=5.0, false_positives=1.0, alpha=0.05)
 
 
 @pytest.fixture
@@ -70,6 +71,24 @@ def test_the_operating_point_is_part_of_a_rule_that_rests_on_it(files: StudyPath
     leave(files.predictions("default", "finetune"))
     assert declare(files, detection, one).confirms
     assert not declare(files, detection, two).confirms
+
+
+def test_small_lesions_are_declared_for_themselves(files: StudyPaths) -> None:
+    declare(files, rule(), AIM)
+    assert declare_small_lesions(files, SMALL, AIM).in_words == "declared before the first training"
+    assert declare_small_lesions(files, SMALL, AIM.model_copy(update={"false_positives": 9.0})).changed is False
+    leave(files.predictions("default", "finetune"))
+    larger = SMALL.model_copy(update={"below_mm": 6.0})
+    assert declare_small_lesions(files, larger, AIM).in_words == "changed after results were there: exploratory"
+    assert declare(files, rule(), AIM).confirms, "the study's decision is as it was"
+    files.declared_small_lesions.unlink()
+    late = declare_small_lesions(files, SMALL, AIM.model_copy(update={"hit": "centroid"}))
+    assert late.in_words == "first recorded after results were there: exploratory"
+
+
+def test_a_rule_changed_in_time_is_told(files: StudyPaths) -> None:
+    declare(files, rule(), AIM)
+    assert declare(files, rule(margin=0.04), AIM).in_words == "declared before the first training, after another one"
 
 
 def test_tables_from_elsewhere_confirm_nothing() -> None:

@@ -19,6 +19,7 @@ from brainmets.paths import StudyPaths
 from brainmets.scoring.candidates import hits, write_detections
 from brainmets.statistics import operating_point, small_lesion_figures, small_lesions
 from brainmets.statistics.comparisons import Settings
+from brainmets.statistics.declared import UNKNOWN, Declared
 from brainmets.statistics.small_lesions import SmallLesionsError
 from brainmets.vocabulary import ARMS
 
@@ -265,7 +266,7 @@ def test_without_a_small_lesion_nothing_is_said_of_them() -> None:
     row = found.loc["segresnet", "<5 mm"]
     assert math.isnan(row["sensitivity"])
     assert row["verdict"] == "not shown"
-    (sentence,) = small_lesions.sentences(found.reset_index(), RULE)
+    (sentence,) = small_lesions.sentences(found.reset_index(), RULE, UNKNOWN)
     assert sentence.startswith("No lesion of TC below 5 mm was held out")
 
 
@@ -305,11 +306,11 @@ def seven(seed: int) -> tuple[small_lesions.Curves, pd.DataFrame]:
 
 def test_each_arm_gets_one_sentence_with_its_verdict() -> None:
     _, found = seven(7)
-    said = small_lesions.sentences(found, RULE)
+    said = small_lesions.sentences(found, RULE, Declared("before training"))
     assert len(said) == 7
     assert said[0].startswith("Lesions of TC below 5 mm (96 in 16 held-out patients) at 1 false positive a patient")
     assert "six differences to Default hold together at 95%" in said[0]
-    assert said[0].endswith(small_lesions.RULE)
+    assert said[0].endswith(f"{small_lesions.RULE} The rule was declared before the first training.")
     row = found[(found["arm"] == "segresnet") & found["difference"].notna()].iloc[0]
     for ends in ("low", "high"), ("retrained_low", "retrained_high"):
         assert " to ".join(f"{row[end]:+.3f}" for end in ends) in said[2]

@@ -218,7 +218,7 @@ def test_a_changed_decision_rule_trains_nothing_and_is_recorded_as_late(
     assert dry_run(restored) == {"statistics": 1, "case_review": 1}
     assert len(declared.read(restored.work / "declared.json")) == 1, "a dry run declares nothing"
     study._declare(Study.read(restored.params), StudyPaths(str(restored.work.parent), "tiny"))
-    said = "the decision rule was changed after held-out cases had been predicted: its verdict is exploratory"
+    said = "statistics.decision: the rule was changed after results were there: exploratory"
     assert said in capsys.readouterr().out
     first, second = declared.read(restored.work / "declared.json")
     assert (second["evaluated"], second["previous"]) == (True, first["sha256"])

@@ -85,15 +85,18 @@ def run(params: Path, profile: str, dry_run: bool, further: list[str]) -> int:
 
 
 def _declare(study: Study, files: StudyPaths) -> None:
-    """Record the rule that decides the study before anything is trained; say where it comes too late for that."""
-    from brainmets.statistics.declared import declare
+    """Record the rules of the study before anything is trained; say where one comes too late for that."""
+    from brainmets.statistics.declared import declare, declare_small_lesions
 
     statistics = study.notebook("07_statistics")
     assert isinstance(statistics, Statistics)
-    declared = declare(files, statistics.decision, statistics.detection)
-    if not declared.confirms:
-        how = "changed" if declared.changed else "first declared"
-        print(f"  the decision rule was {how} after held-out cases had been predicted: its verdict is exploratory")
+    declared = {"decision": declare(files, statistics.decision, statistics.detection)}
+    if statistics.small_lesions:
+        asked = statistics.small_lesions
+        declared["small_lesions"] = declare_small_lesions(files, asked, statistics.detection)
+    for name, when in declared.items():
+        if not when.confirms:
+            print(f"  statistics.{name}: the rule was {when.in_words}")
 
 
 def _options(files: StudyPaths, executor: str, profile: Path) -> tuple[list[str], str]:

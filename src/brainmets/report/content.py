@@ -12,6 +12,7 @@ from brainmets.engine.steps import SHOWS_HEADS, result, step_name
 from brainmets.files import read_json, shaped
 from brainmets.params.study import Study
 from brainmets.paths import NOTEBOOKS, StudyPaths
+from brainmets.statistics.declared import Declared
 from brainmets.statistics.descriptive import COUNTS
 from brainmets.statistics.tests import percent
 from brainmets.vocabulary import ARMS, METRIC_TITLES, REGION_ORDER, STRATEGIES, STRATEGY_TITLES, arm_title, ordered
@@ -89,14 +90,6 @@ class Verdict(NamedTuple):
     confirms: bool
 
 
-WHEN = {
-    "before training": "declared before the first training",
-    "before evaluation": "declared before any held-out case was predicted",
-    "after": "first recorded after results were there: exploratory",
-    "unknown": "declared at an unknown time: exploratory",
-}
-
-
 def verdict(files: StudyPaths) -> Verdict:
     """Notebook 07's verdict. Raises ``ValueError`` where ``statistics.json`` holds none."""
     return _verdict(files.statistics / "statistics.json")
@@ -113,11 +106,7 @@ def _verdict(path: Path) -> Verdict:
     unit = " mm" if decision["endpoints"][0]["unit"] == "mm" else ""
     title = METRIC_TITLES.get(metric, metric.replace("_", " "))
     what = f"{title} of {region}, margin {rule['margin']:g}{unit}, one-sided level {rule['alpha']:g}"
-    when = WHEN[declared["when"]]
-    if declared["changed"] and declared["when"] == "after":
-        when = "changed after results were there: exploratory"
-    elif declared["changed"]:
-        when = f"{when}, after another one"
+    when = Declared(declared["when"], declared["changed"]).in_words
     return Verdict(found, what, when, bool(declared["confirms"]))
 
 

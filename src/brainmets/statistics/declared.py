@@ -1,4 +1,7 @@
-"""When the rule was declared that decides a study: ``declared.json``, written before its first step.
+"""When a rule was declared: that which decides a study, and that of its arms in small lesions.
+
+``declared.json`` and ``declared_small_lesions.json`` are written before the first step, each for itself: a question
+that is added later takes nothing from the study's decision.
 
 Every declaration is an entry: the rule, the time, and whether any training or any prediction of a held-out case was
 there already. A rule that changes is a further entry; none is ever taken away. Each entry holds the SHA-256 of its own
@@ -18,17 +21,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from brainmets.files import read_json, write_json
-from brainmets.params import Decision, Detection, ParameterError
+from brainmets.params import Decision, Detection, ParameterError, SmallLesions
 from brainmets.paths import StudyPaths
 from brainmets.vocabulary import DETECTION_SENSITIVITY
 
 When = Literal["before training", "before evaluation", "after", "unknown"]
 FIELDS = ("rule", "declared", "trained", "evaluated", "previous")
 """What an entry holds beside its own hash."""
+WHEN: dict[When, str] = {
+    "before training": "declared before the first training",
+    "before evaluation": "declared before any held-out case was predicted",
+    "after": "first recorded after results were there: exploratory",
+    "unknown": "declared at an unknown time: exploratory",
+}
 
 
 class DeclaredError(ParameterError):
-    """``declared.json`` is damaged or was changed by hand."""
+    """A file of declared rules is damaged or was changed by hand."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,13 @@ class Declared:
         """Whether the verdict may be more than exploratory."""
         return self.when in ("before training", "before evaluation")
 
+    @property
+    def in_words(self) -> str:
+        """When, after "the rule was"; where that makes the verdict exploratory, this is the last word."""
+        if self.changed and self.when == "after":
+            return "changed after results were there: exploratory"
+        return f"{WHEN[self.when]}, after another one" if self.changed else WHEN[self.when]
+
     def record(self) -> dict[str, object]:
         """As JSON: when, changed, time, entry, and ``confirms``."""
         return {**vars(self), "confirms": self.confirms}
@@ -66,10 +82,20 @@ def declare(files: StudyPaths, rule: Decision, operating: Detection) -> Declared
     is ``detection_sensitivity``, which they define, and of no account otherwise.
     Raises ``DeclaredError`` where ``declared.json`` is not what was written.
     """
-    entries = read(files.declared) if files.declared.is_file() else []
     content = rule.model_dump(mode="json")
     if DETECTION_SENSITIVITY in [one.metric for one in (rule.endpoint, *rule.secondary)]:
         content["operating"] = operating.model_dump(mode="json")
+    return _declare(files, files.declared, content)
+
+
+def declare_small_lesions(files: StudyPaths, asked: SmallLesions, operating: Detection) -> Declared:
+    """The same of the comparison of arms in small lesions, with the region and the hit rule of ``operating``."""
+    content = {**asked.model_dump(mode="json"), "region": operating.region, "hit": operating.hit}
+    return _declare(files, files.declared_small_lesions, content)
+
+
+def _declare(files: StudyPaths, path: Path, content: dict[str, Any]) -> Declared:
+    entries = read(path) if path.is_file() else []
     if not entries or entries[-1]["rule"] != content:
         entry: dict[str, Any] = {
             "rule": content,
@@ -79,16 +105,16 @@ def declare(files: StudyPaths, rule: Decision, operating: Detection) -> Declared
             "previous": entries[-1]["sha256"] if entries else "",
         }
         entries.append({**entry, "sha256": _hash(entry)})
-        write_json(files.declared, {"entries": entries})
+        write_json(path, {"entries": entries})
     last = entries[-1]
     when: When = "after" if last["evaluated"] else "before evaluation" if last["trained"] else "before training"
     return Declared(when, len(entries) > 1, last["declared"], last["sha256"])
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The entries of ``declared.json``, the first declared first; never empty.
+    """The entries of such a file, the first declared first; never empty.
 
-    Raises ``DeclaredError`` for anything that ``declare`` did not write.
+    Raises ``DeclaredError`` for anything that was not written here.
     """
     try:
         entries = read_json(path)["entries"]

@@ -41,6 +41,7 @@ from brainmets.paths import StudyPaths
 from brainmets.scoring.candidates import FILES, Hits, hits, read_detections
 from brainmets.statistics.comparisons import Settings
 from brainmets.statistics.conclusions import in_words
+from brainmets.statistics.declared import Declared
 from brainmets.statistics.froc import ALL_SIZES, BLOCK, SIZES, SLACK, Size, Steps
 from brainmets.statistics.operating_point import Aim, Applied
 from brainmets.statistics.tests import NAN, Floats, generator, percent, smallest_p, widened
@@ -447,8 +448,11 @@ def curves(compared: Curves) -> pd.DataFrame:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
-def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
-    """What is compared, the baseline and the rule; then a sentence per fine-tuned arm. Of ``compare``'s table."""
+def sentences(table: pd.DataFrame, rule: SmallLesions, declared: Declared) -> list[str]:
+    """What is compared, the baseline and the rule; then a sentence per fine-tuned arm. Of ``compare``'s table.
+
+    The first ends with when the rule was declared.
+    """
     rows = table[(table["at"] == AT_RATE) & (table["size"] == small_size(rule).name)]
     rows = rows[rows["strategy"] == FINE_TUNED]
     below = f"{rule.below_mm:g} mm"
@@ -464,7 +468,7 @@ def sentences(table: pd.DataFrame, rule: SmallLesions) -> list[str]:
         f"patients) at {rule.false_positives:g} false positive{plural} a patient or less, fine-tuned models, mean "
         f"over {in_words(repeats)} training{'s' * (repeats != 1)}; the intervals of {in_words(pairs)} "
         f"difference{'s' * (pairs != 1)} to {arm_title(rule.baseline)} hold together at {percent(1 - rule.alpha)}. "
-        f"{arm_title(rule.baseline)} finds {_shares(first)}. {RULE}"
+        f"{arm_title(rule.baseline)} finds {_shares(first)}. {RULE} The rule was {declared.in_words}."
     ]
     for row in arms.to_dict("records"):
         interval = "no interval"
