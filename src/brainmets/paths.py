@@ -470,7 +470,7 @@ class StudyPaths:
 
     @property
     def declared_small_lesions(self) -> Path:
-        """``declared_small_lesions.json``: the same of the comparison of arms in small lesions, if one is asked for."""
+        """``declared_small_lesions.json``: the same of the comparison of arms in small lesions, if asked for."""
         return self.work / "declared_small_lesions.json"
 
     @property
