@@ -240,7 +240,7 @@ def sentence(variances: pd.DataFrame, intervals: pd.DataFrame, metric: str, regi
     named = f"{METRIC_TITLES.get(metric, metric)} of {region}"
     rows = variances[(variances["metric"] == metric) & (variances["region"] == region)]
     if rows.empty:
-        return f"No arm has {named} with both strategies: nothing is known of training luck."
+        return f"No arm has {named} with both strategies: what training luck does to their difference is not known."
     row = over_arms(rows).iloc[0]
     if row["n_repeats"] < 2:
         return f"{UNKNOWN[0].upper()}{UNKNOWN[1:]}."
