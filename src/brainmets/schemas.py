@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from brainmets.tables import TableError, lines, unguarded
+from brainmets.tables import LONGEST_NAME, TableError, cut, lines, unguarded
 from brainmets.vocabulary import HIT_RULES, REGION_ORDER, REGIONS, STRATEGIES, ZONES
 
 TRUTH = ("True", "False")
@@ -60,8 +60,8 @@ def read(path: Path, schema: Schema) -> pd.DataFrame:
     """The columns of ``schema`` in its order, with their types; the index is the number of each row's line.
 
     Raises ``TableError`` as ``tables.lines`` does, and with file, line and column for a column that is not there, an
-    empty field where none may be, an unknown word, text in place of a number, a number beyond its limits, and a row
-    whose ``key`` an earlier one has.
+    empty field where none may be, a name that is too long, an unknown word, text in place of a number, a number beyond
+    its limits, and a row whose ``key`` an earlier one has.
     """
     (_, names), *rows = lines(path)
     if absent := [name for name in schema.columns if name not in names]:
@@ -96,20 +96,31 @@ def _typed(path: Path, name: str, column: Column, written: pd.Series, again: str
         raise TableError(f"{path}, line {written.index[nothing][0]}: {name} is empty; {again}")
     if (hidden := written[written.str.contains(HIDDEN)]).size:
         raise TableError(
-            f"{path}, line {hidden.index[0]}: {name} {_cut(hidden.iloc[0])!r} holds a character that cannot be seen; "
+            f"{path}, line {hidden.index[0]}: {name} {cut(hidden.iloc[0])!r} holds a character that cannot be seen; "
             f"{again}"
         )
+    if column.kind == "text" and not column.empty:
+        refuse_long(path, name, written)
     known = TRUTH if column.kind == "truth" else column.known
     if known:
         wrong = written[~written.isin(known) & ~nothing]
         if len(wrong):
             words = ", ".join(known)
             raise TableError(
-                f"{path}, line {wrong.index[0]}: {name} {_cut(wrong.iloc[0])!r} is none of {words}; {again}"
+                f"{path}, line {wrong.index[0]}: {name} {cut(wrong.iloc[0])!r} is none of {words}; {again}"
             )
     if column.kind == "truth":
         return written == "True"
     return written if column.kind == "text" else _numbers(path, name, column, written, nothing, again)
+
+
+def refuse_long(path: Path, name: str, written: pd.Series) -> None:
+    """Raise ``TableError`` where a name in the column ``name`` is too long; the index has the numbers of lines."""
+    lengths = written.str.len()
+    if (lengths > LONGEST_NAME).any():
+        line = lengths.index[lengths > LONGEST_NAME][0]
+        much = f"{lengths[line]} characters, {LONGEST_NAME} are the most"
+        raise TableError(f"{path}, line {line}: {name} has {much}; is the file whole?")
 
 
 def _numbers(path: Path, name: str, column: Column, written: pd.Series, nothing: pd.Series, again: str) -> pd.Series:
@@ -118,7 +129,7 @@ def _numbers(path: Path, name: str, column: Column, written: pd.Series, nothing:
     if len(wrong):
         line = wrong.index[0]
         raise TableError(
-            f"{path}, line {line}: {name} {_cut(written[line])!r} is not a number; write it with a decimal point and "
+            f"{path}, line {line}: {name} {cut(written[line])!r} is not a number; write it with a decimal point and "
             f"without a unit{', or leave the field empty where there is no value' if column.empty else ''}"
         )
     beyond = (found < column.low) | (found > column.high)
@@ -131,12 +142,8 @@ def _numbers(path: Path, name: str, column: Column, written: pd.Series, nothing:
         what = "a whole number" if column.kind == "whole" else "a number"
         limits = "" if math.isinf(column.low) else f" of {column.low:g} or more"
         limits = f" from {column.low:g} to {column.high:g}" if math.isfinite(column.high) else limits
-        raise TableError(f"{path}, line {line}: {name} is {_cut(written[line])} and must be {what}{limits}; {again}")
+        raise TableError(f"{path}, line {line}: {name} is {cut(written[line])} and must be {what}{limits}; {again}")
     return found.astype(int) if column.kind == "whole" and not column.empty else found
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # --- the tables ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ from brainmets.files import write_text
 
 FORMULA_STARTS = tuple("=+-@\t\r\n")
 """What makes a spreadsheet take a cell for a formula, after spaces: https://owasp.org/www-community/attacks/CSV_Injection"""
+LONGEST_NAME = 255
+"""Characters of the name of a column or a case, as of a file's; a longer one comes of a damaged file or a wrong
+encoding, and no message could show it."""
 TOO_MANY_FIELDS = (
     "a decimal comma, or a comma too many? Write numbers with a point and end the line after the last field"
 )
@@ -63,7 +66,7 @@ def lines(path: Path, comment: str = "") -> list[tuple[int, list[str]]]:
     """Number and stripped fields of every line that is not empty, the column names first.
 
     Lines that start with ``comment`` are passed over. Raises ``TableError`` for a file without text, a row with more
-    or fewer fields than there are names, a column without a name, and a name that occurs twice.
+    or fewer fields than there are names, a column without a name, a name that occurs twice and one that is too long.
     """
     return _lines_of(decoded(path.read_bytes()), path, comment)
 
@@ -83,6 +86,9 @@ def _lines_of(written: str, path: Path, comment: str) -> list[tuple[int, list[st
         raise TableError(f"{path}: the names are separated by semicolons; save the table with commas")
     if "" in names:
         raise TableError(f"{path}, line 1: column {names.index('') + 1} has no name; is there a comma too many?")
+    if long := [len(name) for name in names if len(name) > LONGEST_NAME]:
+        much = f"{long[0]} characters, {LONGEST_NAME} are the most"
+        raise TableError(f"{path}, line 1: a column's name has {much}; is the file whole?")
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise TableError(f"{path}, line 1: the column {', '.join(twice)} occurs twice; keep one")
     for line, row in found[1:]:
@@ -102,6 +108,11 @@ def decoded(content: bytes) -> str:
         except UnicodeDecodeError:
             continue
     return content.decode("utf-8", errors="replace")
+
+
+def cut(text: str) -> str:
+    """The text as far as a message shows it: 80 characters at most."""
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def guarded(text: str) -> str:

@@ -21,7 +21,7 @@ from brainmets.schemas import (
     TARGETS,
     Schema,
 )
-from brainmets.statistics.tables import ScoreTableError, read_lesions, read_scores, require_whole
+from brainmets.statistics.tables import WIDE_COLUMNS, ScoreTableError, read_lesions, read_scores, require_whole
 from brainmets.tables import TableError
 
 LESION = {
@@ -100,7 +100,12 @@ def test_a_right_row_is_read_and_each_column_is_needed(tmp_path: Path, schema: S
 @pytest.mark.parametrize(("schema", "row"), ROWS)
 def test_no_column_takes_what_is_of_another_kind(tmp_path: Path, schema: Schema, row: dict) -> None:
     for name, column in schema.columns.items():
-        wrong = {"text": [], "number": ["x", "-inf"], "whole": ["x", "1.5", "-1", "1e400"], "truth": ["true", "1"]}
+        wrong = {
+            "text": [] if column.empty else ["x" * 256],
+            "number": ["x", "-inf"],
+            "whole": ["x", "1.5", "-1", "1e400"],
+            "truth": ["true", "1"],
+        }
         values = wrong[column.kind] + (["unknown word"] if column.known else []) + ([] if column.empty else [""])
         for value in values:
             if column.infinite and value == "-inf":
@@ -210,6 +215,26 @@ def test_what_is_no_table_is_refused_with_its_name(tmp_path: Path, content: byte
         with pytest.raises(ScoreTableError, match=rf"{name}") as error:
             read(folder)
         assert len(str(error.value)) < 2000
+
+
+def test_a_name_that_no_message_could_show_is_refused(tmp_path: Path) -> None:
+    """A field that runs to the end of a damaged file, as mixed encodings make it; 255 characters are a name."""
+    scores = example_scores(2)
+    for unit, message in (("mm" * 2000, "unit has 4000 characters"), ("x" * 256, "unit has 256 characters")):
+        scores.loc[3, "unit"] = unit
+        file = tables.write(tmp_path / "scores.csv", scores)
+        with pytest.raises(ScoreTableError, match=rf"scores\.csv, line 5: {message}, 255 are the most") as error:
+            read_scores(tmp_path)
+        assert len(str(error.value)) < 500
+    (tmp_path / "scores.csv").unlink()
+    file = tmp_path / "scores_default_finetune.csv"
+    names = ["sample", *WIDE_COLUMNS]
+    file.write_text(f"{','.join(names)}\n{'c' * 300}{',0.5' * len(WIDE_COLUMNS)}\n")
+    with pytest.raises(ScoreTableError, match=r"line 2: sample has 300 characters"):
+        read_scores(tmp_path)
+    file.write_text(f"{','.join(names)},{'n' * 300}\n")
+    with pytest.raises(ScoreTableError, match=r"line 1: a column's name has 300 characters"):
+        read_scores(tmp_path)
 
 
 def own_study(work: Path) -> StudyPaths:

@@ -23,9 +23,9 @@ import pandas as pd
 
 from brainmets import provenance
 from brainmets.paths import StudyPaths
-from brainmets.schemas import LESIONS, SCORES, Schema
+from brainmets.schemas import LESIONS, SCORES, Schema, refuse_long
 from brainmets.schemas import read as read_by
-from brainmets.tables import TableError, lines, unguarded
+from brainmets.tables import TableError, cut, lines, unguarded
 from brainmets.vocabulary import (
     ARMS,
     COMPARED_STRATEGIES,
@@ -158,6 +158,10 @@ def read_wide(file: Path) -> pd.DataFrame:
     _refuse_empty(file, table)
     case = table["sample"].str.removesuffix(SUFFIX)
     _refuse_blank(file, table, "sample")
+    try:
+        refuse_long(file, "sample", table["sample"])
+    except TableError as error:
+        raise ScoreTableError(str(error)) from error
     numbers = {column: _numbers(file, case + " " + column, table[column]) for column in WIDE_COLUMNS}
     long = pd.DataFrame({"case": case, **numbers}).melt("case", var_name="column")
     long[["region", "metric", "unit"]] = [WIDE_COLUMNS[column] for column in long["column"]]
@@ -506,7 +510,7 @@ def _numbers(file: Path, names: pd.Series, written: pd.Series) -> pd.Series:
     if len(wrong):
         line = wrong[0]
         raise ScoreTableError(
-            f"{file}, line {line}, {names[line]}: {written[line]!r} is not a number; "
+            f"{file}, line {line}, {names[line]}: {cut(written[line])!r} is not a number; "
             "write it with a decimal point and without a unit, or leave the field empty where there is no value"
         )
     return found
