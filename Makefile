@@ -33,11 +33,12 @@ study: $(READY)
 small_lesions: $(READY)
 	@$(BIN)/brainmets study params/small_lesions.yaml --profile $(PROFILE)
 
+# one thread for each process: several of several threads each would wait for one another
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 coverage: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)

@@ -41,6 +41,7 @@ def test_two_real_patients_go_from_their_folder_to_scores(real_data: Path, tmp_p
 
     content = profile("smoke")
     content |= {"study": "openms", "folds": [0], "arms": {"default": content["arms"]["default"]}}
+    content["strategies"] = ["finetune", "scratch"]
     content["target"] = {
         "folder": str(target), "layout": LAYOUT, "label_map": {1: "snfh"}, "held_out": ["patient19"],
         "pseudonyms": False,
@@ -51,7 +52,7 @@ def test_two_real_patients_go_from_their_folder_to_scores(real_data: Path, tmp_p
     content["evaluation"] |= {"tile_step": 1.0, "lesion_definition": "brats_2026"}  # an untrained net predicts a lot
     content["case_review"]["n_explained"] = 0
     for section in ("pretraining", "fine_tuning", "from_scratch"):
-        content[section] |= {"epochs": 2, "iterations_per_epoch": 12, "validation_iterations": 1}
+        content[section] |= {"epochs": 1, "iterations_per_epoch": 12, "validation_iterations": 1}
     checkout.write_params(content)
     ended = checkout.run("study", "params/openms.yaml")
     assert ended.returncode == 0, ended.stdout + ended.stderr
