@@ -147,7 +147,7 @@ def test_sentence_gives_the_parts_and_both_intervals() -> None:
         "(-4.85 to +7.85) of the first models, +2 (-16 to +20) of models trained anew."
     )
     nothing = components(by_hand().iloc[:0], {})
-    assert "nothing is known" in sentence(nothing, nothing, "hd95", "TC")
+    assert "is not known" in sentence(nothing, nothing, "hd95", "TC")
 
 
 def test_figure_has_a_point_for_every_training() -> None:

@@ -85,7 +85,16 @@ def test_stopping_a_study_that_does_not_run_is_no_fault(checkout: FakeCheckout) 
 # --- the front, the engine or a step is killed
 
 
+@pytest.fixture
+def heeds_a_hang_up() -> Iterator[None]:
+    """What is started here ends with its terminal, also where the tests were started with ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeds_a_hang_up")
 def test_after_a_dropped_connection_the_study_goes_on_and_is_watched_again(
     checkout: FakeCheckout, files: StudyPaths
 ) -> None:
