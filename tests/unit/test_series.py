@@ -273,13 +273,13 @@ def edited(folder: Path, **changes: tuple[int, str]) -> Path:
         ({"role": (2, "flair")}, "'flair' is no role; perhaps t2f is meant"),
         ({"role": (2, "T1 Gd")}, "perhaps t1c is meant"),
         ({"role": (2, "t1cc")}, "perhaps t1c"),
-        ({"role": (2, "t2w")}, f"row 4: case {CASE}: t2w is given to row 2 already: leave it to one"),
+        ({"role": (2, "t2w")}, f"row 4: case {CASE}: t2w is already given to row 2: leave it to one"),
         ({"key": (3, "1,2E+05")}, r"row 3: column key: '1,2E\+05' has been made a number or a date by a spreadsheet"),
         ({"key": (3, "1.284")}, "has been made a number or a date"),
         ({"key": (3, "01.02.1984")}, "has been made a number or a date"),
         ({"key": (3, "")}, "row 3: column key is empty: rows cannot be added"),
         ({"key": (3, "1.2.3.1")}, "row 3: .* the same series as in row 2: delete one"),
-        ({"series": (3, "1")}, f"row 3: case {CASE}: series 1 is in row 2 already"),
+        ({"series": (3, "1")}, f"row 3: case {CASE}: series 1 is already in row 2: take back"),
         ({"series": (3, "1.5")}, "row 3: column series: '1.5' is no number"),
         ({"confidence": (3, "high")}, "row 3: column confidence: 'high' is no number"),
         ({"case": (3, " ")}, "row 3: column case is empty"),
@@ -290,6 +290,16 @@ def test_a_mistake_is_named_with_its_row_and_what_to_do(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         series.read(edited(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("case", ["{", "{}", "{0.__class__}", "P{:d}"])
+def test_a_case_is_named_as_it_is_written(tmp_path: Path, case: str) -> None:
+    """Its name is text of others, and no pattern that Python fills in."""
+    path = edited(tmp_path)
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    pd.concat([cells[:1], cells[:1]]).assign(case=case).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=rf"row 3: case {re.escape(case)}: the same series as in row 2: delete"):
+        series.read(path)
 
 
 def test_roles_may_be_written_in_capitals(tmp_path: Path) -> None:

@@ -360,25 +360,17 @@ def _repeated(name: str, numbers: Sequence[int], records: Sequence[Mapping[str, 
     faults = []
     first: dict[tuple[Any, ...], int] = {}
     for number, record in zip(numbers, records, strict=True):
-        case = record["case"]
+        case, role = record["case"], record["role"]
         checks = [
-            ((case, "key", record["key"]), f"case {case}: the same series as in row {{}}: delete one of the rows"),
-            (
-                (case, "series", record["series"]),
-                f"case {case}: series {record['series']} is in row {{}} already: take back the change of its number",
-            ),
+            ("key", "the same series as in row", "delete one of the rows"),
+            ("series", f"series {record['series']} is already in row", "take back the change of its number"),
         ]
-        if record["role"] in SEQUENCES:
-            checks.append(
-                (
-                    (case, "role", record["role"]),
-                    f"case {case}: {record['role']} is given to row {{}} already: leave it to one of them",
-                )
-            )
-        for what, text in checks:
-            earlier = first.setdefault(what, number)
+        if role in SEQUENCES:
+            checks.append(("role", f"{role} is already given to row", "leave it to one of them"))
+        for column, what, remedy in checks:
+            earlier = first.setdefault((case, column, record[column]), number)
             if earlier != number:
-                faults.append(f"{name}, row {number}: {text.format(earlier)}")
+                faults.append(f"{name}, row {number}: case {case}: {what} {earlier}: {remedy}")
                 break
     return faults
 
