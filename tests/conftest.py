@@ -14,9 +14,11 @@ from brainmets.vocabulary import SEQUENCES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: beside each other from the start, rather than one of them alone at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files with slow tests first, one of each folder in turn: those that wait lie beside those that compute."""
+    turns: dict[Path, int] = {}
+    for path in dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")):
+        turns[path] = sum(other.parent == path.parent for other in turns)
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 @pytest.fixture(scope="session")

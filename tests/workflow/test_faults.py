@@ -86,15 +86,17 @@ def test_stopping_a_study_that_does_not_run_is_no_fault(checkout: FakeCheckout) 
 
 
 @pytest.fixture
-def heeds_a_hang_up() -> Iterator[None]:
-    """What is started here ends with its terminal, also where the tests were started with ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heeds_its_terminal() -> Iterator[None]:
+    """What is started here heeds a hang-up and Ctrl-C, also if the tests run with ``nohup`` or in the background."""
+    ignored = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in ignored.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("heeds_a_hang_up")
+@pytest.mark.usefixtures("heeds_its_terminal")
 def test_after_a_dropped_connection_the_study_goes_on_and_is_watched_again(
     checkout: FakeCheckout, files: StudyPaths
 ) -> None:
