@@ -12,7 +12,7 @@ from real_checkout import RealCheckout, profile
 
 from brainmets.files import read_json
 from brainmets.paths import StudyPaths
-from brainmets.vocabulary import SEQUENCES, STRATEGIES
+from brainmets.vocabulary import SEQUENCES
 
 pytestmark = pytest.mark.slow
 
@@ -50,11 +50,11 @@ def run(
     return StudyPaths(str(root / "work"), study), content
 
 
-def scored(files: StudyPaths) -> set[str]:
-    """The held-out cases, which every strategy that was evaluated has scores of."""
-    tables = [path for strategy in STRATEGIES if (path := files.scores("default", strategy)).is_file()]
+def scored(files: StudyPaths, content: dict[str, Any]) -> set[str]:
+    """The held-out cases, which every strategy of the study has scores of."""
     held_out = set(read_json(files.splits)["target"]["held_out"])
-    assert tables and all(set(pd.read_csv(path).case) == held_out for path in tables)
+    for strategy in content["strategies"]:
+        assert set(pd.read_csv(files.scores("default", strategy)).case) == held_out
     return held_out
 
 
@@ -64,9 +64,9 @@ def channels(files: StudyPaths) -> list[str]:
 
 
 def test_a_study_of_t1c_alone(tmp_path: Path) -> None:
-    files, _ = run(tmp_path, "t1c", sequences=["t1c"])
+    files, content = run(tmp_path, "t1c", sequences=["t1c"])
     assert channels(files) == ["t1c"]
-    assert len(scored(files)) == 2
+    assert len(scored(files, content)) == 2
     findings = pd.read_csv(files.findings("source"))
     assert findings.rule.tolist().count("rules passed over") == 1
     manifest = read_json(files.manifest("target"))
@@ -79,12 +79,12 @@ def test_a_study_of_t1c_alone(tmp_path: Path) -> None:
 
 
 def test_a_study_of_two_sequences_pretrained_on_four(tmp_path: Path) -> None:
-    files, _ = run(
+    files, content = run(
         tmp_path, "two", sequences=["t2f", "t1c"], of_the_source=list(SEQUENCES), strategies=["pretrained", "finetune"]
     )
     assert channels(files) == ["t1c", "t2f"]
     assert read_json(files.manifest("source"))["sequences"] == list(SEQUENCES)
-    assert len(scored(files)) == 2
+    assert len(scored(files, content)) == 2
     trained = read_json(files.training("finetune", "default", 0))
     assert trained["weights_adapted"], "the first layer's weights of t1c and t2f"
     assert not trained["weights_fresh"]
@@ -94,13 +94,13 @@ def test_a_study_of_two_sequences_pretrained_on_four(tmp_path: Path) -> None:
 
 
 def test_a_study_in_which_two_of_six_training_cases_lack_t2(tmp_path: Path) -> None:
-    files, _ = run(
+    files, content = run(
         tmp_path, "lacking", subsets="all", n_explained=0,
         sequences=list(SEQUENCES), held_out=["P01", "P02"], may_lack=["t2w"],
         settings={"sequence_dropout": 0.25}, phantoms={"patients": 8, "lacking": {"t2w": 2}},
     )  # fmt: skip
     assert channels(files) == list(SEQUENCES)
-    assert scored(files) == {"P01", "P02"}
+    assert scored(files, content) == {"P01", "P02"}
     lacking = [
         name for name, case in read_json(files.manifest("target"))["cases"].items() if "t2w" not in case["images"]
     ]

@@ -92,8 +92,7 @@ def _declare(study: Study, files: StudyPaths) -> None:
     assert isinstance(statistics, Statistics)
     declared = {"decision": declare(files, statistics.decision, statistics.detection)}
     if statistics.small_lesions:
-        asked = statistics.small_lesions
-        declared["small_lesions"] = declare_small_lesions(files, asked, statistics.detection)
+        declared["small_lesions"] = declare_small_lesions(files, statistics.small_lesions, statistics.detection)
     for name, when in declared.items():
         if not when.confirms:
             print(f"  statistics.{name}: the rule was {when.in_words}")
